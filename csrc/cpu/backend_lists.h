@@ -1,0 +1,19 @@
+// What each family's dispatch.cpp tells about its table.
+#pragma once
+
+#include "sparsecore/backends.h"
+
+namespace sparsecore {
+
+struct BackendList {
+  const Backend* rows;
+  int count;
+};
+
+BackendList row_lists_backends();
+BackendList shared_lists_backends();
+BackendList nm_decode_backends();
+BackendList bitmap_decode_backends();
+BackendList epilogue_backends();
+
+}  // namespace sparsecore

@@ -1,0 +1,7 @@
+#include "cpu/backend_lists.h"
+
+namespace sparsecore {
+
+BackendList nm_decode_backends() { return {nullptr, 0}; }
+
+}  // namespace sparsecore

@@ -1,0 +1,102 @@
+#include "sparsecore/parallel.h"
+
+#include <cstdlib>
+
+#include "cpu/arch.h"
+
+#if defined(SPARSECORE_X86)
+#include <immintrin.h>
+#endif
+
+namespace sparsecore {
+namespace {
+
+ParallelHost host = {nullptr, nullptr};
+
+// Denormal operands cost a hundred times a normal product. The mode belongs to the thread, so every task sets it and
+// puts the caller's back.
+class FlushDenormals {
+ public:
+#if defined(SPARSECORE_X86)
+  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(SPARSECORE_ARM)
+  FlushDenormals() {
+    __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
+    __asm__ volatile("msr fpcr, %0" ::"r"(saved_ | (1ull << 24)));
+  }
+  ~FlushDenormals() { __asm__ volatile("msr fpcr, %0" ::"r"(saved_)); }
+
+ private:
+  uint64_t saved_;
+#else
+  FlushDenormals() {}
+#endif
+};
+
+struct Block {
+  void* memory = nullptr;
+  size_t bytes = 0;
+};
+
+struct ThreadScratch {
+  Block blocks[static_cast<int>(Scratch::kCount)];
+  ~ThreadScratch() { release(); }
+  void release() {
+    for (Block& block : blocks) {
+      std::free(block.memory);
+      block = Block();
+    }
+  }
+};
+
+thread_local ThreadScratch thread_scratch;
+
+}  // namespace
+
+void set_parallel_host(ParallelHost value) { host = value; }
+
+int num_threads() { return host.num_threads ? host.num_threads() : 1; }
+
+void parallel_tasks(int64_t count, Task task, void* context) {
+  struct Call {
+    Task task;
+    void* context;
+  } call = {task, context};
+  const Task flushed = [](void* opaque, int64_t i) {
+    const Call& inner = *static_cast<Call*>(opaque);
+    FlushDenormals mode;
+    inner.task(inner.context, i);
+  };
+  if (count <= 0) return;
+  if (count > 1 && host.run && num_threads() > 1) {
+    host.run(count, flushed, &call);
+  } else {
+    FlushDenormals mode;
+    for (int64_t i = 0; i < count; ++i) task(context, i);
+  }
+}
+
+void* scratch(Scratch slot, size_t bytes) {
+  Block& block = thread_scratch.blocks[static_cast<int>(slot)];
+  if (block.bytes < bytes) {
+    const size_t rounded = (bytes + 4095) / 4096 * 4096;
+    std::free(block.memory);
+    block.memory = std::aligned_alloc(4096, rounded);
+    block.bytes = block.memory ? rounded : 0;
+  }
+  return block.memory;
+}
+
+size_t scratch_bytes() {
+  size_t total = 0;
+  for (const Block& block : thread_scratch.blocks) total += block.bytes;
+  return total;
+}
+
+void release_scratch() { thread_scratch.release(); }
+
+}  // namespace sparsecore

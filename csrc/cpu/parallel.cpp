@@ -53,7 +53,11 @@ struct ThreadScratch {
   }
 };
 
+#if defined(SPARSECORE_WASM)
+ThreadScratch thread_scratch;  // one thread, and its runtime cannot destroy thread-local objects
+#else
 thread_local ThreadScratch thread_scratch;
+#endif
 
 }  // namespace
 

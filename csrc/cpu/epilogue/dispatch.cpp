@@ -14,10 +14,20 @@ struct Kernel {
 
 // Best first.
 constexpr Kernel kKernels[] = {
+#if defined(SPARSECORE_ARM)
+    {Isa::kNeon, neon::finish_row},
+#elif defined(SPARSECORE_WASM)
+    {Isa::kWasmSimd, wasm::finish_row},
+#endif
     {Isa::kScalar, scalar::finish_row},
 };
 
 constexpr Backend kBackends[] = {
+#if defined(SPARSECORE_ARM)
+    {"epilogue", "neon::finish_row", Isa::kNeon, "float32 bfloat16 float16"},
+#elif defined(SPARSECORE_WASM)
+    {"epilogue", "wasm::finish_row", Isa::kWasmSimd, "float32 bfloat16 float16"},
+#endif
     {"epilogue", "scalar::finish_row", Isa::kScalar, "float32 bfloat16 float16"},
 };
 

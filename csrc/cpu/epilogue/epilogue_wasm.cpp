@@ -1,0 +1,7 @@
+#include "cpu/epilogue/epilogue_lanes4.h"
+
+namespace sparsecore::epilogue::wasm {
+
+void finish_row(const Row& row) { finish_any(row); }
+
+}  // namespace sparsecore::epilogue::wasm

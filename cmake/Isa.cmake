@@ -19,8 +19,9 @@ set(_avx512_fp16 ${_avx512_bf16} -mavx512fp16)
 set(_neon "")
 set(_neon_dot -march=armv8.2-a+dotprod+fp16)
 set(_neon_i8mm -march=armv8.6-a+dotprod+fp16+bf16+i8mm)
-set(_wasm -msimd128)
-set(_wasm_relaxed -msimd128 -mrelaxed-simd)
+# Loop strength reduction hides that addresses share a base, and engines then add for every load.
+set(_wasm -msimd128 "SHELL:-mllvm -disable-lsr")
+set(_wasm_relaxed ${_wasm} -mrelaxed-simd)
 
 # sparsecore_isa_sources(TARGET avx2 FILES a.cpp b.cpp)
 function(sparsecore_isa_sources target isa)

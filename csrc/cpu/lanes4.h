@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstring>
+#include <utility>
 
 #include "cpu/arch.h"
 #include "sparsecore/types.h"
@@ -134,6 +135,21 @@ inline Float4 power_of_two4(Float4 n) {
 }
 
 #endif
+
+// Loads stay on their side of it and no instruction is made. Without it compilers lift a tile's broadcasts to the top
+// of the loop, and the sums spill.
+inline void keep_order() { __asm__ volatile("" ::: "memory"); }
+
+// body<0>() .. body<Count - 1>(), written out before any optimisation: arrays that are only indexed by such constants
+// are registers from the start.
+template <size_t... Index, typename Body>
+__attribute__((always_inline)) inline void each_of(std::index_sequence<Index...>, Body& body) {
+  (body.template operator()<Index>(), ...);
+}
+template <size_t Count, typename Body>
+__attribute__((always_inline)) inline void each(Body&& body) {
+  each_of(std::make_index_sequence<Count>(), body);
+}
 
 }  // namespace
 }  // namespace sparsecore

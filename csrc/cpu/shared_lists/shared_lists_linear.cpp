@@ -1,0 +1,186 @@
+// The driver of the float kernels. A task owns some tokens and some groups:
+//
+//   for each chunk of tokens (its activations fit in the level 2 cache)
+//     pack or widen its activations, tile by tile
+//     for each block of channels (its sums stay in cache)
+//       for each group, each block of records: widen the weights once, then one kernel call per tile of tokens
+//       finish the rows: scale, bias, activation, narrowing
+#include <algorithm>
+#include <atomic>
+
+#include "cpu/epilogue/epilogue.h"
+#include "cpu/shared_lists/shared_lists.h"
+#include "sparsecore/parallel.h"
+
+namespace sparsecore {
+namespace shared_lists {
+namespace {
+
+constexpr int64_t kBlockBytes = 128 * 1024;  // of one block of records, as floats: stays in level 2 while tiles pass
+constexpr int64_t kPanelBytes = 512 * 1024;  // of the packed activations of a chunk
+constexpr int64_t kMaxChunk = 192;           // tokens of a chunk: its sums take kMaxChunk * kSumChannels * 4 bytes
+constexpr int64_t kSumChannels = 256;
+
+const char* at(const void* array, int64_t element, DType dtype) {
+  return static_cast<const char*>(array) + element * size_of(dtype);
+}
+
+// Tokens cut into tiles whose widths differ by at most one.
+struct Tiles {
+  int64_t tokens, count;
+  Tiles(int64_t tokens, int width) : tokens(tokens), count((tokens + width - 1) / width) {}
+  int64_t first(int64_t tile) const { return tile * tokens / count; }
+  int width(int64_t tile) const { return static_cast<int>(first(tile + 1) - first(tile)); }
+};
+
+class FloatTask {
+ public:
+  FloatTask(const LinearIo& io, const SharedLists& weight, const Kernel& kernel)
+      : io_(io), weight_(weight), kernel_(kernel), finish_(epilogue::row_function()) {
+    tile_tokens_ = kernel.tile_tokens(weight.vector);
+    layout_ = kernel.layout(weight.vector);
+    in_place_ = layout_ == Layout::kRows && io.dtype == DType::kFloat32;
+    block_records_ = kBlockBytes / (4 * weight.vector);
+  }
+
+  Status run(int64_t token_begin, int64_t token_end, int64_t group_begin, int64_t group_end) const {
+    const int64_t tokens = token_end - token_begin;
+    if (tokens <= 0 || group_begin >= group_end) return Status::kOk;
+    const int64_t fitting = in_place_ ? kMaxChunk : kPanelBytes / (4 * std::max<int64_t>(io_.k, 1));
+    const int64_t longest = std::clamp<int64_t>(fitting / tile_tokens_ * tile_tokens_, 2 * tile_tokens_,
+                                                std::max<int64_t>(kMaxChunk, 2 * tile_tokens_));
+    const Tiles chunks(tokens, static_cast<int>(longest));
+    for (int64_t i = 0; i < chunks.count; ++i) {
+      const Status status = run_chunk(token_begin + chunks.first(i), chunks.width(i), group_begin, group_end);
+      if (status != Status::kOk) return status;
+    }
+    return Status::kOk;
+  }
+
+ private:
+  Status run_chunk(int64_t token, int64_t tokens, int64_t group_begin, int64_t group_end) const {
+    const Tiles tiles(tokens, tile_tokens_);
+    int64_t token_stride = io_.k ? io_.x_row_stride : 0;  // x may be null where k is 0
+    const float* x = static_cast<const float*>(io_.x) + token * token_stride;
+    if (!in_place_ && io_.k) {
+      float* panel = static_cast<float*>(scratch(Scratch::kPanel, tokens * io_.k * sizeof(float)));
+      if (!panel) return Status::kOutOfMemory;
+      pack(tiles, token, panel);
+      x = panel;
+      token_stride = io_.k;
+    }
+    const int64_t groups_at_once = std::max<int64_t>(kSumChannels / weight_.vector, 1);
+    const int64_t sums_stride = groups_at_once * weight_.vector;
+    float* sums = static_cast<float*>(scratch(Scratch::kSums, tokens * sums_stride * sizeof(float)));
+    if (!sums) return Status::kOutOfMemory;
+    for (int64_t g = group_begin; g < group_end; g += groups_at_once) {
+      const int64_t end = std::min(group_end, g + groups_at_once);
+      for (int64_t i = g; i < end; ++i) {
+        const Status status = run_group(i, tiles, x, token_stride, sums + (i - g) * weight_.vector, sums_stride);
+        if (status != Status::kOk) return status;
+      }
+      finish(token, tokens, g * weight_.vector, std::min(io_.n, end * weight_.vector), sums, sums_stride);
+    }
+    return Status::kOk;
+  }
+
+  void pack(const Tiles& tiles, int64_t token, float* panel) const {
+    if (layout_ == Layout::kRows) {
+      for (int64_t t = 0; t < tiles.tokens; ++t)
+        kernel_.widen(at(io_.x, (token + t) * io_.x_row_stride, io_.dtype), io_.dtype, io_.k, panel + t * io_.k);
+      return;
+    }
+    for (int64_t i = 0; i < tiles.count; ++i)
+      kernel_.pack_columns(at(io_.x, (token + tiles.first(i)) * io_.x_row_stride, io_.dtype), io_.dtype,
+                           io_.x_row_stride, tiles.width(i), io_.k, panel + tiles.first(i) * io_.k);
+  }
+
+  Status run_group(int64_t group, const Tiles& tiles, const float* x, int64_t token_stride, float* sums,
+                   int64_t sums_stride) const {
+    const int64_t begin = weight_.group_ptr[group], end = weight_.group_ptr[group + 1];
+    if (!columns_inside(weight_.columns + begin, end - begin, io_.k)) return Status::kBadIndex;
+    const bool widened = io_.weight_dtype != DType::kFloat32 && tiles.tokens > kernel_.widen_above;
+    FloatTile call = {};
+    call.weights = widened ? DType::kFloat32 : io_.weight_dtype;
+    call.token_stride = token_stride;
+    call.vector = weight_.vector;
+    call.sums_stride = sums_stride;
+    int64_t record = begin;
+    do {  // once even where the group keeps nothing: its sums are zero
+      call.records = std::min(end - record, block_records_);
+      call.columns = weight_.columns + record;
+      call.values = at(weight_.values, record * weight_.vector, io_.weight_dtype);
+      if (widened) {
+        float* to = static_cast<float*>(scratch(Scratch::kWidened, kBlockBytes));
+        if (!to) return Status::kOutOfMemory;
+        kernel_.widen(call.values, io_.weight_dtype, call.records * weight_.vector, to);
+        call.values = to;
+      }
+      call.accumulate = record > begin;
+      for (int64_t i = 0; i < tiles.count; ++i) {
+        const int64_t first = tiles.first(i);
+        call.x = layout_ == Layout::kRows ? x + first * token_stride : x + first * io_.k;
+        call.tokens = tiles.width(i);
+        call.sums = sums + first * sums_stride;
+        kernel_.tile(call);
+      }
+      record += call.records;
+    } while (record < end);
+    return Status::kOk;
+  }
+
+  void finish(int64_t token, int64_t tokens, int64_t channel_begin, int64_t channel_end, const float* sums,
+              int64_t sums_stride) const {
+    epilogue::Row row = {};
+    row.scale = io_.weight_scale ? io_.weight_scale + channel_begin : nullptr;
+    row.bias = io_.bias ? at(io_.bias, channel_begin, io_.bias_dtype) : nullptr;
+    row.bias_dtype = io_.bias_dtype;
+    row.activation = io_.activation;
+    row.dtype = io_.dtype;
+    row.n = channel_end - channel_begin;
+    for (int64_t t = 0; t < tokens; ++t) {
+      row.sums = sums + t * sums_stride;
+      row.y = const_cast<char*>(at(io_.y, (token + t) * io_.y_row_stride + channel_begin, io_.dtype));
+      finish_(row);
+    }
+  }
+
+  const LinearIo& io_;
+  const SharedLists& weight_;
+  const Kernel& kernel_;
+  epilogue::RowFunction finish_;
+  int tile_tokens_;
+  Layout layout_;
+  bool in_place_;
+  int64_t block_records_;
+};
+
+}  // namespace
+
+Status run_float(const LinearIo& io, const SharedLists& weight, const Kernel& kernel) {
+  const int64_t groups = (io.n + weight.vector - 1) / weight.vector;
+  const Grid grid = choose_grid(io.m, groups, 48);
+  const FloatTask task(io, weight, kernel);
+  std::atomic<Status> result{Status::kOk};
+  parallel_for_each(grid.token_parts * grid.group_parts, [&](int64_t i) {
+    const int64_t token_part = i / grid.group_parts, group_part = i % grid.group_parts;
+    const Status status = task.run(grid.first_token(token_part, io.m), grid.first_token(token_part + 1, io.m),
+                                   grid.first_group(group_part, weight.group_ptr, groups),
+                                   grid.first_group(group_part + 1, weight.group_ptr, groups));
+    if (status != Status::kOk) result = status;
+  });
+  return result;
+}
+
+}  // namespace shared_lists
+
+Status shared_lists_linear(const LinearIo& io, const SharedLists& weight) {
+  Status status = check_io(io);
+  if (status == Status::kOk) status = shared_lists::check_lists(weight, io.n, io.k);
+  if (status != Status::kOk || io.m == 0 || io.n == 0) return status;
+  if (const shared_lists::DotKernel* kernel = shared_lists::dot_kernel(io, weight.vector))
+    return shared_lists::run_dot(io, weight, *kernel);
+  return shared_lists::run_float(io, weight, shared_lists::float_kernel(weight.vector));
+}
+
+}  // namespace sparsecore

@@ -1,0 +1,328 @@
+"""Second moments of layer inputs, gathered from real data while the layers in front are already pruned.
+
+For a linear layer ``y = W x`` with pruned weight ``V`` the mean squared error of its output over tokens needs only
+
+    H = E[x x^T]              second moment of the input it sees now, ``(in, in)``
+    C = E[d x^T]              cross moment with the input ``d`` of the same layer in the untouched model
+
+because ``E|W d - V x|^2 = tr(V H V^T) - 2 tr(V C^T W^T) + const``. With ``C = H`` this is the classical layer-wise
+objective; with the real ``C`` a layer also makes up for what pruning did to the layers in front of it.
+
+Layers are visited in the order the model calls them. Layers that receive the very same tensor (query, key and value)
+form one *stage* and share their moments. Inside a chain of equal blocks (an ``nn.ModuleList`` whose members call each
+other in turn) the output of the last finished block is cached, so a stage costs at most one block per batch, and one
+activation per batch is all that is kept.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Batch = Any  # a tensor, a tuple of positional arguments, or a mapping of keyword arguments
+
+
+class Moments:
+    """Running means over tokens, in float64.
+
+    Attributes:
+        second: ``(in, in)``, ``E[x x^T]``.
+        cross: ``(in, in)``, ``E[d x^T]``; the same tensor as ``second`` if no reference input was given.
+        tokens: How many tokens were seen.
+    """
+
+    def __init__(self, second: Tensor | None = None, cross: Tensor | None = None, tokens: int = 0) -> None:
+        self._second = second
+        self._cross = cross
+        self.tokens = tokens
+
+    @property
+    def second(self) -> Tensor:
+        if self._second is None:
+            raise ValueError("Moments: no tokens were seen.")
+        return self._second
+
+    @property
+    def cross(self) -> Tensor:
+        return self.second if self._cross is None else self._cross
+
+    def add(self, x: Tensor, reference: Tensor | None = None) -> None:
+        """Adds tokens: ``x`` is ``(tokens, in)``, ``reference`` the same tokens in the untouched model."""
+        if x.shape[0] == 0:
+            return
+        total = self.tokens + x.shape[0]
+        x = x.float()
+        self._second = _running_mean(self._second, x.T @ x, self.tokens, total)
+        if reference is not None:
+            self._cross = _running_mean(self._cross, reference.float().T @ x, self.tokens, total)
+        self.tokens = total
+
+
+def _running_mean(mean: Tensor | None, total: Tensor, seen: int, now: int) -> Tensor:
+    if mean is None:
+        return total.double() / now
+    return mean.mul_(seen / now).add_(total.double(), alpha=1.0 / now)
+
+
+@dataclass
+class Stage:
+    """Layers that share one input.
+
+    Attributes:
+        names: Their dotted names.
+        finished: Blocks of the chain that are complete before these layers are called.
+        repeated: Whether a layer is called more than once in a forward, so that none of its calls is the last word.
+    """
+
+    names: list[str]
+    finished: int
+    repeated: bool = False
+
+
+class _Stop(Exception):
+    """Ends a forward once the wanted activations are in hand."""
+
+
+def run_model(model: nn.Module, batch: Batch) -> Any:
+    """Calls the model with a tensor, a tuple or a mapping."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    if isinstance(batch, (tuple, list)):
+        return model(*batch)
+    return model(batch)
+
+
+def _tokens(x: Tensor, batch: Batch) -> Tensor:
+    """``(tokens, in)``; positions that ``attention_mask`` calls padding are left out."""
+    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    if isinstance(mask, Tensor) and mask.dim() == 2 and x.dim() == 3 and x.shape[:2] == mask.shape:
+        return x[mask.to(x.device).bool()]
+    return x.reshape(-1, x.shape[-1])
+
+
+@dataclass
+class _Trace:
+    """What one forward pass showed about the order of calls."""
+
+    calls: list[tuple[str, Tensor, int]] = field(default_factory=list)  # layer, its input, finished blocks
+    chain: bool = True
+
+
+def find_chain(model: nn.Module, targets: Mapping[str, nn.Module]) -> list[nn.Module]:
+    """The longest ``nn.ModuleList`` or ``nn.Sequential`` every member of which holds a target, or nothing."""
+    best: list[nn.Module] = []
+    wanted = set(map(id, targets.values()))
+    held = 0
+    for module in model.modules():
+        if not isinstance(module, (nn.ModuleList, nn.Sequential)) or len(module) < 2:
+            continue
+        counts = [sum(id(inner) in wanted for inner in child.modules()) for child in module]
+        if min(counts) > 0 and sum(counts) > held:
+            best, held = list(module), sum(counts)
+    return best
+
+
+class Calibration:
+    """Walks a model over calibration batches, stage by stage.
+
+    Args:
+        model: The model that is being pruned in place.
+        targets: Its layers to be pruned, by name.
+        data: Batches: tensors, tuples of arguments or mappings of keyword arguments. Kept in memory.
+        follow_dense: Also record the inputs of an untouched copy of the model (this doubles the memory and the time).
+    """
+
+    def __init__(
+        self, model: nn.Module, targets: Mapping[str, nn.Linear], data: Iterable[Batch], follow_dense: bool
+    ) -> None:
+        self._targets = dict(targets)
+        self._batches: Sequence[Batch] = list(data)
+        if not self._batches:
+            raise ValueError("prune_once: data holds no batch. Pass a list of inputs of the model.")
+        chain = find_chain(model, targets)
+        trace = _trace(model, self._targets, chain, self._batches[0])
+        if not trace.chain:
+            chain = []
+        self.stages = _stages(trace, self._targets, use_chain=trace.chain)
+        self._walkers = [_Walker(model, chain, self._batches)]
+        if follow_dense:
+            dense = copy.deepcopy(model)
+            names = {id(module): name for name, module in model.named_modules()}
+            twins = dict(dense.named_modules())
+            self._walkers.append(_Walker(dense, [twins[names[id(block)]] for block in chain], self._batches))
+
+    def collect(self, stage: Stage) -> Moments:
+        """Moments of the input of a stage, with everything in front of it as it is now."""
+        moments = Moments()
+        for walker in self._walkers:
+            walker.advance(stage.finished)
+        for index, batch in enumerate(self._batches):
+            inputs = [walker.inputs(stage, index) for walker in self._walkers]
+            for call in zip(*inputs, strict=True):
+                moments.add(*(_tokens(x, batch) for x in call))
+        if moments.tokens == 0:
+            raise ValueError(f"prune_once: data never reached {stage.names[0]!r}. Add it to ignore.")
+        return moments
+
+
+class _Walker:
+    """Forward passes of one model from the last finished block of its chain."""
+
+    def __init__(self, model: nn.Module, chain: Sequence[nn.Module], batches: Sequence[Batch]) -> None:
+        self._model = model
+        self._chain = chain
+        self._batches = batches
+        self._finished = 0
+        self._outputs: list[Any] = [None] * len(batches)
+
+    def advance(self, finished: int) -> None:
+        while self._finished < finished:
+            block = self._chain[self._finished]
+            self._outputs = [self._block_output(block, index) for index in range(len(self._batches))]
+            self._finished += 1
+
+    def inputs(self, stage: Stage, index: int) -> list[Tensor]:
+        layer = self._model.get_submodule(stage.names[0])
+        seen: list[Tensor] = []
+
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            seen.append(args[0])
+            if not stage.repeated:
+                raise _Stop
+
+        handle = layer.register_forward_pre_hook(hook)
+        try:
+            self._run(index)
+        finally:
+            handle.remove()
+        return seen
+
+    def _block_output(self, block: nn.Module, index: int) -> Any:
+        seen: list[Any] = []
+
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            seen.append(output)
+            raise _Stop
+
+        handle = block.register_forward_hook(hook)
+        try:
+            self._run(index)
+        finally:
+            handle.remove()
+        return seen[0]
+
+    def _run(self, index: int) -> None:
+        cached = self._outputs[index]
+        with torch.no_grad(), _replaced(self._chain[: self._finished], cached):
+            try:
+                run_model(self._model, self._batches[index])
+            except _Stop:
+                pass
+
+
+@contextmanager
+def _replaced(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
+    """Finished blocks return the cached output of the last of them instead of computing."""
+    kept = [block.__dict__.get("forward") for block in blocks]
+    try:
+        for block in blocks:
+            block.forward = lambda *args, **kwargs: output
+        yield
+    finally:
+        for block, forward in zip(blocks, kept, strict=True):
+            if forward is None:
+                del block.__dict__["forward"]
+            else:
+                block.forward = forward
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from _tensors(value)
+    elif isinstance(tree, (tuple, list)):
+        for value in tree:
+            yield from _tensors(value)
+
+
+def _trace(
+    model: nn.Module, targets: Mapping[str, nn.Module], chain: Sequence[nn.Module], batch: Batch
+) -> _Trace:
+    """One forward pass that notes the calls, and whether the blocks really are a chain.
+
+    They are one if each is called once, in order, and block i receives the output of block i - 1 and of no block
+    before that: only then may finished blocks be skipped.
+    """
+    trace = _Trace()
+    outputs: list[set[int]] = []  # ids of the tensors each finished block returned
+    alive: list[Any] = []  # keeps those ids from being used again
+    handles = []
+
+    def on_layer(name: str) -> Any:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            trace.calls.append((name, args[0], len(outputs)))
+
+        return hook
+
+    def before_block(position: int) -> Any:
+        def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
+            given = {id(tensor) for tensor in _tensors([args, kwargs])}
+            if position != len(outputs):
+                trace.chain = False
+            elif position and (
+                not given & outputs[-1] or any(given & (old - outputs[-1]) for old in outputs)
+            ):
+                trace.chain = False
+
+        return hook
+
+    def after_block(_: nn.Module, __: Any, output: Any) -> None:
+        alive.append(output)
+        outputs.append({id(tensor) for tensor in _tensors(output)})
+
+    for name, layer in targets.items():
+        handles.append(layer.register_forward_pre_hook(on_layer(name)))
+    for position, block in enumerate(chain):
+        handles.append(block.register_forward_pre_hook(before_block(position), with_kwargs=True))
+        handles.append(block.register_forward_hook(after_block))
+    try:
+        with torch.no_grad():
+            run_model(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    trace.chain = trace.chain and len(outputs) == len(chain)
+    return trace
+
+
+def _stages(trace: _Trace, targets: Mapping[str, nn.Module], use_chain: bool) -> list[Stage]:
+    counts: dict[str, int] = {}
+    for name, _, _ in trace.calls:
+        counts[name] = counts.get(name, 0) + 1
+    missing = [name for name in targets if name not in counts]
+    if missing:
+        raise ValueError(
+            f"prune_once: the calibration data never calls {missing[0]!r} ({len(missing)} such layers). "
+            f"Add it to ignore, or pass data that uses it."
+        )
+    stages: list[Stage] = []
+    last: Tensor | None = None
+    for name, x, finished in trace.calls:
+        if counts[name] > 1:
+            if not any(stage.names == [name] for stage in stages):
+                stages.append(Stage([name], finished if use_chain else 0, repeated=True))
+            last = None
+        elif x is last:
+            stages[-1].names.append(name)
+        else:
+            stages.append(Stage([name], finished if use_chain else 0))
+            last = x
+    return stages

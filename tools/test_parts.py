@@ -1,0 +1,241 @@
+"""Runs the named parts of the test suite, each with its name and duration, and stops at the first that fails.
+
+    python tools/test_parts.py lint python cpp ...
+
+A part whose tools this machine lacks is skipped by name and says how to get them. Where CI is set that is a
+failure: there the tools are installed first.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+CACHE = ROOT / ".cache"
+JOBS = str(os.cpu_count() or 1)
+IN_CI = bool(os.environ.get("CI"))
+# The oldest torch that the operators promise to run under; csrc/torch is compiled for its stable ABI.
+OLDEST_TORCH = "2.11.0"
+TORCH_NEEDS = (
+    "filelock",
+    "fsspec",
+    "jinja2",
+    "markupsafe",
+    "mpmath",
+    "networkx",
+    "sympy",
+    "typing-extensions",
+)
+
+
+class Skip(Exception):
+    """What this machine lacks for a part, and how to get it."""
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> None:
+    """Runs a command; a failure ends the part. ``environment`` is added to this process's."""
+    subprocess.run(list(map(str, command)), cwd=cwd, env={**os.environ, **environment}, check=True)
+
+
+def lint() -> None:
+    run(sys.executable, "tools/lint.py")
+
+
+def python() -> None:
+    run(sys.executable, "-m", "pytest", "-q")
+
+
+def cpp() -> None:
+    """As shipped; the test executable must not even know of torch or Python."""
+    benchmarks = any(
+        Path(prefix, "include/benchmark/benchmark.h").exists() for prefix in ("/usr", "/usr/local")
+    )
+    cmake_preset("release", f"-DSPARSECORE_BENCHMARKS={'ON' if benchmarks else 'OFF'}")
+    executable = next((BUILD / "release").rglob("sparsecore_tests"))
+    loaded = subprocess.run(["ldd", executable], check=True, capture_output=True, text=True).stdout
+    if "torch" in loaded or "libpython" in loaded:
+        raise RuntimeError(f"The C++ tests must link neither torch nor Python, and do:\n{loaded}")
+
+
+def asan() -> None:
+    cmake_preset("asan")
+
+
+def tsan() -> None:
+    cmake_preset("tsan")
+
+
+def arm() -> None:
+    need("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu")
+    if not shutil.which("qemu-aarch64"):
+        need("qemu-aarch64-static", "qemu-user-static")
+    cmake_preset("aarch64")
+
+
+def wasm() -> None:
+    node = need("node", "nodejs")
+    version = subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout.strip()
+    if int(version.lstrip("v").split(".")[0]) < 20:
+        raise Skip(f"node is {version}, and the WebAssembly tests need 20 or later")
+    cmake_preset("wasm")
+    cmake_preset("wasm-relaxed")
+
+
+def wheel() -> None:
+    """An isolated build, then a fresh environment with torch, numpy, safetensors and the wheel alone."""
+    folder = BUILD / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", folder, ".")
+    environment = fresh_environment("wheel")
+    pip(environment, "install", f"torch=={pinned_torch()}", "numpy", "safetensors")
+    pip(environment, "install", "--no-deps", *folder.glob("*.whl"))
+    package = installed_package(environment)
+    run(sys.executable, "tools/check_symbols.py", package)
+    smoke(environment)
+    for module in package.glob("_C*.so"):
+        module.unlink()
+    smoke(environment, "--without-introspection")
+    shutil.rmtree(environment.parent.parent)
+
+
+def abi() -> None:
+    """The wheel that was built against the pinned torch, under the oldest one it promises to run with."""
+    downloads = CACHE / f"torch-{OLDEST_TORCH}"
+    if not any(downloads.glob("*.whl")):
+        if not IN_CI and sys.argv[1:] != ["abi"]:
+            raise Skip(f"`make test-abi` downloads torch {OLDEST_TORCH} once, 530 MB")
+        download = [
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--dest",
+            downloads,
+            f"torch=={OLDEST_TORCH}",
+        ]
+        try:
+            pip(sys.executable, *download, PIP_CONSTRAINT="")
+        except subprocess.CalledProcessError as error:
+            raise Skip(
+                f"torch {OLDEST_TORCH} has no build for this Python and platform, or no way here"
+            ) from error
+    if not any((BUILD / "wheels").glob("*.whl")):
+        pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", BUILD / "wheels", ".")
+
+    environment = fresh_environment("abi")
+    pip(environment, "install", "--no-deps", *downloads.glob("*.whl"), PIP_CONSTRAINT="")
+    pip(environment, "install", "--no-deps", *TORCH_NEEDS, "numpy", "safetensors")
+    pip(environment, "install", "--no-deps", *(BUILD / "wheels").glob("*.whl"))
+    torch_libraries = installed_package(environment).parent / "torch/lib"
+    stubs = environment.parent.parent / "cuda-stubs"
+    if (torch_libraries / "libtorch_cuda.so").exists():
+        run(sys.executable, "tools/cuda_stubs.py", torch_libraries, stubs)
+    smoke(environment, "--torch", OLDEST_TORCH, LD_LIBRARY_PATH=str(stubs))
+    shutil.rmtree(environment.parent.parent)
+
+
+def cmake_preset(name: str, *options: str) -> None:
+    """Configures, builds and tests one preset of CMakePresets.json."""
+    run("cmake", "--preset", name, f"-DDOCTEST_INCLUDE_DIR={doctest_folder()}", *options)
+    run("cmake", "--build", "--preset", name, "--parallel", JOBS)
+    run("ctest", "--preset", name)
+
+
+def doctest_folder() -> Path:
+    """The folder that holds ``doctest/doctest.h``: the system's, or a package unpacked without root."""
+    unpacked = CACHE / "doctest"
+    for folder in (Path("/usr/include"), Path("/usr/local/include"), unpacked / "usr/include"):
+        if (folder / "doctest/doctest.h").exists():
+            return folder
+    if not (shutil.which("apt-get") and shutil.which("dpkg")):
+        raise Skip("the header doctest/doctest.h is missing; install your system's doctest package")
+    unpacked.mkdir(parents=True, exist_ok=True)
+    try:
+        run("apt-get", "download", "doctest-dev", cwd=unpacked)
+    except subprocess.CalledProcessError as error:
+        raise Skip("the header doctest/doctest.h is missing: apt-get install doctest-dev") from error
+    run("dpkg", "-x", next(unpacked.glob("*.deb")), unpacked)
+    return unpacked / "usr/include"
+
+
+def need(program: str, package: str) -> str:
+    """The path of a program, or a skip that names its Debian package."""
+    path = shutil.which(program)
+    if path is None:
+        raise Skip(f"{program} is missing: apt-get install {package}")
+    return path
+
+
+def pip(interpreter: str | Path, *arguments: str | Path, **environment: str) -> None:
+    run(interpreter, "-m", "pip", "--quiet", *arguments, **environment)
+
+
+def pinned_torch() -> str:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return next(line.removeprefix("torch==") for line in lines if line.startswith("torch=="))
+
+
+def fresh_environment(name: str) -> Path:
+    """Makes a new virtual environment and returns its interpreter."""
+    folder = BUILD / f"{name}-environment"
+    shutil.rmtree(folder, ignore_errors=True)
+    run(sys.executable, "-m", "venv", folder)
+    return folder / "bin/python"
+
+
+def installed_package(interpreter: Path) -> Path:
+    query = "import sysconfig; print(sysconfig.get_path('platlib'))"
+    output = subprocess.run([interpreter, "-c", query], check=True, capture_output=True, text=True).stdout
+    return Path(output.strip()) / "sparsecore"
+
+
+def smoke(interpreter: Path, *arguments: str, **environment: str) -> None:
+    """Runs the smoke test away from the sources and with no compiler to be found."""
+    command = (interpreter, "-I", ROOT / "tests/smoke.py", *arguments)
+    run(*command, cwd=BUILD, PATH="/nonexistent", **environment)
+
+
+PARTS: Mapping[str, Callable[[], None]] = {
+    part.__name__: part for part in (lint, python, cpp, wheel, abi, asan, tsan, arm, wasm)
+}
+
+
+def main(names: list[str]) -> int:
+    results: dict[str, str] = {}
+    failed = skipped = 0
+    for name in names:
+        print(f"\n===== {name}", flush=True)
+        start = time.monotonic()
+        try:
+            PARTS[name]()
+            outcome = "passed"
+        except Skip as reason:
+            # A release of torch that cannot be had is nobody's fault; a tool missing in CI is.
+            excused = not IN_CI or name == "abi"
+            outcome = f"skipped: {reason}" if excused else f"FAILED: {reason}"
+            skipped += excused
+            failed += not excused
+        except (subprocess.CalledProcessError, RuntimeError) as error:
+            outcome = f"FAILED: {error}"
+            failed += 1
+        results[name] = f"{time.monotonic() - start:7.1f} s  {outcome}"
+        print(f"===== {name}: {outcome}", flush=True)
+        if failed:
+            break
+
+    print("\nparts")
+    for name in names:
+        print(f"  {name:8s}{results.get(name, '      -    not run')}")
+    passed = len(results) - failed - skipped
+    print(f"parts: {passed} passed, {failed} failed, {skipped} skipped")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or list(PARTS)))

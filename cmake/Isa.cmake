@@ -13,6 +13,10 @@ option(SPARSECORE_WASM_RELAXED "On WebAssembly, compile the relaxed-SIMD kernels
 
 set(_avx2 -mavx2 -mfma -mf16c)
 set(_avx512 ${_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # GCC 12 takes its own headers' undefined operands (_mm512_undefined_ps) for a mistake.
+  list(APPEND _avx512 -Wno-uninitialized -Wno-maybe-uninitialized)
+endif()
 set(_avx512_vnni ${_avx512} -mavx512vnni -mavx512vbmi)
 set(_avx512_bf16 ${_avx512_vnni} -mavx512bf16)
 set(_avx512_fp16 ${_avx512_bf16} -mavx512fp16)
@@ -20,7 +24,7 @@ set(_neon "")
 set(_neon_dot -march=armv8.2-a+dotprod+fp16)
 set(_neon_i8mm -march=armv8.6-a+dotprod+fp16+bf16+i8mm)
 # Loop strength reduction hides that addresses share a base, and engines then add for every load.
-set(_wasm -msimd128 "SHELL:-mllvm -disable-lsr")
+set(_wasm -msimd128 -mllvm -disable-lsr)
 set(_wasm_relaxed ${_wasm} -mrelaxed-simd)
 
 # sparsecore_isa_sources(TARGET avx2 FILES a.cpp b.cpp)

@@ -54,6 +54,15 @@ inline Float4 max4(Float4 a, Float4 b) { return vmaxq_f32(a, b); }
 inline Float4 abs4(Float4 a) { return vabsq_f32(a); }
 inline Float4 copy_sign4(Float4 magnitude, Float4 sign) { return vbslq_f32(vdupq_n_u32(0x80000000u), sign, magnitude); }
 inline Float4 round4(Float4 a) { return vrndnq_f32(a); }
+// Four rows become four columns.
+inline void transpose4(Float4& a, Float4& b, Float4& c, Float4& d) {
+  const float64x2_t ab_even = vreinterpretq_f64_f32(vtrn1q_f32(a, b)), ab_odd = vreinterpretq_f64_f32(vtrn2q_f32(a, b));
+  const float64x2_t cd_even = vreinterpretq_f64_f32(vtrn1q_f32(c, d)), cd_odd = vreinterpretq_f64_f32(vtrn2q_f32(c, d));
+  a = vreinterpretq_f32_f64(vzip1q_f64(ab_even, cd_even));
+  b = vreinterpretq_f32_f64(vzip1q_f64(ab_odd, cd_odd));
+  c = vreinterpretq_f32_f64(vzip2q_f64(ab_even, cd_even));
+  d = vreinterpretq_f32_f64(vzip2q_f64(ab_odd, cd_odd));
+}
 // 2^n for whole n in [-126, 127].
 inline Float4 power_of_two4(Float4 n) {
   return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
@@ -130,15 +139,19 @@ inline Float4 copy_sign4(Float4 magnitude, Float4 sign) {
   return wasm_v128_bitselect(sign, magnitude, wasm_i32x4_const_splat(INT32_MIN));
 }
 inline Float4 round4(Float4 a) { return wasm_f32x4_nearest(a); }
+inline void transpose4(Float4& a, Float4& b, Float4& c, Float4& d) {
+  const v128_t ab_low = wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), ab_high = wasm_i32x4_shuffle(a, b, 2, 6, 3, 7);
+  const v128_t cd_low = wasm_i32x4_shuffle(c, d, 0, 4, 1, 5), cd_high = wasm_i32x4_shuffle(c, d, 2, 6, 3, 7);
+  a = wasm_i64x2_shuffle(ab_low, cd_low, 0, 2);
+  b = wasm_i64x2_shuffle(ab_low, cd_low, 1, 3);
+  c = wasm_i64x2_shuffle(ab_high, cd_high, 0, 2);
+  d = wasm_i64x2_shuffle(ab_high, cd_high, 1, 3);
+}
 inline Float4 power_of_two4(Float4 n) {
   return wasm_i32x4_shl(wasm_i32x4_add(wasm_i32x4_trunc_sat_f32x4(n), wasm_i32x4_const_splat(127)), 23);
 }
 
 #endif
-
-// Loads stay on their side of it and no instruction is made. Without it compilers lift a tile's broadcasts to the top
-// of the loop, and the sums spill.
-inline void keep_order() { __asm__ volatile("" ::: "memory"); }
 
 // body<0>() .. body<Count - 1>(), written out before any optimisation: arrays that are only indexed by such constants
 // are registers from the start.
@@ -150,6 +163,44 @@ template <size_t Count, typename Body>
 __attribute__((always_inline)) inline void each(Body&& body) {
   each_of(std::make_index_sequence<Count>(), body);
 }
+
+// One to Count neighbouring floats, each to be multiplied with whole vectors. NEON loads them side by side and
+// multiplies by lane; WebAssembly broadcasts each where it is used.
+template <size_t Count>
+class Scalars {
+#if defined(SPARSECORE_ARM)
+ public:
+  explicit Scalars(const float* p) {
+    each<Count / 4>([&]<size_t i>() { quads_[i] = vld1q_f32(p + 4 * i); });
+    constexpr size_t kRest = Count % 4;
+    if constexpr (kRest >= 2) quads_[Count / 4] = vcombine_f32(vld1_f32(p + Count / 4 * 4), vdup_n_f32(0.0f));
+    if constexpr (kRest == 3) quads_[Count / 4] = vld1q_lane_f32(p + Count - 1, quads_[Count / 4], 2);
+    if constexpr (kRest == 1) quads_[Count / 4] = vld1q_dup_f32(p + Count - 1);
+  }
+  // vector * scalar[Index] + sum
+  template <size_t Index>
+  Float4 madd(Float4 vector, Float4 sum) const {
+    return vfmaq_laneq_f32(sum, vector, quads_[Index / 4], Index % 4);
+  }
+  void next() const {}
+
+ private:
+  Float4 quads_[(Count + 3) / 4];
+#else
+ public:
+  explicit Scalars(const float* p) : p_(p) {}
+  template <size_t Index>
+  Float4 madd(Float4 vector, Float4 sum) const {
+    return madd4(splat4(p_[Index]), vector, sum);
+  }
+  // Loads stay on their side of it and no instruction is made. Without it the compiler lifts all broadcasts of a tile
+  // to the top of the loop, and the sums spill.
+  void next() const { __asm__ volatile("" ::: "memory"); }
+
+ private:
+  const float* p_;
+#endif
+};
 
 }  // namespace
 }  // namespace sparsecore

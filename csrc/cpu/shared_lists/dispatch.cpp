@@ -9,6 +9,14 @@ namespace {
 
 // Best first. A row serves the vectors that its min_vector divides.
 constexpr const Kernel* kKernels[] = {
+#if defined(SPARSECORE_ARM)
+    &neon::kKernel,
+#elif defined(SPARSECORE_WASM)
+#if defined(SPARSECORE_WASM_RELAXED)
+    &wasm_relaxed::kKernel,
+#endif
+    &wasm::kKernel,
+#endif
     &scalar::kKernel,
 };
 

@@ -140,5 +140,14 @@ extern const DotKernel kInt8;
 namespace avx512_bf16 {
 extern const DotKernel kBFloat16;
 }
+namespace neon {
+extern const Kernel kKernel;
+}
+namespace wasm {
+extern const Kernel kKernel;
+}
+namespace wasm_relaxed {
+extern const Kernel kKernel;
+}
 
 }  // namespace sparsecore::shared_lists

@@ -1,0 +1,196 @@
+// The float micro-kernel on four lanes, compiled by the NEON file and the two WebAssembly files.
+//
+// A tile of tokens by a slice of channels lives in registers while the records pass: per record one row of the panel
+// (the tokens' values of one kept column) and one slice of weights.
+//
+//   NEON                 6 tokens x 16 channels: 24 sums + 4 weights + 2 panel quads = 30 of 32 registers
+//   WebAssembly          5 x 8: 10 sums + 2 weights + broadcast + product = 14 of the 15 that V8 has on x86
+//   relaxed WebAssembly  6 x 8: 12 sums + 2 weights + broadcast = 15 of 15
+//
+// One or two tokens take wider slices, so that enough independent sums hide the latency. A vector wider than the slice
+// is walked slice by slice over a few records at a time, which stay in L1 meanwhile.
+#pragma once
+
+#include "cpu/lanes4.h"
+#include "cpu/shared_lists/shared_lists.h"
+
+namespace sparsecore::shared_lists {
+namespace {
+
+#if defined(SPARSECORE_ARM)
+constexpr size_t kTileTokens = 6, kWideVectors = 8, kSliceVectors = 4, kGradientVectors = 4;
+#elif defined(__wasm_relaxed_simd__)
+constexpr size_t kTileTokens = 6, kWideVectors = 4, kSliceVectors = 2, kGradientVectors = 2;
+#else
+constexpr size_t kTileTokens = 5, kWideVectors = 4, kSliceVectors = 2, kGradientVectors = 2;
+#endif
+constexpr size_t kWalkBytes = 8 * 1024;
+
+inline int tile_tokens(int) { return kTileTokens; }
+inline Layout layout(int) { return Layout::kColumns; }
+
+// Calls body(const T*) with the array as its own type.
+template <typename Body>
+inline void with_type(const void* array, DType dtype, Body&& body) {
+  switch (dtype) {
+    case DType::kFloat32: return body(static_cast<const float*>(array));
+    case DType::kBFloat16: return body(static_cast<const BFloat16*>(array));
+    case DType::kFloat16: return body(static_cast<const Float16*>(array));
+    case DType::kInt8: return body(static_cast<const int8_t*>(array));
+  }
+}
+
+// The first `count` (1 to 4) values, the other lanes zero.
+template <typename T>
+inline Float4 load_some4(const T* from, int64_t count) {
+  T copy[4] = {};
+  std::memcpy(copy, from, count * sizeof(T));
+  return load4(copy);
+}
+
+inline void widen_all(const void* from, DType dtype, int64_t count, float* to) {
+  with_type(from, dtype, [&](auto* values) {
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4) store4(to + i, load4(values + i));
+    if (i == count) return;
+    float rest[4];
+    store4(rest, load_some4(values + i, count - i));
+    std::memcpy(to + i, rest, (count - i) * sizeof(float));
+  });
+}
+
+// Four tokens by four columns of the panel, turned; rows past `tokens` and columns past `columns` are not written.
+template <typename T>
+inline void pack_block(const T* rows, int64_t stride, int tokens, int columns, float* panel, int panel_tokens) {
+  Float4 block[4];
+  for (int t = 0; t < 4; ++t)
+    block[t] = t >= tokens    ? splat4(0.0f)
+               : columns == 4 ? load4(rows + t * stride)
+                              : load_some4(rows + t * stride, columns);
+  transpose4(block[0], block[1], block[2], block[3]);
+  for (int c = 0; c < columns; ++c) {
+    float* to = panel + c * panel_tokens;
+    if (tokens == 4) {
+      store4(to, block[c]);
+    } else {
+      float column[4];
+      store4(column, block[c]);
+      for (int t = 0; t < tokens; ++t) to[t] = column[t];
+    }
+  }
+}
+
+inline void pack_columns(const void* x, DType dtype, int64_t x_row_stride, int tokens, int64_t k, float* panel) {
+  with_type(x, dtype, [&](auto* rows) {
+    for (int t = 0; t < tokens; t += 4) {
+      const int height = tokens - t < 4 ? tokens - t : 4;
+      for (int64_t c = 0; c < k; c += 4)
+        pack_block(rows + t * x_row_stride + c, x_row_stride, height, k - c < 4 ? static_cast<int>(k - c) : 4,
+                   panel + c * tokens + t, tokens);
+    }
+  });
+}
+
+// sums[t][0 .. 4 Vectors) (+)= the products of `records` records of a slice.
+template <size_t Tokens, size_t Vectors, typename T>
+void walk(const T* values, size_t vector, const uint16_t* columns, int32_t records, const float* x, float* sums,
+          size_t sums_stride, bool accumulate) {
+  Float4 acc[Tokens][Vectors];
+  each<Tokens>([&]<size_t t>() {
+    each<Vectors>([&]<size_t v>() { acc[t][v] = accumulate ? load4(sums + t * sums_stride + 4 * v) : splat4(0.0f); });
+  });
+  for (; records > 0; --records, values += vector, ++columns) {
+    Float4 w[Vectors];
+    each<Vectors>([&]<size_t v>() { w[v] = load4(values + 4 * v); });
+    const Scalars<Tokens> row(x + *columns * Tokens);
+    each<Tokens>([&]<size_t t>() {
+      row.next();
+      each<Vectors>([&]<size_t v>() { acc[t][v] = row.template madd<t>(w[v], acc[t][v]); });
+    });
+  }
+  each<Tokens>(
+      [&]<size_t t>() { each<Vectors>([&]<size_t v>() { store4(sums + t * sums_stride + 4 * v, acc[t][v]); }); });
+}
+
+template <size_t Tokens, typename T>
+void walk_slices(const FloatTile& a, const T* values) {
+  constexpr size_t kWidest = Tokens <= 2 ? kWideVectors : kSliceVectors;
+  const size_t vector = static_cast<size_t>(a.vector);
+  const int64_t longest = static_cast<int64_t>(kWalkBytes / (vector * sizeof(T)));
+  int64_t first = 0;
+  do {
+    const int32_t records = static_cast<int32_t>(a.records - first < longest ? a.records - first : longest);
+    const bool accumulate = a.accumulate || first > 0;
+    size_t c = 0;
+    const auto slices_of = [&]<size_t Vectors>() {
+      for (; c + 4 * Vectors <= vector; c += 4 * Vectors)
+        walk<Tokens, Vectors>(values + first * a.vector + c, vector, a.columns + first, records, a.x, a.sums + c,
+                              a.sums_stride, accumulate);
+    };
+    if constexpr (kWidest >= 8) slices_of.template operator()<8>();
+    if constexpr (kWidest >= 4) slices_of.template operator()<4>();
+    slices_of.template operator()<2>();
+    slices_of.template operator()<1>();
+    first += longest;
+  } while (first < a.records);
+}
+
+inline void tile(const FloatTile& a) {
+  with_type(a.values, a.weights, [&](auto* values) {
+    switch (a.tokens) {
+      case 1: return walk_slices<1>(a, values);
+      case 2: return walk_slices<2>(a, values);
+      case 3: return walk_slices<3>(a, values);
+      case 4: return walk_slices<4>(a, values);
+      case 5: return walk_slices<5>(a, values);
+      default:
+        if constexpr (kTileTokens >= 6) return walk_slices<6>(a, values);
+    }
+  });
+}
+
+// out[r][0 .. 4 Vectors) (+)= sum over tokens of x[t][columns[r]] * grad_y[t][..], for a few records at once.
+template <size_t Records, size_t Vectors>
+void gradient_block(const GradientTile& a, const uint16_t* columns, const float* grad_y, float* out) {
+  const size_t vector = static_cast<size_t>(a.vector);
+  Float4 acc[Records][Vectors];
+  each<Records>([&]<size_t r>() {
+    each<Vectors>([&]<size_t v>() { acc[r][v] = a.accumulate ? load4(out + r * vector + 4 * v) : splat4(0.0f); });
+  });
+  const float* x[Records];
+  each<Records>([&]<size_t r>() { x[r] = a.x + columns[r]; });
+  for (int64_t t = 0; t < a.tokens; ++t, grad_y += a.grad_y_stride) {
+    Float4 slope[Vectors];
+    each<Vectors>([&]<size_t v>() { slope[v] = load4(grad_y + 4 * v); });
+    each<Records>([&]<size_t r>() {
+      const Float4 value = splat4(x[r][t * a.x_stride]);
+      each<Vectors>([&]<size_t v>() { acc[r][v] = madd4(value, slope[v], acc[r][v]); });
+    });
+  }
+  each<Records>([&]<size_t r>() { each<Vectors>([&]<size_t v>() { store4(out + r * vector + 4 * v, acc[r][v]); }); });
+}
+
+template <size_t Vectors>
+size_t gradient_slices(const GradientTile& a, size_t channel) {
+  const size_t vector = static_cast<size_t>(a.vector);
+  for (; channel + 4 * Vectors <= vector; channel += 4 * Vectors) {
+    int64_t r = 0;
+    float* out = a.out + channel;
+    for (; r + 4 <= a.records; r += 4)
+      gradient_block<4, Vectors>(a, a.columns + r, a.grad_y + channel, out + r * a.vector);
+    for (; r < a.records; ++r) gradient_block<1, Vectors>(a, a.columns + r, a.grad_y + channel, out + r * a.vector);
+  }
+  return channel;
+}
+
+inline void gradient(const GradientTile& a) { gradient_slices<1>(a, gradient_slices<kGradientVectors>(a, 0)); }
+
+// Stored weights are widened as they are loaded, which costs more than a float load: with a second tile it pays to
+// widen them to memory first.
+constexpr Kernel make_kernel(Isa isa, const char* name) {
+  return {isa,  name,    "float32 bfloat16 float16 int8", 4, kTileTokens, tile_tokens, layout, pack_columns, widen_all,
+          tile, gradient};
+}
+
+}  // namespace
+}  // namespace sparsecore::shared_lists

@@ -14,7 +14,10 @@ struct Kernel {
 
 // Best first.
 constexpr Kernel kKernels[] = {
-#if defined(SPARSECORE_ARM)
+#if defined(SPARSECORE_X86)
+    {Isa::kAvx512, avx512::finish_row},
+    {Isa::kAvx2, avx2::finish_row},
+#elif defined(SPARSECORE_ARM)
     {Isa::kNeon, neon::finish_row},
 #elif defined(SPARSECORE_WASM)
     {Isa::kWasmSimd, wasm::finish_row},
@@ -23,7 +26,10 @@ constexpr Kernel kKernels[] = {
 };
 
 constexpr Backend kBackends[] = {
-#if defined(SPARSECORE_ARM)
+#if defined(SPARSECORE_X86)
+    {"epilogue", "avx512::finish_row", Isa::kAvx512, "float32 bfloat16 float16"},
+    {"epilogue", "avx2::finish_row", Isa::kAvx2, "float32 bfloat16 float16"},
+#elif defined(SPARSECORE_ARM)
     {"epilogue", "neon::finish_row", Isa::kNeon, "float32 bfloat16 float16"},
 #elif defined(SPARSECORE_WASM)
     {"epilogue", "wasm::finish_row", Isa::kWasmSimd, "float32 bfloat16 float16"},

@@ -221,7 +221,11 @@ def main(names: list[str]) -> int:
             outcome = f"skipped: {reason}" if excused else f"FAILED: {reason}"
             skipped += excused
             failed += not excused
-        except (subprocess.CalledProcessError, RuntimeError) as error:
+        except subprocess.CalledProcessError as error:
+            command = " ".join(map(str, error.cmd[:4]))
+            outcome = f"FAILED: {command} ... ended with {error.returncode}"
+            failed += 1
+        except RuntimeError as error:
             outcome = f"FAILED: {error}"
             failed += 1
         results[name] = f"{time.monotonic() - start:7.1f} s  {outcome}"

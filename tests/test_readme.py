@@ -1,0 +1,28 @@
+"""The code on the README's first screen runs as it stands, and the README keeps the place of the generated table."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_code_runs(tmp_path: Path) -> None:
+    assert BLOCKS, "the README shows no Python"
+    for block in BLOCKS:
+        command = [sys.executable, "-W", "error", "-c", block]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip(), "it is meant to show something"
+
+
+def test_first_code_is_ten_lines() -> None:
+    lines = [line for line in BLOCKS[0].splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    assert len(lines) <= 10
+
+
+def test_place_of_the_generated_table() -> None:
+    start, end = README.index("<!-- bench-table:start -->"), README.index("<!-- bench-table:end -->")
+    assert start < end

@@ -2,8 +2,8 @@
 
     python -I smoke.py [--torch VERSION] [--without-introspection]
 
-Runs under any torch that the package promises to work with and needs nothing but its dependencies, so it is no pytest
-module: the wheel and stable-ABI parts of the test suite run it in environments of their own.
+Runs under any torch that the package promises to work with and needs nothing but its dependencies, so it is no
+pytest module: the wheel and stable-ABI parts of the test suite run it in environments of their own.
 """
 
 from __future__ import annotations
@@ -73,10 +73,9 @@ def main() -> None:
         check_packed(pattern)
         check_pattern(pattern)
     operators = [name for name in dir(torch.ops.sparsecore) if name.endswith("_linear")]
-    print(
-        f"smoke: {len(PATTERNS)} patterns under torch {torch.__version__}, _C {'in' if introspection else 'ab'}sent"
-    )
     assert operators, "no operator of sparsecore is registered with torch"
+    with_c = "with" if introspection else "without"
+    print(f"smoke: {len(PATTERNS)} patterns under torch {torch.__version__}, {with_c} _C")
 
 
 if __name__ == "__main__":

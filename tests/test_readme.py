@@ -1,4 +1,4 @@
-"""The code on the README's first screen runs as it stands, and the README keeps the place of the generated table."""
+"""The README's code runs as it stands, and the place of the generated table is kept."""
 
 import re
 import subprocess

@@ -9,6 +9,9 @@ namespace {
 
 // Best first. A row serves the vectors that its min_vector divides.
 constexpr const Kernel* kKernels[] = {
+#if defined(SPARSECORE_X86)
+    &avx512::kKernel,
+#endif
 #if defined(SPARSECORE_ARM)
     &neon::kKernel,
 #elif defined(SPARSECORE_WASM)

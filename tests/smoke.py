@@ -2,7 +2,7 @@
 
     python -I smoke.py [--torch VERSION] [--without-introspection]
 
-Runs under any torch that the package promises to work with and needs nothing but its dependencies, so it is no
+Runs under any torch that the package promises to work with, with nothing but its dependencies; so it is no
 pytest module: the wheel and stable-ABI parts of the test suite run it in environments of their own.
 """
 

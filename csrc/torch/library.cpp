@@ -1,0 +1,77 @@
+// Every operator schema. Implementations register beside themselves, in <family>_ops.cpp; fake kernels, autograd and
+// autocast are Python's (sparsecore/ops). `activation` and `compute` are the values of the enums in sparsecore/types.h
+// and sparsecore/linear.h. Each *_out form writes into a tensor it is given and allocates nothing.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(sparsecore, m) {
+  // Row lists: values [nnz], offsets uint8 [nnz], block_ptr int32 [blocks, n + 1].
+  m.def(
+      "row_lists_linear(Tensor input, Tensor values, Tensor offsets, Tensor block_ptr, Tensor? scale, Tensor? bias, "
+      "int out_features, int block, int activation, int compute) -> Tensor");
+  m.def(
+      "row_lists_linear_out(Tensor input, Tensor values, Tensor offsets, Tensor block_ptr, Tensor? scale, Tensor? "
+      "bias, "
+      "int out_features, int block, int activation, int compute, Tensor(a!) out) -> ()");
+  m.def(
+      "row_lists_weight_grad(Tensor grad_output, Tensor input, Tensor offsets, Tensor block_ptr, int block) -> Tensor");
+  m.def("row_lists_pack(Tensor weight, Tensor mask, int block) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "row_lists_unpack(Tensor values, Tensor offsets, Tensor block_ptr, int out_features, int in_features, int block) "
+      "-> Tensor");
+  m.def(
+      "row_lists_validate(Tensor offsets, Tensor block_ptr, int out_features, int in_features, int block) -> (int, "
+      "int)");
+  m.def(
+      "row_lists_transpose(Tensor offsets, Tensor block_ptr, int out_features, int in_features, int block, int "
+      "block_t) "
+      "-> (Tensor, Tensor, Tensor)");
+
+  // Shared lists: values [records, vector], columns uint16 [records], group_ptr int32 [groups + 1].
+  m.def(
+      "shared_lists_linear(Tensor input, Tensor values, Tensor columns, Tensor group_ptr, Tensor? scale, Tensor? bias, "
+      "int out_features, int activation, int compute) -> Tensor");
+  m.def(
+      "shared_lists_linear_out(Tensor input, Tensor values, Tensor columns, Tensor group_ptr, Tensor? scale, "
+      "Tensor? bias, int out_features, int activation, int compute, Tensor(a!) out) -> ()");
+  m.def(
+      "shared_lists_weight_grad(Tensor grad_output, Tensor input, Tensor columns, Tensor group_ptr, int vector) "
+      "-> Tensor");
+  m.def("shared_lists_pack(Tensor weight, Tensor mask, int vector) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "shared_lists_unpack(Tensor values, Tensor columns, Tensor group_ptr, int out_features, int in_features) -> "
+      "Tensor");
+  m.def(
+      "shared_lists_validate(Tensor columns, Tensor group_ptr, int vector, int out_features, int in_features) "
+      "-> (int, int)");
+  m.def(
+      "shared_lists_transpose(Tensor columns, Tensor group_ptr, int vector, int out_features, int in_features, "
+      "int block_t) -> (Tensor, Tensor, Tensor)");
+
+  // Per-row N:M for decoding: values [tiles, slots, 16], codes int32 bits [tiles, words, 16].
+  m.def(
+      "nm_decode_linear(Tensor input, Tensor values, Tensor codes, Tensor? scale, Tensor? bias, int out_features, int "
+      "n, "
+      "int m, int activation, int compute) -> Tensor");
+  m.def(
+      "nm_decode_linear_out(Tensor input, Tensor values, Tensor codes, Tensor? scale, Tensor? bias, int out_features, "
+      "int n, int m, int activation, int compute, Tensor(a!) out) -> ()");
+  m.def("nm_decode_pack(Tensor weight, Tensor mask, int n, int m) -> (Tensor, Tensor)");
+  m.def("nm_decode_unpack(Tensor values, Tensor codes, int out_features, int in_features, int n, int m) -> Tensor");
+  m.def(
+      "nm_decode_validate(Tensor values, Tensor codes, int out_features, int in_features, int n, int m) -> (int, int)");
+
+  // Unstructured for decoding: values [nnz], bitmap int64 bits [n, words], row_ptr int32 [n + 1].
+  m.def(
+      "bitmap_decode_linear(Tensor input, Tensor values, Tensor bitmap, Tensor row_ptr, Tensor? scale, Tensor? bias, "
+      "int out_features, int activation, int compute) -> Tensor");
+  m.def(
+      "bitmap_decode_linear_out(Tensor input, Tensor values, Tensor bitmap, Tensor row_ptr, Tensor? scale, Tensor? "
+      "bias, "
+      "int out_features, int activation, int compute, Tensor(a!) out) -> ()");
+  m.def("bitmap_decode_pack(Tensor weight, Tensor mask) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "bitmap_decode_unpack(Tensor values, Tensor bitmap, Tensor row_ptr, int out_features, int in_features) -> "
+      "Tensor");
+  m.def(
+      "bitmap_decode_validate(Tensor values, Tensor bitmap, Tensor row_ptr, int out_features, int in_features) -> int");
+}

@@ -1,0 +1,49 @@
+// What every operator file needs between tensors and the plain structs of the kernels. No arithmetic here.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "sparsecore/linear.h"
+#include "sparsecore/row_lists.h"
+
+namespace sparsecore {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// float32, bfloat16, float16 and, where allow_int8, int8.
+DType dtype_of(const char* function, const char* name, const Tensor& tensor, bool allow_int8 = false);
+
+// A CPU tensor of this element type, contiguous. `shape` is what it should have been, in words, for the message.
+void require(const char* function, const char* name, const Tensor& tensor, ScalarType type, int64_t dims);
+
+// Raises RuntimeError with the function and the reason unless the status is kOk.
+void raise_unless_ok(const char* function, Status status);
+
+Tensor empty(std::vector<int64_t> sizes, ScalarType type);
+
+// The dense side of a linear operator: checks it, flattens leading dimensions, makes or takes the output.
+struct DenseSide {
+  Tensor input;  // keeps a contiguous copy alive where one was needed
+  Tensor output;
+  LinearIo io;
+};
+DenseSide dense_side(const char* function, const Tensor& input, const Tensor& values,
+                     const std::optional<Tensor>& scale, const std::optional<Tensor>& bias, int64_t out_features,
+                     int64_t activation, int64_t compute, const std::optional<Tensor>& out);
+
+// The two dense operands of a weight gradient.
+struct GradSide {
+  Tensor grad_output, input;
+  WeightGradIo io;
+};
+GradSide grad_side(const char* function, const Tensor& grad_output, const Tensor& input);
+
+}  // namespace sparsecore

@@ -25,6 +25,10 @@ constexpr const Kernel* kKernels[] = {
 
 // The same for products of several kept columns at once.
 constexpr const DotKernel* kDotKernels[] = {
+#if defined(SPARSECORE_X86)
+    &avx512_bf16::kBFloat16,
+    &avx512_vnni::kInt8,
+#endif
     &scalar::kInt8,
 };
 

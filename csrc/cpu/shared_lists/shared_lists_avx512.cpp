@@ -8,6 +8,7 @@
 #include <immintrin.h>
 
 #include "cpu/shared_lists/shared_lists.h"
+#include "cpu/shared_lists/transpose_avx512.h"
 
 namespace sparsecore::shared_lists::avx512 {
 namespace {
@@ -115,36 +116,6 @@ void widen(const void* from, DType dtype, int64_t count, float* to) {
     case DType::kBFloat16: return widen_from(static_cast<const BFloat16*>(from), count, to);
     case DType::kFloat16: return widen_from(static_cast<const Float16*>(from), count, to);
     case DType::kInt8: return widen_from(static_cast<const int8_t*>(from), count, to);
-  }
-}
-
-// rows[i] holds columns 0..15 of token i; afterwards rows[c] holds tokens 0..15 of column c.
-inline void transpose(__m512 (&rows)[16]) {
-  __m512 pairs[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
-    pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
-  }
-  __m512 fours[16];  // fours[4 * b + j]: tokens 4 b .. 4 b + 3 of columns j, j + 4, j + 8, j + 12
-#pragma GCC unroll 4
-  for (int b = 0; b < 4; ++b)
-#pragma GCC unroll 2
-    for (int high = 0; high < 2; ++high) {
-      const __m512d p = _mm512_castps_pd(pairs[4 * b + high]), q = _mm512_castps_pd(pairs[4 * b + 2 + high]);
-      fours[4 * b + 2 * high] = _mm512_castpd_ps(_mm512_unpacklo_pd(p, q));
-      fours[4 * b + 2 * high + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(p, q));
-    }
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    const __m512 a = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0x44);
-    const __m512 b = _mm512_shuffle_f32x4(fours[j], fours[4 + j], 0xee);
-    const __m512 c = _mm512_shuffle_f32x4(fours[8 + j], fours[12 + j], 0x44);
-    const __m512 d = _mm512_shuffle_f32x4(fours[8 + j], fours[12 + j], 0xee);
-    rows[j] = _mm512_shuffle_f32x4(a, c, 0x88);
-    rows[j + 4] = _mm512_shuffle_f32x4(a, c, 0xdd);
-    rows[j + 8] = _mm512_shuffle_f32x4(b, d, 0x88);
-    rows[j + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
   }
 }
 

@@ -2,7 +2,8 @@
 //
 //   for each chunk of tokens: transpose (and quantise) it, 32 tokens a panel
 //     for each block of channels
-//       for each group: interleave its weights once; for each panel gather its kept columns, then one call per tile
+//       for each group: interleave its weights once; for each panel, each block of steps: gather the
+//       kept columns, then one call per tile
 //       finish the rows
 //
 // int8: activations are stored as u = q + 128, so sum w u = sum w q + 128 sum w, and the second term is taken off as
@@ -19,6 +20,7 @@ namespace {
 
 constexpr int64_t kPanelBytes = 256 * 1024;
 constexpr int64_t kMaxPanels = 6;
+constexpr int64_t kBlockSteps = 64;  // gathered columns (8 KiB) and 64 channels of weights (16 KiB) share level 1
 constexpr int64_t kSumChannels = 256;
 
 const char* at(const void* array, int64_t element, DType dtype) {
@@ -83,29 +85,35 @@ class DotTask {
     const int64_t begin = weight_.group_ptr[group], records = weight_.group_ptr[group + 1] - begin;
     const uint16_t* columns = weight_.columns + begin;
     if (!columns_inside(columns, records, io_.k)) return Status::kBadIndex;
-    // One step more than needed, so that the memory is there where every group is empty.
-    char* steps = static_cast<char*>(scratch(Scratch::kCompressed, (most_steps_ + 1) * kDotTokens * 4));
-    char* interleaved = static_cast<char*>(scratch(Scratch::kWidened, (most_steps_ + 1) * weight_.vector * 4));
+    char* steps = static_cast<char*>(scratch(Scratch::kCompressed, kBlockSteps * kDotTokens * 4));
+    char* interleaved = static_cast<char*>(scratch(Scratch::kWidened, most_steps_ * weight_.vector * 4 + 64));
     if (!steps || !interleaved) return Status::kOutOfMemory;
     const void* values = at(weight_.values, begin * weight_.vector, io_.weight_dtype);
     kernel_.interleave(values, records, weight_.vector, interleaved);
     DotTile call = {};
-    call.interleaved = interleaved;
-    call.count = (records + kernel_.depth - 1) / kernel_.depth;
     call.vector = weight_.vector;
     call.sums_stride = stride;
-    if (quantised_) sum_weights(interleaved, call.count, weight_sums);
+    if (quantised_) sum_weights(interleaved, (records + kernel_.depth - 1) / kernel_.depth, weight_sums);
+    const int64_t block_records = kBlockSteps * kernel_.depth;
     for (int64_t p = 0; p * kDotTokens < tokens; ++p) {
-      kernel_.gather(panel + p * panel_bytes_, columns, records, steps);
       const int64_t width = std::min<int64_t>(kDotTokens, tokens - p * kDotTokens);
       const int64_t tiles = (width + tile_tokens_ - 1) / tile_tokens_;
-      for (int64_t i = 0; i < tiles; ++i) {
-        const int64_t first = i * width / tiles;
-        call.tokens = static_cast<int>((i + 1) * width / tiles - first);
-        call.steps = steps + first * 4;
-        call.sums = sums + (p * kDotTokens + first) * stride;
-        kernel_.tile(call);
-      }
+      int64_t record = 0;
+      do {  // once even where the group keeps nothing: its sums are zero
+        const int64_t count = std::min(records - record, block_records);
+        kernel_.gather(panel + p * panel_bytes_, columns + record, count, steps);
+        call.interleaved = interleaved + record / kernel_.depth * weight_.vector * 4;
+        call.count = (count + kernel_.depth - 1) / kernel_.depth;
+        call.accumulate = record > 0;
+        for (int64_t i = 0; i < tiles; ++i) {
+          const int64_t first = i * width / tiles;
+          call.tokens = static_cast<int>((i + 1) * width / tiles - first);
+          call.steps = steps + first * 4;
+          call.sums = sums + (p * kDotTokens + first) * stride;
+          kernel_.tile(call);
+        }
+        record += count;
+      } while (record < records);
     }
     return Status::kOk;
   }

@@ -24,7 +24,7 @@ constexpr size_t kTileTokens = 6, kWideVectors = 4, kSliceVectors = 2, kGradient
 #else
 constexpr size_t kTileTokens = 5, kWideVectors = 4, kSliceVectors = 2, kGradientVectors = 2;
 #endif
-constexpr size_t kWalkBytes = 8 * 1024;
+constexpr size_t kWalkBytes = 32 * 1024;
 
 inline int tile_tokens(int) { return kTileTokens; }
 inline Layout layout(int) { return Layout::kColumns; }
@@ -59,42 +59,47 @@ inline void widen_all(const void* from, DType dtype, int64_t count, float* to) {
   });
 }
 
-// Four tokens by four columns of the panel, turned; rows past `tokens` and columns past `columns` are not written.
+// Four tokens by four columns, turned; `rows` past `tokens` are not read and come out as zeros.
 template <typename T>
-inline void pack_block(const T* rows, int64_t stride, int tokens, int columns, float* panel, int panel_tokens) {
-  Float4 block[4];
-  for (int t = 0; t < 4; ++t)
-    block[t] = t >= tokens    ? splat4(0.0f)
-               : columns == 4 ? load4(rows + t * stride)
-                              : load_some4(rows + t * stride, columns);
+inline void turn_block(const T* rows, int64_t stride, int tokens, int64_t columns, Float4 (&block)[4]) {
+  for (int t = 0; t < 4; ++t) {
+    const T* row = rows + t * stride;
+    block[t] = t >= tokens ? splat4(0.0f) : columns >= 4 ? load4(row) : load_some4(row, columns);
+  }
   transpose4(block[0], block[1], block[2], block[3]);
-  for (int c = 0; c < columns; ++c) {
-    float* to = panel + c * panel_tokens;
-    if (tokens == 4) {
-      store4(to, block[c]);
+}
+
+// Columns follow each other in the panel, `tokens` floats each. Whole vectors are stored in that order, so that what
+// one writes too much the next puts right; the last columns, which nothing follows, go through a copy.
+template <typename T>
+void pack_tokens(const T* rows, int64_t stride, int tokens, int64_t k, float* panel) {
+  const int blocks = (tokens + 3) / 4;
+  Float4 turned[2][4];
+  for (int64_t c = 0; c < k; c += 4, panel += 4 * tokens) {
+    for (int b = 0; b < blocks; ++b) turn_block(rows + 4 * b * stride + c, stride, tokens - 4 * b, k - c, turned[b]);
+    if (c + 8 <= k) {
+      for (int i = 0; i < 4; ++i)
+        for (int b = 0; b < blocks; ++b) store4(panel + i * tokens + 4 * b, turned[b][i]);
     } else {
-      float column[4];
-      store4(column, block[c]);
-      for (int t = 0; t < tokens; ++t) to[t] = column[t];
+      for (int i = 0; i < 4 && c + i < k; ++i) {
+        float column[8];
+        for (int b = 0; b < blocks; ++b) store4(column + 4 * b, turned[b][i]);
+        std::memcpy(panel + i * tokens, column, tokens * sizeof(float));
+      }
     }
   }
 }
 
 inline void pack_columns(const void* x, DType dtype, int64_t x_row_stride, int tokens, int64_t k, float* panel) {
-  with_type(x, dtype, [&](auto* rows) {
-    for (int t = 0; t < tokens; t += 4) {
-      const int height = tokens - t < 4 ? tokens - t : 4;
-      for (int64_t c = 0; c < k; c += 4)
-        pack_block(rows + t * x_row_stride + c, x_row_stride, height, k - c < 4 ? static_cast<int>(k - c) : 4,
-                   panel + c * tokens + t, tokens);
-    }
-  });
+  if (tokens == 1) return widen_all(x, dtype, k, panel);
+  with_type(x, dtype, [&](auto* rows) { pack_tokens(rows, x_row_stride, tokens, k, panel); });
 }
 
-// sums[t][0 .. 4 Vectors) (+)= the products of `records` records of a slice.
+// sums[t][0 .. 4 Vectors) (+)= the products of `records` records of a slice. A function of its own: engines allocate
+// registers badly for the one large function that all tiles would become.
 template <size_t Tokens, size_t Vectors, typename T>
-void walk(const T* values, size_t vector, const uint16_t* columns, int32_t records, const float* x, float* sums,
-          size_t sums_stride, bool accumulate) {
+__attribute__((noinline)) void walk(const T* values, size_t vector, const uint16_t* columns, int32_t records,
+                                    const float* x, float* sums, size_t sums_stride, bool accumulate) {
   Float4 acc[Tokens][Vectors];
   each<Tokens>([&]<size_t t>() {
     each<Vectors>([&]<size_t v>() { acc[t][v] = accumulate ? load4(sums + t * sums_stride + 4 * v) : splat4(0.0f); });

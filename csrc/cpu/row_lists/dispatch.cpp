@@ -1,7 +1,45 @@
+#include "cpu/arch.h"
 #include "cpu/backend_lists.h"
+#include "cpu/row_lists/row_lists.h"
+#include "sparsecore/cpu.h"
 
 namespace sparsecore {
+namespace row_lists {
+namespace {
 
-BackendList row_lists_backends() { return {nullptr, 0}; }
+// Best first.
+constexpr const Kernel* kKernels[] = {
+    &scalar::kKernel,
+};
+
+}  // namespace
+
+const Kernel& linear_kernel(const LinearIo&) {
+  for (const Kernel* kernel : kKernels)
+    if (isa_enabled(kernel->isa)) return *kernel;
+  return scalar::kKernel;
+}
+
+const Kernel& gradient_kernel() {
+  for (const Kernel* kernel : kKernels)
+    if (isa_enabled(kernel->isa) && kernel->gradient_lanes) return *kernel;
+  return scalar::kKernel;
+}
+
+}  // namespace row_lists
+
+int32_t row_lists_block(double density) { return density >= 0.3 ? 128 : 256; }
+
+BackendList row_lists_backends() {
+  using namespace row_lists;
+  constexpr int kCount = sizeof(kKernels) / sizeof(kKernels[0]);
+  static Backend rows[kCount];
+  static const bool filled = [] {
+    for (int i = 0; i < kCount; ++i)
+      rows[i] = {"row_lists_linear", kKernels[i]->name, kKernels[i]->isa, kKernels[i]->weights};
+    return true;
+  }();
+  return {rows, filled ? kCount : 0};
+}
 
 }  // namespace sparsecore

@@ -22,6 +22,9 @@ struct RowLists {
   int32_t block = 128;  // columns of a block, a multiple of 16, 16..256
 };
 
+// The block that is fastest for a weight of this density (kept / all), for layers whose token count is not known yet.
+SPARSECORE_API int32_t row_lists_block(double density);
+
 // Cheap (reads block_ptr only): enough for a kernel to stay inside its buffers, whatever the offsets are. Called by
 // row_lists_linear itself.
 SPARSECORE_API Status row_lists_check(const RowLists& weight, int64_t n, int64_t k);

@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet
+# Builds against the torch in .venv; without isolation pip refuses to hear of constraints for it.
+EDITABLE := PIP_BUILD_CONSTRAINT= $(PIP) install --no-build-isolation --editable
 
 # One list of versions for every pip call, isolated builds included; pip 25.3 and later read the second name for those.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -49,15 +51,15 @@ $(VENV)/tools.stamp: $(VENV)/torch.stamp pyproject.toml
 # Editable: Python files are used where they lie, the compiled ones are rebuilt when a source below changed.
 $(VENV)/package.stamp: $(VENV)/tools.stamp $(NATIVE)
 	@echo 'package: build and install, editable'
-	@$(PIP) install --no-build-isolation --editable '.[test]'
+	@$(EDITABLE) '.[test]'
 	@touch $@
 
 $(VENV)/demo.stamp: $(VENV)/package.stamp
-	@$(PIP) install --no-build-isolation --editable '.[demo]'
+	@$(EDITABLE) '.[demo]'
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/package.stamp
-	@$(PIP) install --no-build-isolation --editable '.[bench]'
+	@$(EDITABLE) '.[bench]'
 	@touch $@
 
 $(VENV)/wasm.stamp: $(VENV)/tools.stamp

@@ -23,7 +23,9 @@ void dot_tile_of(const DotTile& a) {
   for (int t = 0; t < kTokens; ++t)
 #pragma GCC unroll 4
     for (int v = 0; v < kWide; ++v)
-      sums[t][v] = a.accumulate ? Dot::load(out + t * a.sums_stride + v * 16) : Dot::zero();
+      sums[t][v] = a.accumulate ? Dot::load(out + t * a.sums_stride + v * 16)
+                   : a.start    ? Dot::load(a.start + v * 16)
+                                : Dot::zero();
   for (int64_t step = 0; step < a.count; ++step, weights += 64 * kWide, x += kDotTokens) {
     __m512i w[kWide];
 #pragma GCC unroll 4

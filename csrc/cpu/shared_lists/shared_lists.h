@@ -83,7 +83,8 @@ struct DotTile {
   int vector;
   void* sums;  // float or int32 [tokens, sums_stride]
   int64_t sums_stride;
-  bool accumulate;
+  bool accumulate;       // start from what sums holds, else from `start`
+  const int32_t* start;  // [vector], or null: 0
 };
 
 struct DotKernel {
@@ -102,6 +103,8 @@ struct DotKernel {
   void (*interleave)(const void* values, int64_t records, int vector, void* interleaved);
   void (*gather)(const void* panel, const uint16_t* columns, int64_t records, void* steps);
   void (*tile)(const DotTile&);
+  // int8 only: sums[i], an int32, becomes the float sums[i] * scale in the same place.
+  void (*to_float)(void* sums, int64_t count, float scale);
 };
 
 // The best rows for current_isa(). Null from dot_kernel: use the float kernel.

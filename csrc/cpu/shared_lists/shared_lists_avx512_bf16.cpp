@@ -61,18 +61,26 @@ void pack(const void* x, DType, int64_t x_row_stride, int tokens, int64_t k, voi
   }
 }
 
-// [2, vector] -> [vector, 2], sixteen channels at a time.
+// [2, vector] -> [vector, 2], 32 channels at a time, or the 16 there are.
 void interleave(const void* values, int64_t records, int vector, void* interleaved) {
   const uint16_t* from = static_cast<const uint16_t*>(values);
   char* to = static_cast<char*>(interleaved);
-  for (int64_t r = 0; r < records; r += 2, from += 2 * vector)
-    for (int v = 0; v < vector; v += 16, to += 64) {
-      const __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + v)));
-      __m512i b = _mm512_setzero_si512();
-      if (r + 1 < records)
-        b = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + vector + v)));
-      _mm512_storeu_si512(to, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+  alignas(64) uint16_t index[32];
+  for (int i = 0; i < 32; ++i) index[i] = static_cast<uint16_t>(i % 2 * 32 + i / 2);
+  const __m512i low = _mm512_load_si512(index), high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  const __mmask32 lanes = vector >= 32 ? 0xffffffffu : 0xffffu;
+  for (int64_t r = 0; r < records; r += 2, from += 2 * vector) {
+    const __mmask32 second = r + 1 < records ? lanes : 0;
+    for (int v = 0; v < vector; v += 32) {
+      const __m512i a = _mm512_maskz_loadu_epi16(lanes, from + v);
+      const __m512i b = _mm512_maskz_loadu_epi16(second, from + vector + v);
+      _mm512_storeu_si512(to, _mm512_permutex2var_epi16(a, low, b));
+      to += 64;
+      if (vector == 16) break;
+      _mm512_storeu_si512(to, _mm512_permutex2var_epi16(a, high, b));
+      to += 64;
     }
+  }
 }
 
 void gather(const void* panel, const uint16_t* columns, int64_t records, void* steps) {
@@ -99,6 +107,7 @@ const DotKernel kBFloat16 = {Isa::kAvx512Bf16,
                              pack,
                              interleave,
                              gather,
-                             dot_tile<Dot>};
+                             dot_tile<Dot>,
+                             nullptr};
 
 }  // namespace sparsecore::shared_lists::avx512_bf16

@@ -40,14 +40,18 @@ uint32_t largest_bits(const T* row, int64_t k) {
   return static_cast<uint32_t>(_mm512_reduce_max_epi32(_mm512_max_epi32(a, b)));
 }
 
-// Columns c .. c + 63 of a token as int8. The packs work in 128-bit lanes: 32-bit element 4 L + j of the result holds
-// columns 16 j + 4 L .. + 3.
+// `count` columns of a token, at most 64 of them, as int8. The packs work in 128-bit lanes: 32-bit element 4 L + j of
+// the result holds columns 16 j + 4 L .. + 3.
 template <typename T>
-__m512i quantise64(const T* row, int64_t c, int64_t k, __m512 inverse) {
+__m512i quantise64(const T* row, int64_t count, __m512 inverse) {
   __m512i q[4];
+  if (count >= 64) {
 #pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j)
-    q[j] = _mm512_cvtps_epi32(_mm512_mul_ps(load(row + c + 16 * j, first_lanes(k - c - 16 * j)), inverse));
+    for (int j = 0; j < 4; ++j) q[j] = _mm512_cvtps_epi32(_mm512_mul_ps(load(row + 16 * j, 0xffff), inverse));
+  } else {
+    for (int j = 0; j < 4; ++j)
+      q[j] = _mm512_cvtps_epi32(_mm512_mul_ps(load(row + 16 * j, first_lanes(count - 16 * j)), inverse));
+  }
   return _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
 }
 
@@ -72,7 +76,7 @@ void pack_from(const T* x, int64_t x_row_stride, int tokens, int64_t k, uint8_t*
       for (int i = 0; i < 16; ++i) {
         const int t = 16 * h + i;
         half[h][i] = t < tokens
-                         ? _mm512_castsi512_ps(quantise64(x + t * x_row_stride, c, k, _mm512_set1_ps(inverse[t])))
+                         ? _mm512_castsi512_ps(quantise64(x + t * x_row_stride + c, k - c, _mm512_set1_ps(inverse[t])))
                          : _mm512_setzero_ps();
       }
       if (16 * h < tokens) transpose(half[h]);
@@ -143,6 +147,15 @@ void gather(const void* panel, const uint16_t* columns, int64_t records, void* s
   }
 }
 
+void to_float(void* sums, int64_t count, float scale) {
+  char* at = static_cast<char*>(sums);
+  for (int64_t i = 0; i < count; i += 16, at += 64) {
+    const __mmask16 lanes = first_lanes(count - i);
+    const __m512 whole = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(lanes, at));
+    _mm512_mask_storeu_ps(at, lanes, _mm512_mul_ps(whole, _mm512_set1_ps(scale)));
+  }
+}
+
 }  // namespace
 
 const DotKernel kInt8 = {Isa::kAvx512Vnni,
@@ -156,6 +169,7 @@ const DotKernel kInt8 = {Isa::kAvx512Vnni,
                          pack,
                          interleave,
                          gather,
-                         dot_tile<Dot>};
+                         dot_tile<Dot>,
+                         to_float};
 
 }  // namespace sparsecore::shared_lists::avx512_vnni

@@ -10,6 +10,7 @@
 // integers before the token's scale is applied: int32 sums are exact and the same for every instruction set.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 
 #include "cpu/epilogue/epilogue.h"
 #include "cpu/shared_lists/shared_lists.h"
@@ -18,10 +19,10 @@
 namespace sparsecore::shared_lists {
 namespace {
 
-constexpr int64_t kPanelBytes = 256 * 1024;
-constexpr int64_t kMaxPanels = 6;
+constexpr int64_t kPanelBytes = 1024 * 1024;  // of a chunk: read by gathers only, so level 3 will do
+constexpr int64_t kMaxPanels = 16;
 constexpr int64_t kBlockSteps = 64;  // gathered columns (8 KiB) and 64 channels of weights (16 KiB) share level 1
-constexpr int64_t kSumChannels = 256;
+constexpr int64_t kSumBytes = 192 * 1024;
 
 const char* at(const void* array, int64_t element, DType dtype) {
   return static_cast<const char*>(array) + element * size_of(dtype);
@@ -55,14 +56,15 @@ class DotTask {
  private:
   Status run_chunk(int64_t token, int64_t tokens, int64_t group_begin, int64_t group_end) const {
     const int64_t panels = (tokens + kDotTokens - 1) / kDotTokens;
-    const int64_t groups_at_once = std::max<int64_t>(kSumChannels / weight_.vector, 1);
+    const int64_t groups_at_once =
+        std::clamp<int64_t>(kSumBytes / (tokens * 4 * weight_.vector), (63 + weight_.vector) / weight_.vector,
+                            (255 + weight_.vector) / weight_.vector);
     const int64_t stride = groups_at_once * weight_.vector;
     char* panel = static_cast<char*>(scratch(Scratch::kPanel, panels * panel_bytes_ + 64));
-    // The sums of a block of channels, then per token its scale, then per channel the sum of its weights.
-    float* sums = static_cast<float*>(scratch(Scratch::kSums, (tokens * (stride + 1) + stride) * sizeof(float)));
+    // The sums of a block of channels, then the scale of every token.
+    float* sums = static_cast<float*>(scratch(Scratch::kSums, tokens * (stride + 1) * sizeof(float)));
     if (!panel || !sums) return Status::kOutOfMemory;
     float* token_scale = sums + tokens * stride;
-    int32_t* weight_sums = reinterpret_cast<int32_t*>(token_scale + tokens);
     for (int64_t p = 0; p < panels && io_.k; ++p)
       kernel_.pack(at(io_.x, (token + p * kDotTokens) * io_.x_row_stride, io_.dtype), io_.dtype, io_.x_row_stride,
                    static_cast<int>(std::min<int64_t>(kDotTokens, tokens - p * kDotTokens)), io_.k,
@@ -70,18 +72,15 @@ class DotTask {
     for (int64_t g = group_begin; g < group_end; g += groups_at_once) {
       const int64_t end = std::min(group_end, g + groups_at_once);
       for (int64_t i = g; i < end; ++i) {
-        const int64_t offset = (i - g) * weight_.vector;
-        const Status status = run_group(i, tokens, panel, sums + offset, stride, weight_sums + offset);
+        const Status status = run_group(i, tokens, panel, sums + (i - g) * weight_.vector, stride);
         if (status != Status::kOk) return status;
       }
-      finish(token, tokens, g * weight_.vector, std::min(io_.n, end * weight_.vector), sums, stride, token_scale,
-             weight_sums);
+      finish(token, tokens, g * weight_.vector, std::min(io_.n, end * weight_.vector), sums, stride, token_scale);
     }
     return Status::kOk;
   }
 
-  Status run_group(int64_t group, int64_t tokens, const char* panel, float* sums, int64_t stride,
-                   int32_t* weight_sums) const {
+  Status run_group(int64_t group, int64_t tokens, const char* panel, float* sums, int64_t stride) const {
     const int64_t begin = weight_.group_ptr[group], records = weight_.group_ptr[group + 1] - begin;
     const uint16_t* columns = weight_.columns + begin;
     if (!columns_inside(columns, records, io_.k)) return Status::kBadIndex;
@@ -93,7 +92,11 @@ class DotTask {
     DotTile call = {};
     call.vector = weight_.vector;
     call.sums_stride = stride;
-    if (quantised_) sum_weights(interleaved, (records + kernel_.depth - 1) / kernel_.depth, weight_sums);
+    int32_t start[64];
+    if (quantised_) {
+      if (!start_sums(interleaved, (records + kernel_.depth - 1) / kernel_.depth, start)) return Status::kOutOfMemory;
+      call.start = start;
+    }
     const int64_t block_records = kBlockSteps * kernel_.depth;
     for (int64_t p = 0; p * kDotTokens < tokens; ++p) {
       const int64_t width = std::min<int64_t>(kDotTokens, tokens - p * kDotTokens);
@@ -118,15 +121,31 @@ class DotTask {
     return Status::kOk;
   }
 
-  void sum_weights(const char* interleaved, int64_t count, int32_t* weight_sums) const {
-    std::fill(weight_sums, weight_sums + weight_.vector, 0);
-    const int8_t* w = reinterpret_cast<const int8_t*>(interleaved);
-    for (int64_t step = 0; step < count; ++step)
-      for (int64_t v = 0; v < weight_.vector; ++v, w += 4) weight_sums[v] += w[0] + w[1] + w[2] + w[3];
+  // -128 times the sum of each channel's weights: what the offset of 128 adds to every sum, taken off beforehand.
+  // A token of ones through the same kernel gives the sums.
+  bool start_sums(const char* interleaved, int64_t count, int32_t* start) const {
+    const int64_t bytes = kBlockSteps * kDotTokens * 4;
+    char* ones = static_cast<char*>(scratch(Scratch::kCompressed, bytes));
+    if (!ones) return false;
+    std::memset(ones, 1, bytes);
+    DotTile call = {};
+    call.steps = ones;
+    call.tokens = 1;
+    call.vector = weight_.vector;
+    call.sums = start;
+    call.sums_stride = weight_.vector;
+    for (int64_t step = 0; step == 0 || step < count; step += kBlockSteps) {
+      call.interleaved = interleaved + step * weight_.vector * 4;
+      call.count = std::min(count - step, kBlockSteps);
+      call.accumulate = step > 0;
+      kernel_.tile(call);
+    }
+    for (int v = 0; v < weight_.vector; ++v) start[v] *= -128;
+    return true;
   }
 
   void finish(int64_t token, int64_t tokens, int64_t channel_begin, int64_t channel_end, float* sums, int64_t stride,
-              const float* token_scale, const int32_t* weight_sums) const {
+              const float* token_scale) const {
     epilogue::Row row = {};
     row.scale = io_.weight_scale ? io_.weight_scale + channel_begin : nullptr;
     row.bias = io_.bias ? at(io_.bias, channel_begin, io_.bias_dtype) : nullptr;
@@ -136,11 +155,7 @@ class DotTask {
     row.n = channel_end - channel_begin;
     for (int64_t t = 0; t < tokens; ++t) {
       float* out = sums + t * stride;
-      if (quantised_) {
-        const int32_t* exact = reinterpret_cast<const int32_t*>(out);
-        for (int64_t i = 0; i < row.n; ++i)
-          out[i] = static_cast<float>(exact[i] - 128 * weight_sums[i]) * token_scale[t];
-      }
+      if (quantised_) kernel_.to_float(out, row.n, token_scale[t]);
       row.sums = out;
       row.y = const_cast<char*>(at(io_.y, (token + t) * io_.y_row_stride + channel_begin, io_.dtype));
       finish_(row);

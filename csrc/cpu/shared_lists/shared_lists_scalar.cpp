@@ -104,11 +104,21 @@ void tile_int8(const DotTile& a) {
   int32_t* sums = static_cast<int32_t*>(a.sums);
   for (int t = 0; t < a.tokens; ++t)
     for (int v = 0; v < a.vector; ++v) {
-      int32_t sum = a.accumulate ? sums[t * a.sums_stride + v] : 0;
+      int32_t sum = a.accumulate ? sums[t * a.sums_stride + v] : a.start ? a.start[v] : 0;
       for (int64_t step = 0; step < a.count; ++step)
         for (int i = 0; i < 4; ++i) sum += weights[(step * a.vector + v) * 4 + i] * x[(step * kDotTokens + t) * 4 + i];
       sums[t * a.sums_stride + v] = sum;
     }
+}
+
+void to_float(void* sums, int64_t count, float scale) {
+  char* at = static_cast<char*>(sums);
+  for (int64_t i = 0; i < count; ++i, at += 4) {
+    int32_t whole;
+    std::memcpy(&whole, at, 4);
+    const float scaled = static_cast<float>(whole) * scale;
+    std::memcpy(at, &scaled, 4);
+  }
 }
 
 }  // namespace
@@ -125,8 +135,18 @@ const Kernel kKernel = {Isa::kScalar,
                         tile,
                         gradient};
 
-const DotKernel kInt8 = {
-    Isa::kScalar, "scalar::shared_lists_int8", DType::kInt8, false, 4, 1, 4, tile_tokens, quantise, interleave, gather,
-    tile_int8};
+const DotKernel kInt8 = {Isa::kScalar,
+                         "scalar::shared_lists_int8",
+                         DType::kInt8,
+                         false,
+                         4,
+                         1,
+                         4,
+                         tile_tokens,
+                         quantise,
+                         interleave,
+                         gather,
+                         tile_int8,
+                         to_float};
 
 }  // namespace sparsecore::shared_lists::scalar

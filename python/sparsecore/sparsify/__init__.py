@@ -1,4 +1,4 @@
-"""Which weights go: scores, selection, allocations, schedules and weight rules that compose, and one-shot pruning."""
+"""Which weights go: scores, allocations, schedules and weight rules that compose, and one-shot pruning."""
 
 from sparsecore.sparsify.allocation import OneShot, Uniform
 from sparsecore.sparsify.once import Recipe, apply_recipe, prune_once

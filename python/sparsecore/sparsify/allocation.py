@@ -14,8 +14,9 @@ class Uniform:
 
     Attributes:
         sparsity: Fraction of zeros in ``[0, 1)``; None where the pattern itself fixes it (N:M).
-        within: What competes for the budget inside a layer: each ``row`` (of groups, for ``Group``) on its own, all
-            rows of a ``block`` of neighbouring columns, or the whole ``layer``. N:M groups always compete alone.
+        within: What competes for the budget inside a layer: each ``row`` (of groups, for ``Group``) on its
+            own, all rows of a ``block`` of neighbouring columns, or the whole ``layer``. N:M groups always
+            compete alone.
     """
 
     sparsity: float | None = None

@@ -1,24 +1,26 @@
 """Second moments of layer inputs, gathered from real data while the layers in front are already pruned.
 
-For a linear layer ``y = W x`` with pruned weight ``V`` the mean squared error of its output over tokens needs only
+For a linear layer ``y = W x`` with pruned weight ``V`` the mean squared error of its output over tokens needs
+only
 
     H = E[x x^T]              second moment of the input it sees now, ``(in, in)``
     C = E[d x^T]              cross moment with the input ``d`` of the same layer in the untouched model
 
-because ``E|W d - V x|^2 = tr(V H V^T) - 2 tr(V C^T W^T) + const``. With ``C = H`` this is the classical layer-wise
-objective; with the real ``C`` a layer also makes up for what pruning did to the layers in front of it.
+because ``E|W d - V x|^2 = tr(V H V^T) - 2 tr(V C^T W^T) + const``. With ``C = H`` this is the classical
+layer-wise objective; with the real ``C`` a layer also makes up for what pruning did to the layers in front of
+it.
 
-Layers are visited in the order the model calls them. Layers that receive the very same tensor (query, key and value)
-form one *stage* and share their moments. Inside a chain of equal blocks (an ``nn.ModuleList`` whose members call each
-other in turn) the output of the last finished block is cached, so a stage costs at most one block per batch, and one
-activation per batch is all that is kept.
+Layers are visited in the order the model calls them. Layers that receive the very same tensor (query, key and
+value) form one *stage* and share their moments. Inside a chain of equal blocks (an ``nn.ModuleList`` whose
+members call each other in turn) the output of the last finished block is cached, so a stage costs at most one
+block per batch, and one activation per batch is all that is kept.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +79,8 @@ class Stage:
     Attributes:
         names: Their dotted names.
         finished: Blocks of the chain that are complete before these layers are called.
-        repeated: Whether a layer is called more than once in a forward, so that none of its calls is the last word.
+        repeated: Whether a layer is called more than once in a forward, so that none of its calls is the last
+            word.
     """
 
     names: list[str]
@@ -135,7 +138,8 @@ class Calibration:
         model: The model that is being pruned in place.
         targets: Its layers to be pruned, by name.
         data: Batches: tensors, tuples of arguments or mappings of keyword arguments. Kept in memory.
-        follow_dense: Also record the inputs of an untouched copy of the model (this doubles the memory and the time).
+        follow_dense: Also record the inputs of an untouched copy of the model (this doubles the memory and
+            the time).
     """
 
     def __init__(
@@ -219,11 +223,8 @@ class _Walker:
 
     def _run(self, index: int) -> None:
         cached = self._outputs[index]
-        with torch.no_grad(), _replaced(self._chain[: self._finished], cached):
-            try:
-                run_model(self._model, self._batches[index])
-            except _Stop:
-                pass
+        with torch.no_grad(), _replaced(self._chain[: self._finished], cached), suppress(_Stop):
+            run_model(self._model, self._batches[index])
 
 
 @contextmanager
@@ -258,8 +259,8 @@ def _trace(
 ) -> _Trace:
     """One forward pass that notes the calls, and whether the blocks really are a chain.
 
-    They are one if each is called once, in order, and block i receives the output of block i - 1 and of no block
-    before that: only then may finished blocks be skipped.
+    They are one if each is called once, in order, and block i receives the output of block i - 1 and of no
+    block before that: only then may finished blocks be skipped.
     """
     trace = _Trace()
     outputs: list[set[int]] = []  # ids of the tensors each finished block returned
@@ -275,10 +276,8 @@ def _trace(
     def before_block(position: int) -> Any:
         def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
             given = {id(tensor) for tensor in _tensors([args, kwargs])}
-            if position != len(outputs):
-                trace.chain = False
-            elif position and (
-                not given & outputs[-1] or any(given & (old - outputs[-1]) for old in outputs)
+            if position != len(outputs) or (
+                position and (not given & outputs[-1] or any(given & (old - outputs[-1]) for old in outputs))
             ):
                 trace.chain = False
 

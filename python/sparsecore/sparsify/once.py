@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -42,12 +42,12 @@ class Recipe:
         missing = self.score.requires - self.weights.provides
         if missing:
             raise ValueError(
-                f"Recipe: the score {self.score} needs {sorted(missing)}, which the weight rule {self.weights} does "
-                f"not provide. OBSScore goes with OBS; Magnitude and Wanda go with every rule."
+                f"Recipe: the score {self.score} needs {sorted(missing)}, which {self.weights} "
+                f"does not provide. OBSScore goes with OBS; Magnitude and Wanda go with every rule."
             )
         if self.allocation.within == "block" and not isinstance(self.weights, OBS):
             raise ValueError(
-                "Recipe: within='block' is the block of columns of the OBS rule. Use within='row' or 'layer' here."
+                "Recipe: within='block' is the block of columns of the OBS rule. Use 'row' or 'layer' here."
             )
 
     @property
@@ -79,7 +79,7 @@ class Recipe:
                 raise ValueError(
                     f"Recipe: unknown kind {state[name].get('kind')!r} of {name}, have {sorted(_PARTS)}."
                 )
-            unknown = set(values) - set(getattr(kind, "__dataclass_fields__"))
+            unknown = set(values) - {part.name for part in fields(kind)}
             if unknown:
                 raise ValueError(f"Recipe: {kind.__name__} has no field {sorted(unknown)}.")
             parts[name] = kind(**values)
@@ -99,7 +99,7 @@ def apply_recipe(
     layers = find_targets(model, targets, ignore)
     if recipe.needs_data and data is None:
         raise ValueError(
-            f"prune_once: {recipe.score} with {recipe.weights} needs calibration data. Pass data=[inputs, ...]."
+            f"prune_once: {recipe.score} with {recipe.weights} needs data. Pass data=[inputs, ...]."
         )
     selector = recipe.selector()
     masks: dict[str, Tensor] = {}
@@ -151,8 +151,8 @@ def prune_once(
 ) -> dict[str, Tensor]:
     """Prunes the linear layers of a model in place, in one shot.
 
-    The dense weights end up with exact zeros, so ``sparsecore.sparsify_`` packs them afterwards. Every targeted
-    layer is pruned, the first and the last too: name those that must stay dense in ``ignore``.
+    The dense weights end up with exact zeros, so ``sparsecore.sparsify_`` packs them afterwards. Every
+    targeted layer is pruned, the first and the last too: name those that must stay dense in ``ignore``.
 
     Args:
         model: Any module; its ``nn.Linear`` layers can be pruned.
@@ -160,8 +160,9 @@ def prune_once(
         score: What a weight is worth; ``Magnitude()`` by default.
         weights: What the surviving weights become; ``Keep()`` by default.
         sparsity: Fraction of zeros, or an allocation; left out where the pattern fixes it.
-        data: Calibration batches (tensors, tuples or mappings of the model's arguments), needed by every score but
-            ``Magnitude`` and every rule but ``Keep``. An ``attention_mask`` in a mapping leaves padding out.
+        data: Calibration batches (tensors, tuples or mappings of the model's arguments), needed by every
+            score but ``Magnitude`` and every rule but ``Keep``. An ``attention_mask`` in a mapping leaves
+            padding out.
         targets: Class names, dotted names, or ``"re:"`` with a regular expression for the whole dotted name.
         ignore: The same, for layers to leave alone.
         progress: Show a progress bar.

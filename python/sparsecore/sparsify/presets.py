@@ -69,7 +69,7 @@ def alps(
     within: Scope = "row",
     **options: Any,
 ) -> dict[str, Tensor]:
-    """Alternating directions (after ALPS), each layer imitating the dense model: the best one-shot rule here."""
+    """Alternating directions (ALPS), each layer imitating the dense model: the best one-shot rule here."""
     return prune_once(
         model,
         pattern,

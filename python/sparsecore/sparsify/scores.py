@@ -1,7 +1,8 @@
 """How much a weight is worth: higher means keep. Scores are local to a layer.
 
-A score sees the current weight and, per input column, what calibration says about it; it never sees the pattern. It
-may therefore be asked about any run of columns, which is what the column-by-column weight rules do.
+A score sees the current weight and, per input column, what calibration says about it; it never sees the
+pattern. It may therefore be asked about any run of columns, which is what the column-by-column weight rules
+do.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ class Columns:
 
     Attributes:
         norm: ``(columns,)``, root mean square of the input, or None without data.
-        pivot: ``(columns,)``, diagonal of U where ``H^-1 = U^T U``: its square is what the inverse second moment
-            of a column becomes once all columns before it are settled. None without data.
+        pivot: ``(columns,)``, diagonal of U where ``H^-1 = U^T U``: its square is what the inverse second
+            moment of a column becomes once all columns before it are settled. None without data.
     """
 
     norm: Tensor | None = None
@@ -48,7 +49,7 @@ class Magnitude:
 
 @dataclass(frozen=True)
 class Wanda:
-    """``w^2 E[x_j^2]``: the squared change of the output if this weight alone went and the inputs were independent."""
+    """``w^2 E[x_j^2]``: the squared change of the output if this weight alone went."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"norm"})
 

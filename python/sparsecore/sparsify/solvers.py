@@ -9,10 +9,10 @@ with the moments H and C of :mod:`~sparsecore.sparsify.calibration`. Damping add
 
 Two ways down:
 
-* ``obs``: columns from left to right; each removed weight is made up for by the columns after it (optimal brain
-  surgeon on a Cholesky factor, as SparseGPT does it). Chooses as it goes; never looks back.
-* ``admm``: alternates the exact minimum with a pull towards the nearest matrix with the pattern, and raises the pull
-  until the support stops changing (as ALPS does it). The choice and the weights settle together.
+* ``obs``: columns from left to right; each removed weight is made up for by the columns after it (optimal
+  brain surgeon on a Cholesky factor, as SparseGPT does it). Chooses as it goes; never looks back.
+* ``admm``: alternates the exact minimum with a pull towards the nearest matrix with the pattern, and raises
+  the pull until the support stops changing (as ALPS does it). The choice and the weights settle together.
 
 Conjugate gradients on the chosen support (``refit``) end either of them at the least-squares solution.
 """
@@ -60,7 +60,7 @@ class Problem:
         return Problem(weight.float(), hessian, target.float(), diagonal.sqrt().float(), dead)
 
     def loss(self, weight: Tensor) -> float:
-        """f of a weight, up to the constant."""
+        """F of a weight, up to the constant."""
         value = weight.double()
         return ((value @ self.hessian) * value).sum().item() - 2.0 * (
             value * self.target.double()
@@ -70,8 +70,8 @@ class Problem:
 def inverse_factor(hessian: Tensor) -> Tensor:
     """Upper triangular U with ``H^-1 = U^T U``, in float64.
 
-    ``H = R R^T`` with R upper triangular is a Cholesky factorisation with rows and columns reversed; U is then
-    ``R^-1``, and H is never inverted.
+    ``H = R R^T`` with R upper triangular is a Cholesky factorisation with rows and columns reversed; U is
+    then ``R^-1``, and H is never inverted.
 
     Raises:
         ValueError: H is not positive definite.
@@ -79,7 +79,7 @@ def inverse_factor(hessian: Tensor) -> Tensor:
     reversed_factor, info = torch.linalg.cholesky_ex(hessian.double().flip(0, 1))
     if info.item() != 0:
         raise ValueError(
-            "inverse_factor: the second moment is not positive definite. Use more calibration data or more dampening."
+            "inverse_factor: the second moment is not positive definite. Use more data or more dampening."
         )
     upper = reversed_factor.flip(0, 1)
     eye = torch.eye(upper.shape[0], dtype=upper.dtype, device=upper.device)
@@ -134,8 +134,8 @@ def admm(
 ) -> tuple[Tensor, Tensor]:
     """Alternating directions with a growing pull towards the pattern.
 
-    The inputs are first scaled to unit second moment, so that one pull suits every column. With the eigenvectors of
-    the scaled H each exact minimum costs two products.
+    The inputs are first scaled to unit second moment, so that one pull suits every column. With the
+    eigenvectors of the scaled H each exact minimum costs two products.
 
     Returns:
         The pruned weight ``(rows, in)`` and its mask. Follow it by :func:`refit`.
@@ -162,7 +162,7 @@ def admm(
 
 
 def refit(problem: Problem, weight: Tensor, mask: Tensor, steps: int) -> Tensor:
-    """Least squares on a fixed support: ``steps`` conjugate gradients per row, preconditioned by the diagonal of H."""
+    """Least squares on a fixed support by ``steps`` conjugate gradients, preconditioned by the diagonal."""
     scale = problem.hessian.diagonal().sqrt().float()
     scaled = (problem.hessian / torch.outer(scale, scale).double()).float()
     weight = weight * scale

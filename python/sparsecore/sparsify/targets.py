@@ -14,8 +14,8 @@ def matches(name: str, module: nn.Module, rules: Sequence[str]) -> bool:
     Args:
         name: The module's dotted name.
         module: The module itself.
-        rules: Each a class name (``"Linear"``; base classes count), a dotted name, or ``"re:"`` and an expression
-            that has to match the whole dotted name.
+        rules: Each a class name (``"Linear"``; base classes count), a dotted name, or ``"re:"`` and an
+            expression that has to match the whole dotted name.
 
     Returns:
         True if at least one rule fits.
@@ -44,7 +44,7 @@ def find_targets(
         for name, module in model.named_modules()
         if matches(name, module, targets) and not matches(name, module, ignore)
     }
-    # A rule for a container ("re:encoder.*") means the linear layers inside it, which the same rule also matches.
+    # An expression may match containers and norms as well: it means the linear layers among them.
     found = {name: module for name, module in named.items() if isinstance(module, nn.Linear)}
     odd = [name for name, module in named.items() if name in targets and not isinstance(module, nn.Linear)]
     if odd:
@@ -69,6 +69,6 @@ def _refuse_tied_weights(model: nn.Module, found: dict[str, nn.Linear]) -> None:
         others = [other for other in owners[id(linear.weight)] if other != name]
         if others:
             raise ValueError(
-                f"prune_once: the weight of {name!r} is also the weight of {others[0]!r}; pruning one would change "
-                f"the other. Add {name!r} to ignore."
+                f"prune_once: the weight of {name!r} is also the weight of {others[0]!r}; pruning one would "
+                f"change the other. Add {name!r} to ignore."
             )

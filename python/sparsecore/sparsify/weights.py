@@ -20,7 +20,11 @@ class WeightRule(Protocol):
 
     requires: ClassVar[frozenset[str]]  # of {"calibration"}
     provides: ClassVar[frozenset[str]]  # statistics it can hand to a score, of {"norm", "pivot"}
-    follow: Follow  # whose outputs a layer imitates: see OBS
+
+    @property
+    def follow(self) -> Follow:
+        """Whose outputs a layer imitates: see :class:`OBS`."""
+        ...
 
     def prune(
         self, weight: Tensor, moments: Moments | None, selector: Selector, score: Score
@@ -57,12 +61,13 @@ class OBS:
     """Optimal brain surgeon, column by column, as SparseGPT does it.
 
     Attributes:
-        block_size: Columns updated together before the rest of the matrix catches up, and the run of columns inside
-            which a pattern without groups is selected. Rounded down to whole N:M groups.
+        block_size: Columns updated together before the rest of the matrix catches up, and the run of columns
+            inside which a pattern without groups is selected. Rounded down to whole N:M groups.
         dampening: Added to the diagonal of the second moment, as a fraction of its mean.
         refit: Conjugate gradient steps towards least squares on the final support; 0 is the published method.
-        follow: Whose outputs a layer imitates: with ``pruned`` those its dense weights would give for the inputs it
-            gets now, with ``dense`` those of the untouched model, so that it corrects the layers in front of it.
+        follow: Whose outputs a layer imitates: with ``pruned`` those its dense weights would give for the
+            inputs it gets now, with ``dense`` those of the untouched model, so that it corrects the layers in
+            front of it.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"calibration"})
@@ -91,7 +96,7 @@ class OBS:
 
 @dataclass(frozen=True)
 class ADMM:
-    """Alternating directions with a growing pull towards the pattern, then conjugate gradients, as ALPS does it.
+    """Alternating directions with a growing pull towards the pattern, then a refit, as ALPS does it.
 
     Slower than :class:`OBS` and clearly better, most of all for patterns that rows share.
 

@@ -8,7 +8,9 @@ VENV := $(CURDIR)/.venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet
 # Builds against the torch in .venv; without isolation pip refuses to hear of constraints for it.
-EDITABLE := PIP_BUILD_CONSTRAINT= $(PIP) install --no-build-isolation --editable
+# What a build needs to find Python's headers, asked for when the environment is there.
+HEADERS = $(shell $(PY) tools/python_headers.py)
+EDITABLE = $(HEADERS) PIP_BUILD_CONSTRAINT= $(PIP) install --no-build-isolation --editable
 
 # One list of versions for every pip call, isolated builds included; pip 25.3 and later read the second name for those.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -67,16 +69,16 @@ $(VENV)/wasm.stamp: $(VENV)/tools.stamp
 	@touch $@
 
 test: $(VENV)/package.stamp $(VENV)/wasm.stamp
-	@$(PY) tools/test_parts.py $(PARTS)
+	@$(HEADERS) $(PY) tools/test_parts.py $(PARTS)
 
 $(filter-out test-lint test-python test-wasm,$(PARTS:%=test-%)): $(VENV)/tools.stamp
-	@$(PY) tools/test_parts.py $(@:test-%=%)
+	@$(HEADERS) $(PY) tools/test_parts.py $(@:test-%=%)
 
 test-lint test-python: $(VENV)/package.stamp
-	@$(PY) tools/test_parts.py $(@:test-%=%)
+	@$(HEADERS) $(PY) tools/test_parts.py $(@:test-%=%)
 
 test-wasm: $(VENV)/wasm.stamp
-	@$(PY) tools/test_parts.py wasm
+	@$(HEADERS) $(PY) tools/test_parts.py wasm
 
 lint: test-lint
 

@@ -1,7 +1,7 @@
 """Prints the environment that lets a build find Python's C headers: nothing where they are installed.
 
-Debian and Ubuntu keep them in a package of their own. Without root it can still be fetched and unpacked, here into
-.cache; where that fails too, the build leaves out the introspection module and says so.
+Debian and Ubuntu keep them in a package of their own. Without root it can still be fetched and unpacked, here
+into .cache; where that fails too, the build leaves out the introspection module and says so.
 """
 
 from __future__ import annotations

@@ -105,17 +105,33 @@ void pack(const void* x, DType dtype, int64_t x_row_stride, int tokens, int64_t 
   }
 }
 
-// Byte 4 i + j of the result is byte 16 j + i: four rows of 16 side by side.
-inline __m512i side_by_side() {
+// Four rows of 64 channels: bytes of two rows pairwise, then pairs of two such.
+void interleave64(const int8_t* from, int64_t records, char* to) {
   alignas(64) uint8_t index[64];
-  for (int i = 0; i < 64; ++i) index[i] = static_cast<uint8_t>(i % 4 * 16 + i / 4);
-  return _mm512_load_si512(index);
+  alignas(64) uint16_t pair_index[32];
+  for (int i = 0; i < 64; ++i) index[i] = static_cast<uint8_t>(i % 2 * 64 + i / 2);
+  for (int i = 0; i < 32; ++i) pair_index[i] = static_cast<uint16_t>(i % 2 * 32 + i / 2);
+  const __m512i low = _mm512_load_si512(index), high = _mm512_add_epi8(low, _mm512_set1_epi8(32));
+  const __m512i low2 = _mm512_load_si512(pair_index), high2 = _mm512_add_epi16(low2, _mm512_set1_epi16(16));
+  const auto row = [&](int64_t r) { return r < records ? _mm512_loadu_si512(from + r * 64) : _mm512_setzero_si512(); };
+  for (int64_t r = 0; r < records; r += 4, to += 256) {
+    const __m512i a = row(r), b = row(r + 1), c = row(r + 2), d = row(r + 3);
+    const __m512i ab = _mm512_permutex2var_epi8(a, low, b), cd = _mm512_permutex2var_epi8(c, low, d);
+    const __m512i ab2 = _mm512_permutex2var_epi8(a, high, b), cd2 = _mm512_permutex2var_epi8(c, high, d);
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi16(ab, low2, cd));
+    _mm512_storeu_si512(to + 64, _mm512_permutex2var_epi16(ab, high2, cd));
+    _mm512_storeu_si512(to + 128, _mm512_permutex2var_epi16(ab2, low2, cd2));
+    _mm512_storeu_si512(to + 192, _mm512_permutex2var_epi16(ab2, high2, cd2));
+  }
 }
 
 void interleave(const void* values, int64_t records, int vector, void* interleaved) {
   const int8_t* from = static_cast<const int8_t*>(values);
   char* to = static_cast<char*>(interleaved);
-  const __m512i order = side_by_side();
+  if (vector == 64) return interleave64(from, records, to);
+  alignas(64) uint8_t index[64];  // byte j of row i % 4, side by side
+  for (int i = 0; i < 64; ++i) index[i] = static_cast<uint8_t>(i % 4 * 16 + i / 4);
+  const __m512i order = _mm512_load_si512(index);
   const auto row = [&](int64_t r, int v) {
     return r < records ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + r * vector + v)) : _mm_setzero_si128();
   };

@@ -135,9 +135,13 @@ def test_stages_share_inputs_and_skip_finished_blocks(tower: Tower) -> None:
     ]
 
 
+@pytest.mark.parametrize("room", [0, 20_000, 1 << 30])
 @pytest.mark.parametrize("skip", [False, True])
-def test_moments_are_those_of_the_model_as_it_is(skip: bool) -> None:
-    """With a chain the cache, without one (a skip connection over blocks) whole passes: the same numbers."""
+def test_moments_are_those_of_the_model_as_it_is(
+    skip: bool, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that form a chain or not (a skip connection over them), layer outputs kept or not: the same numbers."""
+    monkeypatch.setattr("sparsecore.sparsify.calibration._LAYER_CACHE", room)
     torch.manual_seed(0)
     model = Tower(skip=skip)
     layers = find_targets(model, ["Linear"])

@@ -7,25 +7,29 @@ only
     C = E[d x^T]              cross moment with the input ``d`` of the same layer in the untouched model
 
 because ``E|W d - V x|^2 = tr(V H V^T) - 2 tr(V C^T W^T) + const``. With ``C = H`` this is the classical
-layer-wise objective; with the real ``C`` a layer also makes up for what pruning did to the layers in front of
-it.
+layer-wise objective; with the real C a layer also makes up for what pruning did to the layers before it.
 
 Layers are visited in the order the model calls them. Layers that receive the very same tensor (query, key and
 value) form one *stage* and share their moments. Inside a chain of equal blocks (an ``nn.ModuleList`` whose
-members call each other in turn) the output of the last finished block is cached, so a stage costs at most one
-block per batch, and one activation per batch is all that is kept.
+members call each other in turn) the output of the last finished block is cached, and inside the current block
+those of the layers already pruned, within a limit: each layer is then computed about once per batch.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+# Bytes kept for outputs of layers inside the current block, for each of the two models. Beyond it they are
+# computed again: slower, never different.
+_LAYER_CACHE = 1 << 30
 
 Batch = Any  # a tensor, a tuple of positional arguments, or a mapping of keyword arguments
 
@@ -154,6 +158,7 @@ class Calibration:
         if not trace.chain:
             chain = []
         self.stages = _stages(trace, self._targets, use_chain=trace.chain)
+        self._before: Stage | None = None
         self._walkers = [_Walker(model, chain, self._batches)]
         if follow_dense:
             dense = copy.deepcopy(model)
@@ -162,10 +167,18 @@ class Calibration:
             self._walkers.append(_Walker(dense, [twins[names[id(block)]] for block in chain], self._batches))
 
     def collect(self, stage: Stage) -> Moments:
-        """Moments of the input of a stage, with everything in front of it as it is now."""
+        """Moments of the input of a stage, with everything in front of it as it is now.
+
+        Stages are collected in order, each once, and a stage has its final weights before the next is
+        collected.
+        """
         moments = Moments()
+        before = self._before
         for walker in self._walkers:
+            if before is not None and before.finished == stage.finished and not before.repeated:
+                walker.settle(before.names)
             walker.advance(stage.finished)
+        self._before = stage
         for index, batch in enumerate(self._batches):
             inputs = [walker.inputs(stage, index) for walker in self._walkers]
             for call in zip(*inputs, strict=True):
@@ -176,22 +189,35 @@ class Calibration:
 
 
 class _Walker:
-    """Forward passes of one model from the last finished block of its chain."""
+    """Forward passes of one model in which nothing that is settled is computed twice.
+
+    Finished blocks return the cached output of the last of them, and layers of earlier stages inside the
+    current block their own, as long as those fit into a fixed amount of memory.
+    """
 
     def __init__(self, model: nn.Module, chain: Sequence[nn.Module], batches: Sequence[Batch]) -> None:
         self._model = model
         self._chain = chain
         self._batches = batches
         self._finished = 0
-        self._outputs: list[Any] = [None] * len(batches)
+        self._outputs: list[Any] = [None] * len(batches)  # of the last finished block
+        self._layers: dict[str, dict[int, Tensor]] = {}  # outputs of settled layers, by batch
+        self._room = _LAYER_CACHE
 
     def advance(self, finished: int) -> None:
+        """Computes and caches blocks up to ``finished``, with the weights they have now."""
         while self._finished < finished:
             block = self._chain[self._finished]
             self._outputs = [self._block_output(block, index) for index in range(len(self._batches))]
             self._finished += 1
+            self._layers, self._room = {}, _LAYER_CACHE
+
+    def settle(self, names: Sequence[str]) -> None:
+        """These layers of the current block have their final weights."""
+        self._layers.update({name: {} for name in names})
 
     def inputs(self, stage: Stage, index: int) -> list[Tensor]:
+        """What a stage receives in one batch, once for each of its calls."""
         layer = self._model.get_submodule(stage.names[0])
         seen: list[Tensor] = []
 
@@ -200,11 +226,7 @@ class _Walker:
             if not stage.repeated:
                 raise _Stop
 
-        handle = layer.register_forward_pre_hook(hook)
-        try:
-            self._run(index)
-        finally:
-            handle.remove()
+        self._run(index, layer.register_forward_pre_hook(hook))
         return seen
 
     def _block_output(self, block: nn.Module, index: int) -> Any:
@@ -214,33 +236,48 @@ class _Walker:
             seen.append(output)
             raise _Stop
 
-        handle = block.register_forward_hook(hook)
-        try:
-            self._run(index)
-        finally:
-            handle.remove()
+        self._run(index, block.register_forward_hook(hook))
         return seen[0]
 
-    def _run(self, index: int) -> None:
-        cached = self._outputs[index]
-        with torch.no_grad(), _replaced(self._chain[: self._finished], cached), suppress(_Stop):
-            run_model(self._model, self._batches[index])
+    def _run(self, index: int, hook: RemovableHandle) -> None:
+        answers = {id(block): (block, self._outputs[index]) for block in self._chain[: self._finished]}
+        handles = [hook]
+        for name, outputs in self._layers.items():
+            layer = self._model.get_submodule(name)
+            if index in outputs:
+                answers[id(layer)] = (layer, outputs[index])
+            else:
+                handles.append(layer.register_forward_hook(self._keep(outputs, index)))
+        try:
+            with torch.no_grad(), _answering(list(answers.values())), suppress(_Stop):
+                run_model(self._model, self._batches[index])
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _keep(self, outputs: dict[int, Tensor], index: int) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+            if output.nbytes <= self._room:
+                self._room -= output.nbytes
+                outputs[index] = output
+
+        return hook
 
 
 @contextmanager
-def _replaced(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
-    """Finished blocks return the cached output of the last of them instead of computing."""
-    kept = [block.__dict__.get("forward") for block in blocks]
+def _answering(answers: Sequence[tuple[nn.Module, Any]]) -> Iterator[None]:
+    """These modules return what is given for them instead of computing."""
+    kept = [module.__dict__.get("forward") for module, _ in answers]
     try:
-        for block in blocks:
-            block.forward = lambda *args, **kwargs: output
+        for module, output in answers:
+            module.forward = lambda *args, output=output, **kwargs: output
         yield
     finally:
-        for block, forward in zip(blocks, kept, strict=True):
+        for (module, _), forward in zip(answers, kept, strict=True):
             if forward is None:
-                del block.__dict__["forward"]
+                del module.__dict__["forward"]
             else:
-                block.forward = forward
+                module.forward = forward
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:

@@ -83,7 +83,8 @@ def inverse_factor(hessian: Tensor) -> Tensor:
         )
     upper = reversed_factor.flip(0, 1)
     eye = torch.eye(upper.shape[0], dtype=upper.dtype, device=upper.device)
-    return torch.linalg.solve_triangular(upper, eye, upper=True)
+    inverse: Tensor = torch.linalg.solve_triangular(upper, eye, upper=True)
+    return inverse
 
 
 def minimum(problem: Problem) -> Tensor:

@@ -112,11 +112,11 @@ class ADMM:
     requires: ClassVar[frozenset[str]] = frozenset({"calibration"})
     provides: ClassVar[frozenset[str]] = frozenset({"norm"})
 
-    steps: int = 60
+    steps: int = 40
     pull: float = 0.1
-    growth: float = 1.1
+    growth: float = 1.15
     refit: int = 10
-    dampening: float = 0.01
+    dampening: float = 0.03
     follow: Follow = "dense"
 
     def __post_init__(self) -> None:

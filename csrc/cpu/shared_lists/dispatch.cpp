@@ -11,6 +11,7 @@ namespace {
 constexpr const Kernel* kKernels[] = {
 #if defined(SPARSECORE_X86)
     &avx512::kKernel,
+    &avx2::kKernel,
 #endif
 #if defined(SPARSECORE_ARM)
     &neon::kKernel,
@@ -28,6 +29,7 @@ constexpr const DotKernel* kDotKernels[] = {
 #if defined(SPARSECORE_X86)
     &avx512_bf16::kBFloat16,
     &avx512_vnni::kInt8,
+    &avx2::kInt8,
 #endif
     &scalar::kInt8,
 };

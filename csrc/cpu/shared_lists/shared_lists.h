@@ -67,10 +67,11 @@ struct Kernel {
   void (*gradient)(const GradientTile&);
 };
 
-// Dot products of `depth` kept columns at a time, each step one 32-bit lane: bfloat16 pairs (float sums) and int8 quads
-// (int32 sums). The last step of a group is padded with zero weights.
+// Dot products of `depth` kept columns at a time, each step one 32-bit lane: bfloat16 pairs (float sums), int8 quads or
+// pairs (int32 sums). The last step of a group is padded with zero weights.
 //
-//   panel       [k, kDotTokens]               x, transposed; bfloat16, or uint8 = quantised x + 128
+//   panel       [k, kDotTokens]               x, transposed: bfloat16, or quantised x + offset in 32 / depth bits; a
+//                                             kernel may order the tokens of a row as its `gather` likes them
 //   steps       [ceil(records / depth), kDotTokens, depth]   the kept columns of a group, side by side
 //   interleaved [ceil(records / depth), vector, depth]       its weights in the same order
 constexpr int kDotTokens = 32;
@@ -95,6 +96,7 @@ struct DotKernel {
   int min_vector;
   int min_tokens;  // below, the float kernel is faster
   int depth;
+  int offset;  // added to quantised activations: 128 where they are uint8
   int (*tile_tokens)(int vector);
   // x [tokens, k], tokens <= kDotTokens; missing tokens may hold anything finite. int8: token_scale [tokens] is
   // written, see quantise.h for the exact rule.

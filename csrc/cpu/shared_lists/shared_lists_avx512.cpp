@@ -196,16 +196,16 @@ void gradient(const GradientTile& a) {
 
 }  // namespace
 
-const Kernel kKernel = {Isa::kAvx512,
-                        "avx512::shared_lists",
-                        "float32 bfloat16 float16 int8",
-                        16,
-                        kInRegisters,
-                        tile_tokens,
-                        layout,
-                        pack_columns,
-                        widen,
-                        tile,
-                        gradient};
+const Kernel kKernel = {.isa = Isa::kAvx512,
+                        .name = "avx512::shared_lists",
+                        .weights = "float32 bfloat16 float16 int8",
+                        .min_vector = 16,
+                        .widen_above = kInRegisters,
+                        .tile_tokens = tile_tokens,
+                        .layout = layout,
+                        .pack_columns = pack_columns,
+                        .widen = widen,
+                        .tile = tile,
+                        .gradient = gradient};
 
 }  // namespace sparsecore::shared_lists::avx512

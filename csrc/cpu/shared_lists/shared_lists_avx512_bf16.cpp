@@ -96,18 +96,19 @@ void gather(const void* panel, const uint16_t* columns, int64_t records, void* s
 
 }  // namespace
 
-const DotKernel kBFloat16 = {Isa::kAvx512Bf16,
-                             "avx512_bf16::shared_lists_pairs",
-                             DType::kBFloat16,
-                             true,
-                             16,
-                             7,
-                             2,
-                             dot_tile_tokens,
-                             pack,
-                             interleave,
-                             gather,
-                             dot_tile<Dot>,
-                             nullptr};
+const DotKernel kBFloat16 = {.isa = Isa::kAvx512Bf16,
+                             .name = "avx512_bf16::shared_lists_bf16",
+                             .weights = DType::kBFloat16,
+                             .needs_fast_dot = true,
+                             .min_vector = 16,
+                             .min_tokens = 7,
+                             .depth = 2,
+                             .offset = 0,
+                             .tile_tokens = dot_tile_tokens,
+                             .pack = pack,
+                             .interleave = interleave,
+                             .gather = gather,
+                             .tile = dot_tile<Dot>,
+                             .to_float = nullptr};
 
 }  // namespace sparsecore::shared_lists::avx512_bf16

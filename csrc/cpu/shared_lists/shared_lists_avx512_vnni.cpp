@@ -174,18 +174,19 @@ void to_float(void* sums, int64_t count, float scale) {
 
 }  // namespace
 
-const DotKernel kInt8 = {Isa::kAvx512Vnni,
-                         "avx512_vnni::shared_lists_quads",
-                         DType::kInt8,
-                         false,
-                         16,
-                         1,
-                         4,
-                         dot_tile_tokens,
-                         pack,
-                         interleave,
-                         gather,
-                         dot_tile<Dot>,
-                         to_float};
+const DotKernel kInt8 = {.isa = Isa::kAvx512Vnni,
+                         .name = "avx512_vnni::shared_lists_int8",
+                         .weights = DType::kInt8,
+                         .needs_fast_dot = false,
+                         .min_vector = 16,
+                         .min_tokens = 1,
+                         .depth = 4,
+                         .offset = 128,
+                         .tile_tokens = dot_tile_tokens,
+                         .pack = pack,
+                         .interleave = interleave,
+                         .gather = gather,
+                         .tile = dot_tile<Dot>,
+                         .to_float = to_float};
 
 }  // namespace sparsecore::shared_lists::avx512_vnni

@@ -5,8 +5,8 @@
 //       for each panel, each group, each block of steps: gather the kept columns, then one call per tile of tokens
 //       finish the panel's rows while its sums are in level 1
 //
-// int8: activations are stored as u = q + 128, so sum w u = sum w q + 128 sum w, and the second term is taken off as
-// integers before the token's scale is applied: int32 sums are exact and the same for every instruction set.
+// int8: where activations are stored as u = q + offset, sum w u = sum w q + offset sum w; the second term is taken off
+// as integers before the token's scale is applied: int32 sums are exact and the same for every instruction set.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -92,7 +92,7 @@ class DotTask {
     char* interleaved = interleaved_ + slot * group_bytes_;
     kernel_.interleave(at(weight_.values, begin * weight_.vector, io_.weight_dtype), records, weight_.vector,
                        interleaved);
-    if (quantised_)
+    if (kernel_.offset)
       start_sums(interleaved, (records + kernel_.depth - 1) / kernel_.depth, starts_ + slot * weight_.vector);
     return true;
   }
@@ -103,7 +103,7 @@ class DotTask {
     DotTile call = {};
     call.vector = weight_.vector;
     call.sums_stride = stride_;
-    call.start = quantised_ ? starts_ + slot * weight_.vector : nullptr;
+    call.start = kernel_.offset ? starts_ + slot * weight_.vector : nullptr;
     int64_t record = 0;
     do {  // once even where the group keeps nothing: its sums are zero
       const int64_t count = std::min(records - record, kBlockSteps * kernel_.depth);
@@ -122,7 +122,7 @@ class DotTask {
     } while (record < records);
   }
 
-  // -128 times the sum of each channel's weights: what the offset of 128 adds to every sum, taken off beforehand.
+  // -offset times the sum of each channel's weights: what the offset adds to every sum, taken off beforehand.
   // A token of ones through the same kernel gives the sums.
   void start_sums(const char* interleaved, int64_t count, int32_t* start) {
     std::memset(steps_, 1, kBlockSteps * kDotTokens * 4);
@@ -138,7 +138,7 @@ class DotTask {
       call.accumulate = step > 0;
       kernel_.tile(call);
     }
-    for (int v = 0; v < weight_.vector; ++v) start[v] *= -128;
+    for (int v = 0; v < weight_.vector; ++v) start[v] *= -kernel_.offset;
   }
 
   void finish(int64_t token, int tokens, int64_t channel_begin, int64_t channel_end, const float* token_scale) const {

@@ -123,30 +123,31 @@ void to_float(void* sums, int64_t count, float scale) {
 
 }  // namespace
 
-const Kernel kKernel = {Isa::kScalar,
-                        "scalar::shared_lists",
-                        "float32 bfloat16 float16 int8",
-                        4,
-                        INT32_MAX,
-                        tile_tokens,
-                        layout,
-                        pack_columns,
-                        widen_all,
-                        tile,
-                        gradient};
+const Kernel kKernel = {.isa = Isa::kScalar,
+                        .name = "scalar::shared_lists",
+                        .weights = "float32 bfloat16 float16 int8",
+                        .min_vector = 4,
+                        .widen_above = INT32_MAX,
+                        .tile_tokens = tile_tokens,
+                        .layout = layout,
+                        .pack_columns = pack_columns,
+                        .widen = widen_all,
+                        .tile = tile,
+                        .gradient = gradient};
 
-const DotKernel kInt8 = {Isa::kScalar,
-                         "scalar::shared_lists_int8",
-                         DType::kInt8,
-                         false,
-                         4,
-                         1,
-                         4,
-                         tile_tokens,
-                         quantise,
-                         interleave,
-                         gather,
-                         tile_int8,
-                         to_float};
+const DotKernel kInt8 = {.isa = Isa::kScalar,
+                         .name = "scalar::shared_lists_int8",
+                         .weights = DType::kInt8,
+                         .needs_fast_dot = false,
+                         .min_vector = 4,
+                         .min_tokens = 1,
+                         .depth = 4,
+                         .offset = 128,
+                         .tile_tokens = tile_tokens,
+                         .pack = quantise,
+                         .interleave = interleave,
+                         .gather = gather,
+                         .tile = tile_int8,
+                         .to_float = to_float};
 
 }  // namespace sparsecore::shared_lists::scalar

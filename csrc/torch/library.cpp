@@ -1,13 +1,17 @@
 // Every operator schema. Implementations register beside themselves, in <family>_ops.cpp; fake kernels, autograd and
 // autocast are Python's (sparsecore/ops). `activation` and `compute` are the values of the enums in sparsecore/types.h
 // and sparsecore/linear.h. Each *_out form writes into a tensor it is given and allocates nothing.
+// The transposed structure (offsets_t, block_ptr_t, order: what *_transpose returns) serves the backward pass alone,
+// which makes it anew where it is not given.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(sparsecore, m) {
   // Row lists: values [nnz], offsets uint8 [nnz], block_ptr int32 [blocks, n + 1].
+  m.def("row_lists_block(float density) -> int");
   m.def(
       "row_lists_linear(Tensor input, Tensor values, Tensor offsets, Tensor block_ptr, Tensor? scale, Tensor? bias, "
-      "int out_features, int block, int activation, int compute) -> Tensor");
+      "int out_features, int block, int activation, int compute, "
+      "Tensor? offsets_t=None, Tensor? block_ptr_t=None, Tensor? order=None) -> Tensor");
   m.def(
       "row_lists_linear_out(Tensor input, Tensor values, Tensor offsets, Tensor block_ptr, Tensor? scale, Tensor? "
       "bias, "
@@ -26,10 +30,11 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
       "block_t) "
       "-> (Tensor, Tensor, Tensor)");
 
-  // Shared lists: values [records, vector], columns uint16 [records], group_ptr int32 [groups + 1].
+  // Shared lists: values [records, vector], columns int16 (the bits of uint16) [records], group_ptr int32 [groups + 1].
   m.def(
       "shared_lists_linear(Tensor input, Tensor values, Tensor columns, Tensor group_ptr, Tensor? scale, Tensor? bias, "
-      "int out_features, int activation, int compute) -> Tensor");
+      "int out_features, int activation, int compute, "
+      "Tensor? offsets_t=None, Tensor? block_ptr_t=None, Tensor? order=None) -> Tensor");
   m.def(
       "shared_lists_linear_out(Tensor input, Tensor values, Tensor columns, Tensor group_ptr, Tensor? scale, "
       "Tensor? bias, int out_features, int activation, int compute, Tensor(a!) out) -> ()");

@@ -17,7 +17,8 @@ RowLists view(const char* function, const Tensor* values, const Tensor& offsets,
                     ": values and offsets must be one-dimensional and equally long, got ", values->numel(), " and ",
                     offsets.size(0), ".");
   RowLists lists;
-  lists.values = values ? values->const_data_ptr() : nullptr;
+  // where only the structure matters nothing reads the values, but a check wants them to be somewhere
+  lists.values = values ? values->const_data_ptr() : offsets.const_data_ptr();
   lists.offsets = static_cast<const uint8_t*>(offsets.const_data_ptr());
   lists.block_ptr = static_cast<const int32_t*>(block_ptr.const_data_ptr());
   lists.nnz = offsets.size(0);
@@ -44,7 +45,8 @@ Tensor run(const char* function, const Tensor& input, const Tensor& values, cons
 
 Tensor linear(const Tensor& input, const Tensor& values, const Tensor& offsets, const Tensor& block_ptr,
               std::optional<Tensor> scale, std::optional<Tensor> bias, int64_t out_features, int64_t block,
-              int64_t activation, int64_t compute) {
+              int64_t activation, int64_t compute, std::optional<Tensor>, std::optional<Tensor>,
+              std::optional<Tensor>) {
   return run("row_lists_linear", input, values, offsets, block_ptr, scale, bias, out_features, block, activation,
              compute, std::nullopt);
 }
@@ -128,7 +130,13 @@ std::tuple<Tensor, Tensor, Tensor> transpose(const Tensor& offsets, const Tensor
   return {offsets_t, block_ptr_t, order};
 }
 
+int64_t block_for(double density) { return row_lists_block(density); }
+
 }  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(sparsecore, CompositeExplicitAutograd, m) {
+  m.impl("row_lists_block", TORCH_BOX(&block_for));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(sparsecore, CPU, m) {
   m.impl("row_lists_linear", TORCH_BOX(&linear));

@@ -8,7 +8,7 @@ namespace {
 
 SharedLists view(const char* function, const Tensor* values, const Tensor& columns, const Tensor& group_ptr,
                  int64_t vector, int64_t n) {
-  require(function, "columns", columns, ScalarType::UInt16, 1);
+  require(function, "columns", columns, ScalarType::Short, 1);
   require(function, "group_ptr", group_ptr, ScalarType::Int, 1);
   STD_TORCH_CHECK(vector == 4 || vector == 8 || vector == 16 || vector == 32 || vector == 64, function,
                   ": vector must be 4, 8, 16, 32 or 64, got ", vector, ".");
@@ -19,7 +19,8 @@ SharedLists view(const char* function, const Tensor* values, const Tensor& colum
     STD_TORCH_CHECK(values->dim() == 2 && values->size(0) == columns.size(0), function,
                     ": values must be (records, vector) with as many records as columns, ", columns.size(0), ".");
   SharedLists lists;
-  lists.values = values ? values->const_data_ptr() : nullptr;
+  // where only the structure matters nothing reads the values, but a check wants them to be somewhere
+  lists.values = values ? values->const_data_ptr() : columns.const_data_ptr();
   lists.columns = static_cast<const uint16_t*>(columns.const_data_ptr());
   lists.group_ptr = static_cast<const int32_t*>(group_ptr.const_data_ptr());
   lists.records = columns.size(0);
@@ -44,7 +45,7 @@ Tensor run(const char* function, const Tensor& input, const Tensor& values, cons
 
 Tensor linear(const Tensor& input, const Tensor& values, const Tensor& columns, const Tensor& group_ptr,
               std::optional<Tensor> scale, std::optional<Tensor> bias, int64_t out_features, int64_t activation,
-              int64_t compute) {
+              int64_t compute, std::optional<Tensor>, std::optional<Tensor>, std::optional<Tensor>) {
   return run("shared_lists_linear", input, values, columns, group_ptr, scale, bias, out_features, activation, compute,
              std::nullopt);
 }
@@ -79,7 +80,7 @@ std::tuple<Tensor, Tensor, Tensor> pack(const Tensor& weight, const Tensor& mask
                   "), one row for each group of ", vector, " output channels.");
   const uint8_t* kept = static_cast<const uint8_t*>(mask.const_data_ptr());
   const int64_t records = shared_lists_count(kept, groups, k);
-  Tensor values = empty({records, vector}, weight.scalar_type()), columns = empty({records}, ScalarType::UInt16),
+  Tensor values = empty({records, vector}, weight.scalar_type()), columns = empty({records}, ScalarType::Short),
          group_ptr = empty({groups + 1}, ScalarType::Int);
   raise_unless_ok(function,
                   shared_lists_pack(weight.const_data_ptr(), dtype, kept, n, k, static_cast<int32_t>(vector),

@@ -13,8 +13,7 @@ const char* type_name(ScalarType type) {
     case ScalarType::Double: return "float64";
     case ScalarType::Char: return "int8";
     case ScalarType::Byte: return "uint8";
-    case ScalarType::UInt16: return "uint16";
-    case ScalarType::UInt32: return "uint32";
+    case ScalarType::Short: return "int16";
     case ScalarType::Int: return "int32";
     case ScalarType::Long: return "int64";
     case ScalarType::Bool: return "bool";

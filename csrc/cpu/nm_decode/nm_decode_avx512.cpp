@@ -1,0 +1,148 @@
+// N:M decode, 16 channels in the lanes of one register.
+//
+// The codes of 16 channels for one slot lie in the low bits of a register of words that is shifted right by `bits` from
+// slot to slot. vpermps reads the low 4 bits of each lane, vpermi2ps the low 5, so for m = 16 and 32 the junk above the
+// code needs no mask; for smaller m one AND removes it. Per 16 weights: a load, a shift, an AND, and per token a
+// permute and an FMA, which is far below the time memory takes to bring the weights. Even and odd slots of a group have
+// their own sums, which hides the latency of the FMA.
+#include <immintrin.h>
+
+#include "cpu/nm_decode/nm_decode.h"
+
+namespace sparsecore::nm_decode::avx512 {
+namespace {
+
+struct F32 {
+  using Type = float;
+  static __m512 load(const float* p) { return _mm512_loadu_ps(p); }
+};
+struct Bf16 {
+  using Type = BFloat16;
+  static __m512 load(const BFloat16* p) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+};
+struct F16 {
+  using Type = Float16;
+  static __m512 load(const Float16* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+};
+struct I8 {
+  using Type = int8_t;
+  static __m512 load(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+};
+
+// kWide: m > 16, windows of two registers.
+template <typename Weight, int kTokens, bool kWide>
+void run(const Tile& tile) {
+  const typename Weight::Type* values = static_cast<const typename Weight::Type*>(tile.values);
+  const uint32_t* words = tile.codes;
+  const __m512i mask = _mm512_set1_epi32((1 << tile.bits) - 1);
+  const __m128i bits = _mm_cvtsi32_si128(tile.bits);
+  __m512 sums[kTokens][2];
+  for (int t = 0; t < kTokens; ++t) sums[t][0] = sums[t][1] = _mm512_setzero_ps();
+  __m512i code = _mm512_setzero_si512();
+  int left = 0;  // codes not used yet in `code`
+  const float* x = tile.x;
+  for (int64_t g = 0; g < tile.groups; ++g, x += tile.m) {
+    __m512 low[kTokens], high[kTokens];
+    for (int t = 0; t < kTokens; ++t) {
+      low[t] = _mm512_loadu_ps(x + t * tile.x_stride);
+      high[t] = kWide ? _mm512_loadu_ps(x + t * tile.x_stride + 16) : low[t];
+    }
+    const auto slot = [&](int parity) {
+      if (left == 0) {
+        code = _mm512_loadu_si512(words);
+        words += kTile;
+        left = tile.per_word;
+      }
+      const __m512i place = _mm512_and_si512(code, mask);
+      code = _mm512_srl_epi32(code, bits);
+      --left;
+      const __m512 weight = Weight::load(values);
+      values += kTile;
+      for (int t = 0; t < kTokens; ++t) {
+        const __m512 picked =
+            kWide ? _mm512_permutex2var_ps(low[t], place, high[t]) : _mm512_permutexvar_ps(place, low[t]);
+        sums[t][parity] = _mm512_fmadd_ps(weight, picked, sums[t][parity]);
+      }
+    };
+    int j = 0;
+    for (; j + 2 <= tile.n_kept; j += 2) {
+      slot(0);
+      slot(1);
+    }
+    if (j < tile.n_kept) slot(g & 1);
+  }
+  for (int t = 0; t < kTokens; ++t)
+    _mm512_storeu_ps(tile.sums + t * tile.sums_stride, _mm512_add_ps(sums[t][0], sums[t][1]));
+}
+
+// 2:4 and 1:4, sixteen codes a word: a word of codes lasts for 16 / kKept groups, all unrolled, and vpermilps on a
+// broadcast window of four needs no mask, because it reads the low 2 bits of each lane.
+template <typename Weight, int kTokens, int kKept>
+void run_of_four(const Tile& tile) {
+  constexpr int kGroups = 16 / kKept;
+  const typename Weight::Type* values = static_cast<const typename Weight::Type*>(tile.values);
+  const uint32_t* words = tile.codes;
+  __m512 sums[kTokens][2];
+  for (int t = 0; t < kTokens; ++t) sums[t][0] = sums[t][1] = _mm512_setzero_ps();
+  const float* x = tile.x;
+  for (int64_t g = 0; g < tile.groups; g += kGroups, words += kTile) {
+    __m512i code = _mm512_loadu_si512(words);
+    const int count = tile.groups - g < kGroups ? static_cast<int>(tile.groups - g) : kGroups;
+    const auto group = [&](int parity) {
+      for (int j = 0; j < kKept; ++j) {
+        const __m512 weight = Weight::load(values);
+        values += kTile;
+        for (int t = 0; t < kTokens; ++t) {
+          const __m512 window = _mm512_broadcast_f32x4(_mm_loadu_ps(x + t * tile.x_stride));
+          const __m512 picked = _mm512_permutevar_ps(window, code);
+          __m512& sum = sums[t][kKept == 2 ? j : parity];
+          sum = _mm512_fmadd_ps(weight, picked, sum);
+        }
+        code = _mm512_srli_epi32(code, 2);
+      }
+      x += 4;
+    };
+    if (count == kGroups) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kGroups; ++i) group(i & 1);
+    } else {
+      for (int i = 0; i < count; ++i) group(i & 1);
+    }
+  }
+  for (int t = 0; t < kTokens; ++t)
+    _mm512_storeu_ps(tile.sums + t * tile.sums_stride, _mm512_add_ps(sums[t][0], sums[t][1]));
+}
+
+template <typename Weight, int kTokens>
+void choose(const Tile& tile) {
+  if (tile.m == 4 && tile.n_kept == 2) return run_of_four<Weight, kTokens, 2>(tile);
+  if (tile.m == 4 && tile.n_kept == 1) return run_of_four<Weight, kTokens, 1>(tile);
+  if (tile.m > 16) return run<Weight, kTokens, true>(tile);
+  return run<Weight, kTokens, false>(tile);
+}
+
+template <typename Weight>
+void run_tokens(const Tile& tile, int tokens) {
+  switch (tokens) {
+    case 1: return choose<Weight, 1>(tile);
+    case 2: return choose<Weight, 2>(tile);
+    case 4: return choose<Weight, 4>(tile);
+    default: return choose<Weight, 8>(tile);
+  }
+}
+
+}  // namespace
+
+void tile_f32(const Tile& tile, int tokens) { run_tokens<F32>(tile, tokens); }
+void tile_bf16(const Tile& tile, int tokens) { run_tokens<Bf16>(tile, tokens); }
+void tile_f16(const Tile& tile, int tokens) { run_tokens<F16>(tile, tokens); }
+void tile_i8(const Tile& tile, int tokens) { run_tokens<I8>(tile, tokens); }
+
+}  // namespace sparsecore::nm_decode::avx512

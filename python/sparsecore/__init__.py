@@ -1,0 +1,52 @@
+"""Neural networks that are mostly zeros, faster: N:M and group sparsity from PyTorch."""
+
+from sparsecore import cpu, formats, nn, ops, reference, sparsify
+from sparsecore.convert import densify_, sparsify_
+from sparsecore.env import backends, collect_env
+from sparsecore.formats import (
+    BitmapDecode,
+    NMDecode,
+    PackedWeight,
+    PatternReport,
+    RowLists,
+    SharedLists,
+    check_pattern,
+    pack,
+)
+from sparsecore.io import load, save
+from sparsecore.nn.plan import plan_
+from sparsecore.patterns import NM, Group, Pattern, Unstructured, pattern
+from sparsecore.report import SparsityReport, report
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NM",
+    "BitmapDecode",
+    "Group",
+    "NMDecode",
+    "PackedWeight",
+    "Pattern",
+    "PatternReport",
+    "RowLists",
+    "SharedLists",
+    "SparsityReport",
+    "Unstructured",
+    "backends",
+    "check_pattern",
+    "collect_env",
+    "cpu",
+    "densify_",
+    "formats",
+    "load",
+    "nn",
+    "ops",
+    "pack",
+    "pattern",
+    "plan_",
+    "reference",
+    "report",
+    "save",
+    "sparsify",
+    "sparsify_",
+]

@@ -1,0 +1,24 @@
+"""Packed weights: containers, selection, checks, and other libraries' layouts."""
+
+from sparsecore.formats.base import PackedWeight
+from sparsecore.formats.bitmap_decode import BitmapDecode
+from sparsecore.formats.check import PatternReport, check_pattern
+from sparsecore.formats.nm_decode import NMDecode
+from sparsecore.formats.pack import from_tensors, layouts_for, pack
+from sparsecore.formats.row_lists import RowLists
+from sparsecore.formats.select import select_mask
+from sparsecore.formats.shared_lists import SharedLists
+
+__all__ = [
+    "BitmapDecode",
+    "NMDecode",
+    "PackedWeight",
+    "PatternReport",
+    "RowLists",
+    "SharedLists",
+    "check_pattern",
+    "from_tensors",
+    "layouts_for",
+    "pack",
+    "select_mask",
+]

@@ -1,0 +1,171 @@
+"""``pack``: a dense weight, a pattern and perhaps a mask become a packed weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsecore import reference
+from sparsecore.formats.base import VALUE_DTYPES, PackedWeight
+from sparsecore.formats.bitmap_decode import BitmapDecode
+from sparsecore.formats.check import mask_violations
+from sparsecore.formats.nm_decode import NMDecode
+from sparsecore.formats.quantize import quantize_rows
+from sparsecore.formats.row_lists import RowLists
+from sparsecore.formats.select import select_mask, shared_rows
+from sparsecore.formats.shared_lists import SharedLists
+from sparsecore.patterns import NM, Pattern, Unstructured
+from sparsecore.patterns import pattern as parse_pattern
+
+LAYOUTS: dict[str, type[PackedWeight]] = {
+    layout.layout: layout for layout in (RowLists, SharedLists, NMDecode, BitmapDecode)
+}
+
+
+def layouts_for(pattern: Pattern) -> tuple[str, ...]:
+    """The layouts a pattern can be packed in, the default first."""
+    if shared_rows(pattern) > 1:
+        return ("shared_lists",)
+    if isinstance(pattern, NM):
+        return ("row_lists", "nm_decode")
+    return ("row_lists", "bitmap_decode")
+
+
+def pack(
+    weight: Tensor,
+    pattern: Pattern | str,
+    mask: Tensor | None = None,
+    *,
+    sparsity: float | None = None,
+    dtype: torch.dtype | None = None,
+    layout: str = "auto",
+) -> PackedWeight:
+    """Packs a dense weight.
+
+    Args:
+        weight: ``(out_features, in_features)``, float32, bfloat16, float16 or float64, on the CPU.
+        pattern: For example ``NM(2, 4)`` or ``"2:4"``.
+        mask: ``(out_features, in_features)`` bool, True where a weight is kept; it must follow the pattern. None: the
+            largest magnitudes are kept.
+        sparsity: Fraction of zeros, for patterns that leave it open. None: exactly the non-zero units are kept.
+        dtype: Of the stored values; ``torch.int8`` stores one scale per output channel. None: as the weight.
+        layout: ``"row_lists"``, ``"shared_lists"``, ``"nm_decode"``, ``"bitmap_decode"``, or ``"auto"``: lists.
+
+    Returns:
+        The packed weight; :attr:`~PackedWeight.nbytes` says what it takes.
+
+    Raises:
+        ValueError: A shape, mask, dtype or layout that does not fit.
+    """
+    pattern = parse_pattern(pattern)
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        raise ValueError(
+            f"pack: weight must be (out_features, in_features), got {getattr(weight, 'shape', weight)}."
+        )
+    if weight.device.type != "cpu":
+        raise ValueError(
+            f"pack: weight is on {weight.device}; the kernels of this release are for the CPU. Use .cpu()."
+        )
+    if weight.dtype not in VALUE_DTYPES or weight.dtype == torch.int8:
+        raise ValueError(f"pack: weight must be float32, bfloat16, float16 or float64, got {weight.dtype}.")
+    if dtype is not None and dtype not in VALUE_DTYPES:
+        raise ValueError(f"pack: dtype must be one of {VALUE_DTYPES}, got {dtype}.")
+    choices = layouts_for(pattern)
+    if layout == "auto":
+        layout = choices[0]
+    if layout not in choices:
+        raise ValueError(f"pack: {pattern} can be packed as {' or '.join(choices)}, not as {layout!r}.")
+    weight = weight.detach().contiguous()
+    if mask is None:
+        mask = select_mask(weight.abs(), pattern, sparsity).contiguous()
+    else:
+        if sparsity is not None:
+            raise ValueError("pack: give a mask or a sparsity, not both.")
+        mask = _checked_mask(mask, weight, pattern)
+    return _pack_layout(weight, mask, pattern, dtype or weight.dtype, layout)
+
+
+def _checked_mask(mask: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
+    if mask.dtype != torch.bool or mask.shape != weight.shape:
+        raise ValueError(
+            f"pack: mask must be bool of shape {tuple(weight.shape)}, got {mask.dtype} of shape {tuple(mask.shape)}."
+        )
+    mask = mask.to(weight.device).contiguous()
+    if not isinstance(pattern, Unstructured):
+        broken, width = mask_violations(mask, pattern)
+        if broken.any():
+            row, group = (int(i) for i in broken.nonzero()[0])
+            raise ValueError(
+                f"pack: the mask breaks {pattern} in {int(broken.sum())} groups, first at row "
+                f"{row * shared_rows(pattern)}, column {group * width}. Select a mask for this pattern, or leave it out."
+            )
+    return mask
+
+
+def _pack_layout(
+    weight: Tensor, mask: Tensor, pattern: Pattern, dtype: torch.dtype, layout: str
+) -> PackedWeight:
+    n, k = weight.shape
+    scale = None
+    if dtype == torch.int8:
+        weight, scale = quantize_rows(weight * mask)
+    else:
+        weight = weight.to(dtype)
+    double = weight.dtype == torch.float64
+    ops: Any = reference if double else torch.ops.sparsecore
+    shape = (n, k)
+    if layout == "row_lists":
+        block = torch.ops.sparsecore.row_lists_block(float(mask.sum()) / max(mask.numel(), 1))
+        values, offsets, block_ptr = ops.row_lists_pack(weight, mask, block)
+        return RowLists(shape, pattern, values, scale, offsets, block_ptr, block)
+    if layout == "shared_lists":
+        rows = shared_rows(pattern)
+        if k > 65536:
+            raise ValueError(f"pack: shared lists take at most 65536 inputs, got {k}. Use a per-row pattern.")
+        units = mask[::rows].contiguous()
+        values, columns, group_ptr = ops.shared_lists_pack(weight, units, rows)
+        return SharedLists(shape, pattern, values, scale, columns, group_ptr)
+    if layout == "nm_decode":
+        assert isinstance(pattern, NM)
+        values, codes = ops.nm_decode_pack(weight, mask, pattern.n, pattern.m)
+        return NMDecode(shape, pattern, values, scale, codes)
+    values, bitmap, row_ptr = ops.bitmap_decode_pack(weight, mask)
+    return BitmapDecode(shape, pattern, values, scale, bitmap, row_ptr)
+
+
+def from_tensors(
+    layout: str,
+    shape: tuple[int, int],
+    pattern: Pattern,
+    tensors: Mapping[str, Tensor],
+    attributes: Mapping[str, Any],
+) -> PackedWeight:
+    """A packed weight from its parts, validated.
+
+    Raises:
+        ValueError: A part is missing or wrong.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"from_tensors: no layout is called {layout!r}; there are {', '.join(LAYOUTS)}.")
+    kind = LAYOUTS[layout]
+    needed = ("values", *kind.index_names)
+    missing = [name for name in needed if name not in tensors]
+    if missing:
+        raise ValueError(f"from_tensors: a {layout} weight needs {', '.join(missing)}, which are missing.")
+    wanted = {"block"} if kind is RowLists else set()
+    if set(attributes) != wanted:
+        raise ValueError(
+            f"from_tensors: a {layout} weight has the attributes {wanted}, got {set(attributes)}."
+        )
+    indices = {name: tensors[name] for name in kind.index_names}
+    return kind(
+        shape=shape,
+        pattern=pattern,
+        values=tensors["values"],
+        scale=tensors.get("scale"),
+        **indices,
+        **attributes,
+    ).validate()

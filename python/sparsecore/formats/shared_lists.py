@@ -1,0 +1,103 @@
+"""Shared lists: V neighbouring output channels keep the same columns. NM(n, m, vector=V) and Group(V, 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from sparsecore import reference
+from sparsecore.formats.base import PackedWeight, require_tensor
+from sparsecore.formats.row_lists import RowLists
+from sparsecore.ops import shared_lists_linear, shared_lists_transpose
+from sparsecore.ops.row_lists import TRANSPOSED_BLOCK
+
+
+@dataclass(frozen=True, eq=False)
+class SharedLists(PackedWeight):
+    """A weight as shared lists.
+
+    Attributes:
+        columns: ``(records,)`` int16, the bits of uint16: the kept columns of each group, ascending.
+        group_ptr: ``(groups + 1,)`` int32, the first record of each group.
+    """
+
+    columns: Tensor
+    group_ptr: Tensor
+
+    layout: ClassVar[str] = "shared_lists"
+    index_names: ClassVar[tuple[str, ...]] = ("columns", "group_ptr")
+
+    @property
+    def vector(self) -> int:
+        """Output channels that share a list."""
+        return int(self.values.shape[1])
+
+    def to_dense(self) -> Tensor:
+        """``(out_features, in_features)`` in the dtype of the values (int8: float32, scaled)."""
+        return self._scaled(self._unpack(self.values))
+
+    def mask(self) -> Tensor:
+        """``(out_features, in_features)`` bool, True where a weight is stored."""
+        return self._unpack(torch.ones_like(self.values, dtype=torch.int8)) != 0
+
+    def _unpack(self, values: Tensor) -> Tensor:
+        if values.dtype == torch.float64:
+            return reference.shared_lists_unpack(values, self.columns, self.group_ptr, *self.shape)
+        return torch.ops.sparsecore.shared_lists_unpack(  # type: ignore[no-any-return]
+            values.detach(), self.columns, self.group_ptr, *self.shape
+        )
+
+    def validate(self) -> Self:
+        """Checks every array and every index; returns self.
+
+        Raises:
+            ValueError: What is wrong and where.
+        """
+        n, k = self.shape
+        self._check_common()
+        require_tensor("shared_lists", "values", self.values, self.values.dtype, (None, None))
+        if self.vector not in (4, 8, 16, 32, 64):
+            raise ValueError(f"shared_lists: vector must be 4, 8, 16, 32 or 64, got {self.vector}.")
+        require_tensor("shared_lists", "columns", self.columns, torch.int16, (self.values.shape[0],))
+        require_tensor("shared_lists", "group_ptr", self.group_ptr, torch.int32, (-(-n // self.vector) + 1,))
+        status, where = torch.ops.sparsecore.shared_lists_validate(
+            self.columns, self.group_ptr, self.vector, n, k
+        )
+        self._raise_status(status, where, "record")
+        return self
+
+    def transpose(self) -> tuple[RowLists, Tensor]:
+        """The transposed weight as row lists, and ``order`` with ``values_t = values.flatten()[order]``."""
+        n, k = self.shape
+        if self.scale is not None:
+            raise ValueError(
+                "shared_lists: int8 weights cannot be transposed; their scales belong to the rows."
+            )
+        offsets, block_ptr, order = shared_lists_transpose(
+            self.columns, self.group_ptr, vector=self.vector, out_features=n, in_features=k
+        )
+        values = self.values.flatten().index_select(0, order)
+        return (
+            RowLists((k, n), self.pattern, values, None, offsets, block_ptr, TRANSPOSED_BLOCK),
+            order,
+        )
+
+    def linear(
+        self, input: Tensor, bias: Tensor | None = None, *, activation: str = "none", compute: str = "float32"
+    ) -> Tensor:
+        """``activation(input @ weight.T + bias)``."""
+        return shared_lists_linear(
+            input,
+            self.values,
+            self.columns,
+            self.group_ptr,
+            self.scale,
+            bias,
+            out_features=self.shape[0],
+            activation=activation,
+            compute=compute,
+        )

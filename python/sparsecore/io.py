@@ -1,0 +1,141 @@
+"""Saving and loading models with packed layers: one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sparsecore.nn.linear import SparseLinear, packed_from_state
+from sparsecore.patterns import pattern_name
+
+_SUFFIX = "_extra_state"
+
+
+def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Writes every parameter and buffer of a model, packed layers packed.
+
+    The file is written beside ``path`` and renamed at the end: an interrupted save leaves the old file untouched.
+    Tensors that share memory are written once.
+
+    Args:
+        model: Any module.
+        path: Of the safetensors file.
+    """
+    target = Path(path)
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    owners: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"save: {name} is a {type(value).__name__}; only tensors can be saved.")
+        key = (value.data_ptr(), value.shape, value.stride())
+        if value.numel() and key in owners:
+            aliases[name] = owners[key]
+        else:
+            owners[key] = name
+            tensors[name] = value.detach().cpu().contiguous().clone()
+    packed = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, SparseLinear)]
+    described = {f"sparsecore.layer.{name}": pattern_name(layer.pattern) for name, layer in packed}
+    shared = {f"sparsecore.alias.{name}": owner for name, owner in aliases.items()}
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    try:
+        save_file(tensors, temporary, metadata={"format": "pt", "sparsecore": "1"} | described | shared)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def load(model: nn.Module, path: str | os.PathLike[str], *, strict: bool = True) -> nn.Module:
+    """Reads what :func:`save` wrote into a model, in place.
+
+    Where the file holds a packed layer and the model an ``nn.Linear``, the linear is replaced by the packed layer. All
+    packed layers are checked before the model is touched.
+
+    Args:
+        model: A model of the saved architecture, dense or already converted.
+        path: Of the file.
+        strict: Whether every key must match.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: The file is truncated, damaged, or of another model.
+        FileNotFoundError: There is none.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"load: there is no file {path}.")
+    state: dict[str, Any] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                state[name] = file.get_tensor(name)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"load: {path} is not a complete safetensors file ({error}).") from error
+    for key, owner in metadata.items():
+        if key.startswith("sparsecore.alias."):
+            if owner not in state:
+                raise ValueError(f"load: {path} refers to {owner}, which it does not hold.")
+            state[key.removeprefix("sparsecore.alias.")] = state[owner]
+
+    replacements: dict[str, SparseLinear] = {}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for key in [key for key in state if key.endswith(_SUFFIX)]:
+        name = key.removesuffix(_SUFFIX).rstrip(".")
+        prefix = key.removesuffix(_SUFFIX)
+        module = modules.get(name)
+        if isinstance(module, SparseLinear) or not isinstance(module, nn.Linear):
+            continue
+        try:
+            packed = packed_from_state(state, prefix)
+        except ValueError as error:
+            raise ValueError(f"load: {path}, layer {name!r}: {error}") from error
+        if packed.shape != (module.out_features, module.in_features):
+            raise ValueError(
+                f"load: {path}, layer {name!r} is {packed.shape[0]} x {packed.shape[1]}, "
+                f"the model's is {module.out_features} x {module.in_features}."
+            )
+        bias = state.get(f"{prefix}bias")
+        replacements[name] = SparseLinear.from_packed(packed, bias).train(module.training)
+    if "" in replacements:
+        layer: nn.Module = replacements[""]
+        _load_state(layer, state, path, strict)
+        return layer
+    originals = {name: modules[name] for name in replacements}
+    _swap(model, replacements)
+    try:
+        _load_state(model, state, path, strict)
+    except ValueError:
+        _swap(model, originals)
+        raise
+    return model
+
+
+def _swap(model: nn.Module, modules: dict[str, Any]) -> None:
+    for name, module in modules.items():
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module)
+
+
+def _load_state(model: nn.Module, state: dict[str, Any], path: str | os.PathLike[str], strict: bool) -> None:
+    try:
+        model.load_state_dict(state, strict=strict)
+    except RuntimeError as error:
+        raise ValueError(f"load: {path} does not fit the model: {error}") from error

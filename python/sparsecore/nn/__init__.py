@@ -1,0 +1,6 @@
+"""Layers: parameters and forward, no policy about what to prune."""
+
+from sparsecore.nn.linear import SparseLinear
+from sparsecore.nn.plan import plan_
+
+__all__ = ["SparseLinear", "plan_"]

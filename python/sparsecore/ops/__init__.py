@@ -1,0 +1,15 @@
+"""The operators as Python functions; the raw ones are ``torch.ops.sparsecore``."""
+
+from sparsecore import _library  # noqa: F401  (registers the operators first)
+from sparsecore.ops.decode import bitmap_decode_linear, nm_decode_linear
+from sparsecore.ops.row_lists import row_lists_linear, row_lists_transpose
+from sparsecore.ops.shared_lists import shared_lists_linear, shared_lists_transpose
+
+__all__ = [
+    "bitmap_decode_linear",
+    "nm_decode_linear",
+    "row_lists_linear",
+    "row_lists_transpose",
+    "shared_lists_linear",
+    "shared_lists_transpose",
+]

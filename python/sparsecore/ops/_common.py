@@ -1,0 +1,47 @@
+"""What the operator files share: fake outputs, autocast, and the rule for gradients of fused activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_registrations = torch.library.Library("sparsecore", "IMPL")
+
+
+def fake_linear(input: Tensor, out_features: int) -> Tensor:
+    """The empty output of a linear operator."""
+    return input.new_empty((*input.shape[:-1], out_features))
+
+
+def register_autocast(name: str) -> None:
+    """Under autocast the activations take the autocast dtype; weights, scales and bias stay as they are stored."""
+    op = getattr(torch.ops.sparsecore, name).default
+
+    def cast(input: Tensor, *rest: Any) -> Tensor:
+        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)):
+            dtype = torch.get_autocast_dtype("cpu")
+            narrow = input.is_floating_point() and input.dtype != torch.float64
+            return op(input.to(dtype) if narrow else input, *rest)  # type: ignore[no-any-return]
+
+    _registrations.impl(name, cast, "AutocastCPU")
+
+
+def require_plain(name: str, activation: int, compute: int) -> None:
+    """Gradients exist for the plain product only."""
+    if activation or compute:
+        raise RuntimeError(
+            f"{name}: a fused activation and reduced compute have no gradient. "
+            "Call it with activation='none' and compute='float32' when training, and apply the activation after it."
+        )
+
+
+def register(
+    name: str, fake: Callable[..., Any], backward: Callable[..., Any], setup: Callable[..., Any]
+) -> None:
+    """Fake kernel, autograd and autocast of one linear operator."""
+    torch.library.register_fake(f"sparsecore::{name}", fake)
+    torch.library.register_autograd(f"sparsecore::{name}", backward, setup_context=setup)
+    register_autocast(name)

@@ -1,0 +1,127 @@
+"""Linear layers for one to eight tokens: per-row N:M with codes, and unstructured with a bitmap. Inference only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsecore import reference
+from sparsecore.formats.base import ACTIVATIONS, COMPUTE
+from sparsecore.ops._common import fake_linear, register_autocast
+
+
+def nm_decode_linear(
+    input: Tensor,
+    values: Tensor,
+    codes: Tensor,
+    scale: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    out_features: int,
+    n: int,
+    m: int,
+    activation: str = "none",
+    compute: str = "float32",
+) -> Tensor:
+    """``activation(input @ W.T + bias)`` with a per-row N:M weight in the decode layout; no gradients.
+
+    Args:
+        input: ``(..., in_features)``; any number of tokens is right, one to eight are fast.
+        values: ``(tiles, slots, 16)``.
+        codes: ``(tiles, words, 16)``, int32 bits.
+        scale: ``(out_features,)`` float32, required beside int8 values.
+        bias: ``(out_features,)``.
+        out_features: Rows of W.
+        n: Weights kept of every ``m``.
+        m: Group length.
+        activation: ``"none"``, ``"relu"``, ``"gelu"``, ``"gelu_tanh"`` or ``"silu"``.
+        compute: ``"float32"``.
+
+    Returns:
+        ``(..., out_features)`` in the dtype of ``input``.
+    """
+    if torch.float64 in (input.dtype, values.dtype):
+        return reference.nm_decode_linear(input, values, codes, scale, bias, out_features, n, m, activation)
+    return torch.ops.sparsecore.nm_decode_linear(  # type: ignore[no-any-return]
+        input, values, codes, scale, bias, out_features, n, m, ACTIVATIONS[activation], COMPUTE[compute]
+    )
+
+
+def bitmap_decode_linear(
+    input: Tensor,
+    values: Tensor,
+    bitmap: Tensor,
+    row_ptr: Tensor,
+    scale: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    out_features: int,
+    activation: str = "none",
+    compute: str = "float32",
+) -> Tensor:
+    """``activation(input @ W.T + bias)`` with an unstructured weight behind a bitmap; no gradients.
+
+    Args:
+        input: ``(..., in_features)``; any number of tokens is right, one to eight are fast.
+        values: ``(nnz,)``.
+        bitmap: ``(out_features, ceil(in_features / 64))``, int64 bits.
+        row_ptr: ``(out_features + 1,)`` int32.
+        scale: ``(out_features,)`` float32, required beside int8 values.
+        bias: ``(out_features,)``.
+        out_features: Rows of W.
+        activation: ``"none"``, ``"relu"``, ``"gelu"``, ``"gelu_tanh"`` or ``"silu"``.
+        compute: ``"float32"``.
+
+    Returns:
+        ``(..., out_features)`` in the dtype of ``input``.
+    """
+    if torch.float64 in (input.dtype, values.dtype):
+        return reference.bitmap_decode_linear(
+            input, values, bitmap, row_ptr, scale, bias, out_features, activation
+        )
+    return torch.ops.sparsecore.bitmap_decode_linear(  # type: ignore[no-any-return]
+        input, values, bitmap, row_ptr, scale, bias, out_features, ACTIVATIONS[activation], COMPUTE[compute]
+    )
+
+
+@torch.library.register_fake("sparsecore::nm_decode_linear")
+def _(
+    input: Tensor,
+    values: Tensor,
+    codes: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    out_features: int,
+    *rest: int,
+) -> Tensor:
+    return fake_linear(input, out_features)
+
+
+@torch.library.register_fake("sparsecore::bitmap_decode_linear")
+def _(
+    input: Tensor,
+    values: Tensor,
+    bitmap: Tensor,
+    row_ptr: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    out_features: int,
+    *rest: int,
+) -> Tensor:
+    return fake_linear(input, out_features)
+
+
+@torch.library.register_fake("sparsecore::nm_decode_linear_out")
+def _(*args: Any) -> None:
+    return None
+
+
+@torch.library.register_fake("sparsecore::bitmap_decode_linear_out")
+def _(*args: Any) -> None:
+    return None
+
+
+register_autocast("nm_decode_linear")
+register_autocast("bitmap_decode_linear")

@@ -1,0 +1,128 @@
+"""Patterns: which weights of a matrix may be kept together. Small values that say nothing about how much is kept.
+
+``n`` is always the number of weights **kept**, and a mask is True where a weight is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Union
+
+
+def _require_int(owner: str, name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{owner}: {name} must be an int, got {type(value).__name__}.")
+    if not low <= value <= high:
+        raise ValueError(f"{owner}: {name} must be between {low} and {high}, got {value}.")
+
+
+@dataclass(frozen=True, repr=False)
+class NM:
+    """Keeps ``n`` of every ``m`` neighbouring inputs.
+
+    With ``vector=1`` each output channel chooses for itself; with ``vector=V`` each run of V neighbouring output
+    channels shares one choice, which is faster and coarser. A row's last group may be short, when ``m`` does not
+    divide the number of inputs: it then keeps at most ``n``.
+
+    Attributes:
+        n: Weights kept of each group, ``1 <= n < m``.
+        m: Group length along the inputs, 2 to 32.
+        vector: Output channels that share a choice: 1, or 4, 8, 16, 32, 64.
+    """
+
+    n: int
+    m: int
+    vector: int = 1
+
+    def __post_init__(self) -> None:
+        _require_int("NM", "m", self.m, 2, 32)
+        _require_int("NM", "n", self.n, 1, 32)
+        _require_int("NM", "vector", self.vector, 1, 64)
+        if self.n >= self.m:
+            raise ValueError(
+                f"NM: n is the number of weights kept of every m, so n < m; got n={self.n}, m={self.m}."
+            )
+        if self.vector not in (1, 4, 8, 16, 32, 64):
+            raise ValueError(f"NM: vector must be 1, 4, 8, 16, 32 or 64, got {self.vector}.")
+
+    def __repr__(self) -> str:
+        shared = f", vector={self.vector}" if self.vector > 1 else ""
+        return f"NM({self.n}, {self.m}{shared})"
+
+    def __str__(self) -> str:
+        words = f"{self.n}:{self.m} (keeps {self.n} of every {self.m}"
+        return words + (f", shared by {self.vector} outputs)" if self.vector > 1 else ")")
+
+
+@dataclass(frozen=True, repr=False)
+class Unstructured:
+    """Any weight may be kept or dropped on its own."""
+
+    def __repr__(self) -> str:
+        return "Unstructured()"
+
+    def __str__(self) -> str:
+        return "unstructured (any weight)"
+
+
+@dataclass(frozen=True, repr=False)
+class Group:
+    """Keeps or drops ``rows`` x ``cols`` weights together.
+
+    Attributes:
+        rows: Neighbouring output channels of a group: 4, 8, 16, 32 or 64.
+        cols: Neighbouring inputs of a group; only 1 has kernels.
+    """
+
+    rows: int
+    cols: int = 1
+
+    def __post_init__(self) -> None:
+        _require_int("Group", "rows", self.rows, 1, 64)
+        _require_int("Group", "cols", self.cols, 1, 64)
+        if self.rows not in (4, 8, 16, 32, 64):
+            raise ValueError(
+                f"Group: rows must be 4, 8, 16, 32 or 64, got {self.rows}. Use Unstructured() for 1."
+            )
+        if self.cols != 1:
+            raise ValueError(f"Group: there are kernels for cols=1 only, got {self.cols}.")
+
+    def __repr__(self) -> str:
+        return f"Group({self.rows}, {self.cols})"
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.cols} groups (kept or dropped together)"
+
+
+Pattern = Union[NM, Unstructured, Group]
+
+
+def pattern(spec: str | Pattern) -> Pattern:
+    """A pattern from its short name.
+
+    Args:
+        spec: ``"2:4"``, ``"2:4/16"`` (shared by 16 outputs), ``"16x1"``, ``"unstructured"``, or a pattern.
+
+    Raises:
+        ValueError: The name is none of these.
+    """
+    if isinstance(spec, (NM, Unstructured, Group)):
+        return spec
+    if not isinstance(spec, str):
+        raise TypeError(f"pattern: needs a pattern or its name, got {type(spec).__name__}.")
+    text = spec.strip().lower()
+    if text == "unstructured":
+        return Unstructured()
+    if found := re.fullmatch(r"(\d+):(\d+)(?:/(\d+))?", text):
+        return NM(int(found[1]), int(found[2]), int(found[3] or 1))
+    if found := re.fullmatch(r"(\d+)x(\d+)", text):
+        return Group(int(found[1]), int(found[2]))
+    raise ValueError(f'pattern: {spec!r} is none of "2:4", "2:4/16", "16x1" and "unstructured".')
+
+
+def pattern_name(value: Pattern) -> str:
+    """The short name that :func:`pattern` reads back."""
+    if isinstance(value, NM):
+        return f"{value.n}:{value.m}" + (f"/{value.vector}" if value.vector > 1 else "")
+    return f"{value.rows}x{value.cols}" if isinstance(value, Group) else "unstructured"

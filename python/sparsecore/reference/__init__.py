@@ -1,0 +1,44 @@
+"""Every operator in plain torch: slow, obvious, any floating dtype. The oracle of the tests, and the float64 path."""
+
+from sparsecore.reference.bitmap_decode import (
+    bitmap_decode_linear,
+    bitmap_decode_pack,
+    bitmap_decode_unpack,
+)
+from sparsecore.reference.linear import activate, linear
+from sparsecore.reference.nm_decode import nm_decode_linear, nm_decode_pack, nm_decode_unpack
+from sparsecore.reference.row_lists import (
+    row_lists_linear,
+    row_lists_pack,
+    row_lists_transpose,
+    row_lists_unpack,
+    row_lists_weight_grad,
+)
+from sparsecore.reference.shared_lists import (
+    shared_lists_linear,
+    shared_lists_pack,
+    shared_lists_transpose,
+    shared_lists_unpack,
+    shared_lists_weight_grad,
+)
+
+__all__ = [
+    "activate",
+    "bitmap_decode_linear",
+    "bitmap_decode_pack",
+    "bitmap_decode_unpack",
+    "linear",
+    "nm_decode_linear",
+    "nm_decode_pack",
+    "nm_decode_unpack",
+    "row_lists_linear",
+    "row_lists_pack",
+    "row_lists_transpose",
+    "row_lists_unpack",
+    "row_lists_weight_grad",
+    "shared_lists_linear",
+    "shared_lists_pack",
+    "shared_lists_transpose",
+    "shared_lists_unpack",
+    "shared_lists_weight_grad",
+]

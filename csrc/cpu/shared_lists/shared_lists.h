@@ -31,9 +31,11 @@ struct FloatTile {
   int vector;               // a multiple of min_vector
   float* sums;              // [tokens, sums_stride]
   int64_t sums_stride;
-  bool accumulate;       // start from what sums holds, not from 0
-  const char* prefetch;  // memory the next call reads, `prefetch_lines` lines of 64 bytes; may be ignored
-  int64_t prefetch_lines;
+  bool accumulate;  // start from what sums holds, not from 0
+  // Where not null: memory that later calls read, to be brought in while this one computes, `prefetch_step` bytes (at
+  // most 128) for every record; it may lie past the end of the weights. May be ignored.
+  const char* prefetch;
+  int64_t prefetch_step;
 };
 
 // Gradient of the values of one group over one block of tokens:

@@ -13,8 +13,6 @@
 namespace sparsecore::shared_lists::avx512 {
 namespace {
 
-constexpr int64_t kAhead = 8;  // records between a prefetch and its use
-
 inline __m512 load(const float* p) { return _mm512_loadu_ps(p); }
 inline __m512 load(const BFloat16* p) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -55,8 +53,14 @@ void tile_of(const FloatTile& a) {
   const float* rows[kTokens];
 #pragma GCC unroll 32
   for (int t = 0; t < kTokens; ++t) rows[t] = a.x + t * a.token_stride;
+  const char* ahead = a.prefetch;
   for (int64_t r = 0; r < a.records; ++r) {
     const int64_t c = a.columns[r];
+    if (ahead) {
+      _mm_prefetch(ahead, _MM_HINT_T0);
+      _mm_prefetch(ahead + 64, _MM_HINT_T0);
+      ahead += a.prefetch_step;
+    }
     __m512 w[kWide];
 #pragma GCC unroll 4
     for (int v = 0; v < kWide; ++v) w[v] = load(values + r * (16 * kWide) + v * 16);
@@ -80,23 +84,22 @@ void tile_up_to(const FloatTile& a) {
   tile_of<T, kTokens, kWide, kLayout>(a);
 }
 
-template <typename T, int kMost64, int kMost32, int kMost16>
+// Weights of 16 and 8 bits are widened in registers by every tile: that runs beside the products on other ports.
+template <typename T>
 void tile_typed(const FloatTile& a) {
   switch (a.vector) {
-    case 64: return tile_up_to<T, 4, Layout::kRows, kMost64>(a);
-    case 32: return tile_up_to<T, 2, Layout::kColumns, kMost32>(a);
-    default: return tile_up_to<T, 1, Layout::kColumns, kMost16>(a);
+    case 64: return tile_up_to<T, 4, Layout::kRows, 6>(a);
+    case 32: return tile_up_to<T, 2, Layout::kColumns, 12>(a);
+    default: return tile_up_to<T, 1, Layout::kColumns, 24>(a);
   }
 }
 
-constexpr int kInRegisters = 6;  // tokens up to which stored weights are widened in registers
-
 void tile(const FloatTile& a) {
   switch (a.weights) {
-    case DType::kFloat32: return tile_typed<float, 6, 12, 24>(a);
-    case DType::kBFloat16: return tile_typed<BFloat16, kInRegisters, kInRegisters, kInRegisters>(a);
-    case DType::kFloat16: return tile_typed<Float16, kInRegisters, kInRegisters, kInRegisters>(a);
-    case DType::kInt8: return tile_typed<int8_t, kInRegisters, kInRegisters, kInRegisters>(a);
+    case DType::kFloat32: return tile_typed<float>(a);
+    case DType::kBFloat16: return tile_typed<BFloat16>(a);
+    case DType::kFloat16: return tile_typed<Float16>(a);
+    case DType::kInt8: return tile_typed<int8_t>(a);
   }
 }
 
@@ -200,7 +203,7 @@ const Kernel kKernel = {.isa = Isa::kAvx512,
                         .name = "avx512::shared_lists",
                         .weights = "float32 bfloat16 float16 int8",
                         .min_vector = 16,
-                        .widen_above = kInRegisters,
+                        .widen_above = INT32_MAX,
                         .tile_tokens = tile_tokens,
                         .layout = layout,
                         .pack_columns = pack_columns,

@@ -73,6 +73,8 @@ class DotTask {
       for (int64_t i = g; i < end; ++i)
         if (!prepare_group(i, i - g)) return Status::kBadIndex;
       for (int64_t p = 0; p < panels; ++p) {
+        prefetch_rows(token + p * kDotTokens, width(tokens, p), g * weight_.vector,
+                      std::min(io_.n, end * weight_.vector));
         for (int64_t i = g; i < end; ++i) run_group(i, i - g, width(tokens, p), panel + p * panel_bytes_);
         finish(token + p * kDotTokens, width(tokens, p), g * weight_.vector, std::min(io_.n, end * weight_.vector),
                token_scale + p * kDotTokens);
@@ -83,6 +85,15 @@ class DotTask {
 
   static int width(int64_t tokens, int64_t panel) {
     return static_cast<int>(std::min<int64_t>(kDotTokens, tokens - panel * kDotTokens));
+  }
+
+  // The lines of y that finish() is about to write come in while the products are summed.
+  void prefetch_rows(int64_t token, int tokens, int64_t channel_begin, int64_t channel_end) const {
+    for (int t = 0; t < tokens; ++t) {
+      const char* row = at(io_.y, (token + t) * io_.y_row_stride, io_.dtype);
+      for (int64_t b = channel_begin * size_of(io_.dtype); b < channel_end * size_of(io_.dtype); b += 64)
+        __builtin_prefetch(row + b, 1);
+    }
   }
 
   // Weights side by side and, for int8, where the sums start; `slot` is the group's place in the block.

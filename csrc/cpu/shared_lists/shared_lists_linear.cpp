@@ -19,6 +19,8 @@ namespace {
 constexpr int64_t kBlockBytes = 128 * 1024;  // of one block of records, as floats: stays in level 2 while tiles pass
 constexpr int64_t kPanelBytes = 512 * 1024;  // of the packed activations of a chunk
 constexpr int64_t kMaxChunk = 192;           // tokens of a chunk: its sums take kMaxChunk * kSumChannels * 4 bytes
+constexpr int64_t kStreamingTiles = 4;
+constexpr int64_t kStreamBytes = 8 * 1024;
 constexpr int64_t kSumChannels = 256;
 
 const char* at(const void* array, int64_t element, DType dtype) {
@@ -105,9 +107,14 @@ class FloatTask {
     call.token_stride = token_stride;
     call.vector = weight_.vector;
     call.sums_stride = sums_stride;
+    // Few tiles: the weights stream past, so blocks are short, and every tile brings in its share of the next one.
+    const bool streaming = tiles.count <= kStreamingTiles && !widened;
+    const int64_t record_bytes = weight_.vector * size_of(io_.weight_dtype);
+    const int64_t at_once = streaming ? kStreamBytes / record_bytes : block_records_;
+    call.prefetch_step = record_bytes / tiles.count;
     int64_t record = begin;
     do {  // once even where the group keeps nothing: its sums are zero
-      call.records = std::min(end - record, block_records_);
+      call.records = std::min(end - record, at_once);
       call.columns = weight_.columns + record;
       call.values = at(weight_.values, record * weight_.vector, io_.weight_dtype);
       if (widened) {
@@ -122,6 +129,10 @@ class FloatTask {
         call.x = layout_ == Layout::kRows ? x + first * token_stride : x + first * io_.k;
         call.tokens = tiles.width(i);
         call.sums = sums + first * sums_stride;
+        // The hardware follows one long stream by itself.
+        if (streaming && call.prefetch_step <= 128)
+          call.prefetch =
+              static_cast<const char*>(call.values) + call.records * (record_bytes + i * call.prefetch_step);
         kernel_.tile(call);
       }
       record += call.records;

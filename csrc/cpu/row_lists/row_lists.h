@@ -17,9 +17,10 @@
 
 namespace sparsecore::row_lists {
 
-constexpr int kPanelRows = 256;   // as many as a uint8 offset can name
-constexpr int kMaxLanes = 128;    // no kernel has more
-constexpr int kFewPadding = 256;  // floats behind each token of FewTile::x, so that no offset leaves it
+constexpr int kPanelRows = 256;  // as many as a uint8 offset can name
+constexpr int kMaxLanes = 128;   // no kernel has more
+constexpr int kSinglePadding = 256;
+constexpr int kSingleLanes = 4;
 
 // The lists of some channels in one block: channel o has the places starts[o] .. starts[o + 1]. They are checked: they
 // ascend, stay inside the arrays, and no list is longer than the block.
@@ -33,19 +34,18 @@ struct Lists {
 
 struct Tile {
   Lists lists;
-  const void* panel;  // [kPanelRows, lanes], element type as pack writes it
+  const void* panel;  // [kPanelRows, lanes], 64-byte aligned, element type as pack writes it
   int lanes;          // a width that granule() and max_lanes() allow
   float* sums;        // [channels, lanes]
   bool accumulate;    // start from what sums holds, not from 0
 };
 
-// A few tokens without transposing: x is float32 [tokens, x_stride], `x_stride` >= columns + kFewPadding.
-struct FewTile {
+// One token without a panel: its activations, float32, with kSinglePadding floats of memory behind the last column.
+// The sum of a channel stays split into kSingleLanes parts, which the driver adds up at the end, in order.
+struct SingleTile {
   Lists lists;
   const float* x;  // at the first column of the block
-  int64_t x_stride;
-  int tokens;
-  float* sums;  // [channels, tokens, few_lanes]: partial sums that the driver adds up, lane 0 first
+  float* sums;     // [channels, kSingleLanes]
   bool accumulate;
 };
 
@@ -57,7 +57,7 @@ struct GradientTile {
   int64_t channels;
   const float* x;     // [kPanelRows, lanes]
   const float* grad;  // [channels, lanes]
-  int lanes;          // gradient_lanes
+  int lanes;          // gradient_lanes, or half of it, a quarter and so on down to 16, where that holds all tokens
   float* out;
   bool accumulate;
 };
@@ -73,14 +73,11 @@ struct Kernel {
   // x [tokens, columns] -> panel [columns, lanes], tokens <= lanes <= tokens + granule; the missing tokens are 0.
   void (*pack)(const void* x, DType dtype, int64_t x_row_stride, int tokens, int columns, int lanes, void* panel);
   void (*tile)(const Tile&);
-  // sums [channels, lanes] -> rows [tokens, rows_stride].
+  // sums [channels, lanes] -> rows [tokens, rows_stride], tokens <= lanes; writes nothing past `channels`.
   void (*unpack)(const float* sums, int64_t channels, int lanes, int tokens, float* rows, int64_t rows_stride);
-  int gradient_lanes;  // 0: this kernel has no gradient, the next row of the table serves
+  int gradient_lanes;  // most lanes of a GradientTile: a power of two; 0: no gradient, the next row of the table serves
   void (*gradient)(const GradientTile&);
-  // For m <= few_tokens instead of tile; 0 where there is none.
-  int few_tokens;
-  int few_lanes;
-  void (*few)(const FewTile&);
+  void (*single)(const SingleTile&);  // for m == 1; null: `tile` serves
 };
 
 // The best rows for current_isa().

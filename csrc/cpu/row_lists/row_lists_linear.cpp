@@ -5,7 +5,7 @@
 //       for each block: pack its activations into the panel, add the block's lists to the sums
 //       transpose the sums back and finish the rows: scale, bias, activation, narrowing
 //
-// A few tokens (decoding) skip panels: their activations are widened once, and every list reads them in place.
+// A single token (decoding) skips panels: its activations are widened once, and every list reads them in place.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -60,42 +60,26 @@ class LinearTask {
     return Status::kOk;
   }
 
-  Status run_few(int64_t channel_begin, int64_t channel_end) const {
-    const int64_t channels = channel_end - channel_begin, width = kernel_.few_lanes;
+  Status run_single(int64_t channel_begin, int64_t channel_end) const {
+    const int64_t channels = channel_end - channel_begin;
     if (channels <= 0) return Status::kOk;
-    FewTile tile = {};
-    tile.tokens = static_cast<int>(io_.m);
-    tile.x_stride = (io_.k + 15) / 16 * 16 + kFewPadding;
-    float* x = static_cast<float*>(scratch(Scratch::kPanel, io_.m * tile.x_stride * sizeof(float)));
-    tile.sums = static_cast<float*>(scratch(Scratch::kSums, channels * io_.m * width * sizeof(float)));
-    float* rows = static_cast<float*>(scratch(Scratch::kWidened, channels * sizeof(float)));
-    if (!x || !tile.sums || !rows) return Status::kOutOfMemory;
-    for (int64_t t = 0; t < io_.m && io_.k; ++t) {
-      const char* from = at(io_.x, t * io_.x_row_stride, io_.dtype);
-      float* to = x + t * tile.x_stride;
-      switch (io_.dtype) {
-        case DType::kBFloat16: widen_row(reinterpret_cast<const BFloat16*>(from), io_.k, to); break;
-        case DType::kFloat16: widen_row(reinterpret_cast<const Float16*>(from), io_.k, to); break;
-        default: std::memcpy(to, from, io_.k * sizeof(float));
-      }
-      std::memset(to + io_.k, 0, (tile.x_stride - io_.k) * sizeof(float));
+    float* x = static_cast<float*>(scratch(Scratch::kPanel, (io_.k + weight_.block + kSinglePadding) * sizeof(float)));
+    float* sums = static_cast<float*>(scratch(Scratch::kSums, channels * kSingleLanes * sizeof(float)));
+    if (!x || !sums) return Status::kOutOfMemory;
+    switch (io_.k ? io_.dtype : DType::kInt8) {
+      case DType::kFloat32: std::memcpy(x, io_.x, io_.k * sizeof(float)); break;
+      case DType::kBFloat16: widen_row(static_cast<const BFloat16*>(io_.x), io_.k, x); break;
+      case DType::kFloat16: widen_row(static_cast<const Float16*>(io_.x), io_.k, x); break;
+      case DType::kInt8: break;  // nothing to read
     }
-    if (blocks_ == 0) std::memset(tile.sums, 0, channels * io_.m * width * sizeof(float));
-    for (int64_t b = 0; b < blocks_; ++b) {
-      tile.lists = lists(b, channel_begin, channels);
-      tile.x = x + b * weight_.block;
-      tile.accumulate = b > 0;
-      kernel_.few(tile);
+    if (blocks_ == 0) std::memset(sums, 0, channels * kSingleLanes * sizeof(float));
+    for (int64_t b = 0; b < blocks_; ++b)
+      kernel_.single({lists(b, channel_begin, channels), x + b * weight_.block, sums, b > 0});
+    for (int64_t o = 0; o < channels; ++o) {  // in place: a sum is written where only sums before it were read
+      const float* parts = sums + o * kSingleLanes;
+      sums[o] = ((parts[0] + parts[1]) + parts[2]) + parts[3];
     }
-    for (int64_t t = 0; t < io_.m; ++t) {
-      for (int64_t o = 0; o < channels; ++o) {
-        const float* parts = tile.sums + (o * io_.m + t) * width;
-        float sum = parts[0];
-        for (int64_t i = 1; i < width; ++i) sum += parts[i];
-        rows[o] = sum;
-      }
-      finish(t, channel_begin, rows, channels);
-    }
+    finish(0, channel_begin, sums, channels);
     return Status::kOk;
   }
 
@@ -191,20 +175,20 @@ Status row_lists_linear(const LinearIo& io, const RowLists& weight) {
   if (io.compute == Compute::kInt8) return Status::kUnsupportedDType;
   const Kernel& kernel = linear_kernel(io);
   const LinearTask task(io, weight, kernel);
-  const bool few = io.m <= kernel.few_tokens;
+  const bool single = io.m == 1 && kernel.single;
   // Tokens are cut only where every part keeps full tiles: narrow ones use the weights badly.
   const int64_t threads = num_threads();
   Grid grid;
-  grid.token_parts = few ? 1 : std::clamp<int64_t>(io.m / task.max_lanes(), 1, threads);
+  grid.token_parts = single ? 1 : std::clamp<int64_t>(io.m / task.max_lanes(), 1, threads);
   grid.channel_parts = std::min((threads + grid.token_parts - 1) / grid.token_parts, io.n);
   std::atomic<Status> result{Status::kOk};
   parallel_for_each(grid.token_parts * grid.channel_parts, [&](int64_t i) {
     const int64_t token_part = i / grid.channel_parts, channel_part = i % grid.channel_parts;
     const int64_t begin = grid.first_channel(channel_part, weight, io.n, io.k),
                   end = grid.first_channel(channel_part + 1, weight, io.n, io.k);
-    const Status done = few ? task.run_few(begin, end)
-                            : task.run(token_part * task.granules() / grid.token_parts,
-                                       (token_part + 1) * task.granules() / grid.token_parts, begin, end);
+    const Status done = single ? task.run_single(begin, end)
+                               : task.run(token_part * task.granules() / grid.token_parts,
+                                          (token_part + 1) * task.granules() / grid.token_parts, begin, end);
     if (done != Status::kOk) result = done;
   });
   return result;

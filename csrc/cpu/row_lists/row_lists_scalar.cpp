@@ -75,8 +75,6 @@ const Kernel kKernel = {Isa::kScalar,
                         unpack,
                         kLanes,
                         gradient,
-                        0,
-                        0,
                         nullptr};
 
 }  // namespace sparsecore::row_lists::scalar

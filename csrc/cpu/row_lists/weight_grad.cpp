@@ -21,7 +21,8 @@ const char* at(const void* array, int64_t element, DType dtype) {
 Status run_channels(const WeightGradIo& io, const RowLists& weight, const Kernel& kernel, int64_t channel_begin,
                     int64_t channel_end) {
   const int64_t channels = channel_end - channel_begin, blocks = (io.k + weight.block - 1) / weight.block;
-  const int lanes = kernel.gradient_lanes;
+  int lanes = kernel.gradient_lanes;
+  while (lanes > 16 && lanes / 2 >= io.m) lanes /= 2;
   if (channels <= 0) return Status::kOk;
   float* x = static_cast<float*>(scratch(Scratch::kPanel, kPanelRows * lanes * sizeof(float)));
   float* slopes = static_cast<float*>(scratch(Scratch::kSums, channels * lanes * sizeof(float)));

@@ -1,11 +1,13 @@
 """Proves from the binaries what each library depends on.
 
-    python tools/check_symbols.py FOLDER
+    python tools/check_symbols.py FOLDER [TORCH_LIB_FOLDER]
 
 ``libsparsecore``        the kernels: neither torch nor Python.
 ``libsparsecore_torch``  the operators: from torch only the C functions of its stable ABI, which keep their
                          names and meaning across releases; no C++ symbol of torch, none of Python.
 ``_C``                   introspection: Python, and nothing of torch.
+
+With a second folder, the torch there must have every C function that the operators name, called or not.
 """
 
 from __future__ import annotations
@@ -24,13 +26,16 @@ PYTHON = re.compile(r"_?Py[A-Z_]\w*")
 TORCH_CXX = re.compile(r"_Z\w*?(2at|3c10|5torch|6caffe2)\w*")
 
 
-def undefined_symbols(library: Path) -> set[str]:
-    """Strong symbols that ``library`` expects from elsewhere, without their versions."""
-    table = subprocess.run(
-        ["nm", "-D", "--undefined-only", library], check=True, capture_output=True, text=True
-    )
+def symbols(library: Path, which: str) -> set[str]:
+    """Strong names in the dynamic table of ``library``, without versions; ``which`` is nm's flag that selects."""
+    table = subprocess.run(["nm", "-D", which, library], check=True, capture_output=True, text=True)
     rows = (line.split() for line in table.stdout.splitlines())
-    return {row[-1].partition("@")[0] for row in rows if row[-2] == "U"}
+    return {row[-1].partition("@")[0] for row in rows if row[-2] not in "wv"}
+
+
+def undefined_symbols(library: Path) -> set[str]:
+    """What ``library`` expects from elsewhere."""
+    return symbols(library, "--undefined-only")
 
 
 def needed_libraries(library: Path) -> set[str]:
@@ -64,11 +69,11 @@ def main() -> int:
     for library in libraries:
         found += complaints(library)
         shims = sorted(symbol for symbol in undefined_symbols(library) if STABLE_SHIM.fullmatch(symbol))
-        print(
-            f"{library.name}: {len(shims)} stable C functions of torch"
-            if shims
-            else f"{library.name}: free of torch"
-        )
+        if shims and len(sys.argv) > 2:
+            offered = symbols(Path(sys.argv[2]) / "libtorch_cpu.so", "--defined-only")
+            found += [f"{library.name}: this torch has no {shim}" for shim in shims if shim not in offered]
+        links = f"{len(shims)} stable C functions of torch" if shims else "free of torch"
+        print(f"{library.name}: {links}")
     print("\n".join(found) or "symbols as they should be")
     return bool(found)
 

@@ -132,7 +132,9 @@ def abi() -> None:
     pip(environment, "install", "--no-deps", *downloads.glob("*.whl"), PIP_CONSTRAINT="")
     pip(environment, "install", "--no-deps", *TORCH_NEEDS, "numpy", "safetensors")
     pip(environment, "install", "--no-deps", *(BUILD / "wheels").glob("*.whl"))
-    torch_libraries = installed_package(environment).parent / "torch/lib"
+    package = installed_package(environment)
+    torch_libraries = package.parent / "torch/lib"
+    run(sys.executable, "tools/check_symbols.py", package, torch_libraries)
     stubs = environment.parent.parent / "cuda-stubs"
     if (torch_libraries / "libtorch_cuda.so").exists():
         run(sys.executable, "tools/cuda_stubs.py", torch_libraries, stubs)

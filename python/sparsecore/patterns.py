@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Union
+from typing import TypeAlias
 
 
 def _require_int(owner: str, name: str, value: object, low: int, high: int) -> None:
@@ -95,7 +95,7 @@ class Group:
         return f"{self.rows}x{self.cols} groups (kept or dropped together)"
 
 
-Pattern = Union[NM, Unstructured, Group]
+Pattern: TypeAlias = NM | Unstructured | Group
 
 
 def pattern(spec: str | Pattern) -> Pattern:

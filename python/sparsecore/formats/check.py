@@ -51,7 +51,7 @@ def mask_violations(mask: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
     rows, (n, k) = shared_rows(pattern), mask.shape
     kept, partial = mask, torch.zeros((n, k), dtype=torch.bool, device=mask.device)
     if rows > 1:
-        padded = torch.nn.functional.pad(mask, (0, 0, 0, -n % rows)).view(-1, rows, k)
+        padded = torch.nn.functional.pad(mask, (0, 0, 0, -n % rows)).view(-(-n // rows), rows, k)
         live = torch.full((padded.shape[0],), rows, device=mask.device)
         if n % rows and len(live):
             live[-1] = n % rows
@@ -60,8 +60,12 @@ def mask_violations(mask: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
     if not isinstance(pattern, NM):
         return partial, 1
     width = -(-k // pattern.m) * pattern.m
-    groups = torch.nn.functional.pad(kept, (0, width - k)).view(kept.shape[0], -1, pattern.m)
-    torn = torch.nn.functional.pad(partial, (0, width - k)).view(kept.shape[0], -1, pattern.m).any(-1)
+    groups = torch.nn.functional.pad(kept, (0, width - k)).view(kept.shape[0], width // pattern.m, pattern.m)
+    torn = (
+        torch.nn.functional.pad(partial, (0, width - k))
+        .view(kept.shape[0], width // pattern.m, pattern.m)
+        .any(-1)
+    )
     return (groups.sum(-1) > pattern.n) | torn, pattern.m
 
 
@@ -81,7 +85,9 @@ def check_pattern(weight: Tensor, pattern: Pattern) -> PatternReport:
     rows = shared_rows(pattern)
     mask = weight.detach() != 0
     if rows > 1:  # a column any row uses counts as kept by all
-        padded = torch.nn.functional.pad(mask, (0, 0, 0, -mask.shape[0] % rows)).view(-1, rows, mask.shape[1])
+        padded = torch.nn.functional.pad(mask, (0, 0, 0, -mask.shape[0] % rows)).view(
+            -(-mask.shape[0] // rows), rows, mask.shape[1]
+        )
         whole = padded.any(1).repeat_interleave(rows, 0)[: mask.shape[0]]
     else:
         whole = mask

@@ -100,7 +100,7 @@ def _checked_mask(mask: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
             row, group = (int(i) for i in broken.nonzero()[0])
             raise ValueError(
                 f"pack: the mask breaks {pattern} in {int(broken.sum())} groups, first at row "
-                f"{row * shared_rows(pattern)}, column {group * width}. Select a mask for this pattern, or leave it out."
+                f"{row * shared_rows(pattern)}, column {group * width}. Select a mask for this pattern or leave it out."
             )
     return mask
 

@@ -28,7 +28,8 @@ def nm_mask(units: Tensor, n: int, m: int) -> Tensor:
     """The ``n`` best of every ``m`` along the last dimension; a short last group keeps ``min(n, its width)``."""
     rows, width = units.shape
     padded = torch.nn.functional.pad(units, (0, -width % m), value=-torch.inf)
-    return top_mask(padded.view(rows, -1, m), n).reshape(rows, -1)[:, :width]
+    groups = padded.shape[1] // m
+    return top_mask(padded.view(rows, groups, m), n).reshape(rows, groups * m)[:, :width]
 
 
 def shared_rows(pattern: Pattern) -> int:
@@ -43,7 +44,7 @@ def unit_scores(score: Tensor, rows: int) -> Tensor:
     if rows == 1:
         return score
     padded = torch.nn.functional.pad(score, (0, 0, 0, -score.shape[0] % rows))
-    return padded.view(-1, rows, score.shape[1]).sum(1)
+    return padded.view(padded.shape[0] // rows, rows, score.shape[1]).sum(1)
 
 
 def spread(units: Tensor, rows: int, out_features: int) -> Tensor:

@@ -62,7 +62,7 @@ def _median_times(
 ) -> dict[str, float]:
     """Interleaved, so that a noisy machine disturbs all candidates alike."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    for name, weight in candidates.items():
+    for weight in candidates.values():
         layer._run(weight, input)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times["dense"]) < 5:
@@ -94,10 +94,7 @@ def plan_layer(
         for count in counts:
             input = torch.randn(count, layer.in_features, dtype=dtype)
             measured = _median_times(candidates, layer, input, seconds)
-            # another layout has to earn the memory it takes
-            kept = min(
-                measured, key=lambda layout: measured[layout] * (1.0 if layout == own.layout else 1.03)
-            )
+            kept = min(measured, key=lambda layout: measured[layout])
             routes.append((count, candidates[kept]))
             plan.choices.append(Choice(count, torch.get_num_threads(), kept, measured))
     routes[-1] = (2**62, routes[-1][1])

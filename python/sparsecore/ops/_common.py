@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _registrations = torch.library.Library("sparsecore", "IMPL")
+
+
+def fake_kernel(name: str) -> Callable[[F], F]:
+    """Registers the decorated function as what ``torch.ops.sparsecore.<name>`` returns for fake tensors."""
+
+    def register_fake(function: F) -> F:
+        torch.library.register_fake(f"sparsecore::{name}", function)
+        return function
+
+    return register_fake
 
 
 def fake_linear(input: Tensor, out_features: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsecore import reference
 from sparsecore.formats.base import ACTIVATIONS, COMPUTE
-from sparsecore.ops._common import fake_linear, register_autocast
+from sparsecore.ops._common import fake_kernel, fake_linear, register_autocast
 
 
 def nm_decode_linear(
@@ -86,8 +86,8 @@ def bitmap_decode_linear(
     )
 
 
-@torch.library.register_fake("sparsecore::nm_decode_linear")
-def _(
+@fake_kernel("nm_decode_linear")
+def _nm_decode_linear_fake(
     input: Tensor,
     values: Tensor,
     codes: Tensor,
@@ -99,8 +99,8 @@ def _(
     return fake_linear(input, out_features)
 
 
-@torch.library.register_fake("sparsecore::bitmap_decode_linear")
-def _(
+@fake_kernel("bitmap_decode_linear")
+def _bitmap_decode_linear_fake(
     input: Tensor,
     values: Tensor,
     bitmap: Tensor,
@@ -113,13 +113,13 @@ def _(
     return fake_linear(input, out_features)
 
 
-@torch.library.register_fake("sparsecore::nm_decode_linear_out")
-def _(*args: Any) -> None:
+@fake_kernel("nm_decode_linear_out")
+def _nm_decode_linear_out_fake(*args: Any) -> None:
     return None
 
 
-@torch.library.register_fake("sparsecore::bitmap_decode_linear_out")
-def _(*args: Any) -> None:
+@fake_kernel("bitmap_decode_linear_out")
+def _bitmap_decode_linear_out_fake(*args: Any) -> None:
     return None
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsecore import reference
 from sparsecore.formats.base import ACTIVATIONS, COMPUTE
-from sparsecore.ops._common import fake_linear, register, require_plain
+from sparsecore.ops._common import fake_kernel, fake_linear, register, require_plain
 
 TRANSPOSED_BLOCK = 128
 
@@ -135,18 +135,20 @@ register(
 )
 
 
-@torch.library.register_fake("sparsecore::row_lists_linear_out")
-def _(*args: Any) -> None:
+@fake_kernel("row_lists_linear_out")
+def _row_lists_linear_out_fake(*args: Any) -> None:
     return None
 
 
-@torch.library.register_fake("sparsecore::row_lists_weight_grad")
-def _(grad_output: Tensor, input: Tensor, offsets: Tensor, block_ptr: Tensor, block: int) -> Tensor:
+@fake_kernel("row_lists_weight_grad")
+def _row_lists_weight_grad_fake(
+    grad_output: Tensor, input: Tensor, offsets: Tensor, block_ptr: Tensor, block: int
+) -> Tensor:
     return input.new_empty(offsets.shape, dtype=torch.float32)
 
 
-@torch.library.register_fake("sparsecore::row_lists_transpose")
-def _(
+@fake_kernel("row_lists_transpose")
+def _row_lists_transpose_fake(
     offsets: Tensor, block_ptr: Tensor, out_features: int, in_features: int, block: int, block_t: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
@@ -156,8 +158,8 @@ def _(
     )
 
 
-@torch.library.register_fake("sparsecore::row_lists_unpack")
-def _(
+@fake_kernel("row_lists_unpack")
+def _row_lists_unpack_fake(
     values: Tensor, offsets: Tensor, block_ptr: Tensor, out_features: int, in_features: int, block: int
 ) -> Tensor:
     return values.new_empty((out_features, in_features))

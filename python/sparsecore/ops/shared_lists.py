@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsecore import reference
 from sparsecore.formats.base import ACTIVATIONS, COMPUTE
-from sparsecore.ops._common import fake_linear, register, require_plain
+from sparsecore.ops._common import fake_kernel, fake_linear, register, require_plain
 from sparsecore.ops.row_lists import TRANSPOSED_BLOCK, input_grad
 
 
@@ -111,23 +111,25 @@ register(
 )
 
 
-@torch.library.register_fake("sparsecore::shared_lists_linear_out")
-def _(*args: Any) -> None:
+@fake_kernel("shared_lists_linear_out")
+def _shared_lists_linear_out_fake(*args: Any) -> None:
     return None
 
 
-@torch.library.register_fake("sparsecore::shared_lists_weight_grad")
-def _(grad_output: Tensor, input: Tensor, columns: Tensor, group_ptr: Tensor, vector: int) -> Tensor:
+@fake_kernel("shared_lists_weight_grad")
+def _shared_lists_weight_grad_fake(
+    grad_output: Tensor, input: Tensor, columns: Tensor, group_ptr: Tensor, vector: int
+) -> Tensor:
     return input.new_empty((*columns.shape, vector), dtype=torch.float32)
 
 
-@torch.library.register_fake("sparsecore::shared_lists_transpose")
-def _(
+@fake_kernel("shared_lists_transpose")
+def _shared_lists_transpose_fake(
     columns: Tensor, group_ptr: Tensor, vector: int, out_features: int, in_features: int, block_t: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     groups = group_ptr.shape[0] - 1
     if out_features == groups * vector:
-        count = columns.shape[0] * vector
+        count: Any = columns.shape[0] * vector
     else:  # how much of the last group is padding depends on the data
         count = torch.library.get_ctx().new_dynamic_size()
     return (
@@ -137,6 +139,8 @@ def _(
     )
 
 
-@torch.library.register_fake("sparsecore::shared_lists_unpack")
-def _(values: Tensor, columns: Tensor, group_ptr: Tensor, out_features: int, in_features: int) -> Tensor:
+@fake_kernel("shared_lists_unpack")
+def _shared_lists_unpack_fake(
+    values: Tensor, columns: Tensor, group_ptr: Tensor, out_features: int, in_features: int
+) -> Tensor:
     return values.new_empty((out_features, in_features))

@@ -23,7 +23,7 @@ def bitmap_decode_unpack(
 ) -> Tensor:
     """The dense matrix; differentiable in ``values``."""
     bits = (bitmap.unsqueeze(-1) >> torch.arange(64)) & 1
-    mask = bits.view(out_features, -1)[:, :in_features].bool()
+    mask = bits.view(out_features, bitmap.shape[1] * 64)[:, :in_features].bool()
     return values.new_zeros((out_features, in_features)).masked_scatter(mask, values)
 
 

@@ -19,8 +19,8 @@ def nm_decode_pack(weight: Tensor, mask: Tensor, n: int, m: int) -> tuple[Tensor
     rows, k = weight.shape
     groups, tiles, bits = -(-k // m), -(-rows // TILE), _bits(m)
     pad = (0, groups * m - k, 0, tiles * TILE - rows)
-    kept = torch.nn.functional.pad(mask, pad).view(-1, groups, m)
-    dense = torch.nn.functional.pad(weight, pad).view(-1, groups, m)
+    kept = torch.nn.functional.pad(mask, pad).view(tiles * TILE, groups, m)
+    dense = torch.nn.functional.pad(weight, pad).view(tiles * TILE, groups, m)
     if bool((kept.sum(-1) > n).any()):
         raise ValueError(f"nm_decode_pack: the mask keeps more than {n} of some {m} columns.")
     place = torch.argsort(~kept, dim=-1, stable=True)[..., :n]  # kept columns first, in order
@@ -44,7 +44,9 @@ def nm_decode_unpack(
     slots, per_word, tiles = groups * n, 32 // bits, values.shape[0]
     wide = codes.to(torch.int64) & 0xFFFFFFFF
     shifts = (torch.arange(per_word) * bits).view(1, 1, per_word, 1)
-    code = ((wide.unsqueeze(2) >> shifts) & (2**bits - 1)).view(tiles, -1, TILE)[:, :slots]
+    code = ((wide.unsqueeze(2) >> shifts) & (2**bits - 1)).view(tiles, codes.shape[1] * per_word, TILE)[
+        :, :slots
+    ]
     column = code + (torch.arange(slots) // n * m).view(1, slots, 1)
     dense = values.new_zeros((tiles, groups * m + 32, TILE))
     # unused slots hold value 0 at code 0, where a kept weight may already stand: add, do not overwrite

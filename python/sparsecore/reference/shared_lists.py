@@ -24,7 +24,7 @@ def shared_lists_pack(weight: Tensor, mask: Tensor, vector: int) -> tuple[Tensor
     """Values, columns and group_ptr of ``weight`` (``(n, k)``); ``mask`` is ``(ceil(n / vector), k)``."""
     place = mask.nonzero()
     padded = torch.nn.functional.pad(weight, (0, 0, 0, -weight.shape[0] % vector))
-    values = padded.view(-1, vector, weight.shape[1])[place[:, 0], :, place[:, 1]]
+    values = padded.view(padded.shape[0] // vector, vector, weight.shape[1])[place[:, 0], :, place[:, 1]]
     group_ptr = torch.cat([torch.zeros(1, dtype=torch.int64), mask.sum(1).cumsum(0)]).to(torch.int32)
     return values.contiguous(), place[:, 1].to(torch.int16), group_ptr
 
@@ -36,7 +36,7 @@ def shared_lists_unpack(
     groups = len(group_ptr) - 1
     dense = values.new_zeros((groups, in_features, values.shape[1]))
     dense = dense.index_put((_groups(group_ptr), _columns(columns)), values)
-    return dense.transpose(1, 2).reshape(-1, in_features)[:out_features]
+    return dense.transpose(1, 2).reshape(groups * values.shape[1], in_features)[:out_features]
 
 
 def shared_lists_linear(
@@ -61,7 +61,9 @@ def shared_lists_weight_grad(
     wide = torch.float64 if input.dtype == torch.float64 else torch.float32
     full = grad_output.flatten(0, -2).to(wide).T @ input.flatten(0, -2).to(wide)
     padded = torch.nn.functional.pad(full, (0, 0, 0, -full.shape[0] % vector))
-    return padded.view(-1, vector, full.shape[1])[_groups(group_ptr), :, _columns(columns)]
+    return padded.view(padded.shape[0] // vector, vector, full.shape[1])[
+        _groups(group_ptr), :, _columns(columns)
+    ]
 
 
 def shared_lists_transpose(

@@ -41,14 +41,17 @@ class FloatTask {
       : io_(io), weight_(weight), kernel_(kernel), finish_(epilogue::row_function()) {
     tile_tokens_ = kernel.tile_tokens(weight.vector);
     layout_ = kernel.layout(weight.vector);
-    in_place_ = layout_ == Layout::kRows && io.dtype == DType::kFloat32;
+    // Rows a multiple of 4 KiB apart share one set of the level 1 cache: such x is copied to rows that do not.
+    in_place_ = layout_ == Layout::kRows && io.dtype == DType::kFloat32 && (io.m == 1 || io.x_row_stride % 1024 != 0);
+    row_pitch_ = io.k + (io.k % 1024 == 0 ? 16 : 0);
     block_records_ = kBlockBytes / (4 * weight.vector);
   }
 
   Status run(int64_t token_begin, int64_t token_end, int64_t group_begin, int64_t group_end) const {
     const int64_t tokens = token_end - token_begin;
     if (tokens <= 0 || group_begin >= group_end) return Status::kOk;
-    const int64_t fitting = in_place_ ? kMaxChunk : kPanelBytes / (4 * std::max<int64_t>(io_.k, 1));
+    // Rows are read in long runs and may come from level 3; columns come and go.
+    const int64_t fitting = layout_ == Layout::kRows ? kMaxChunk : kPanelBytes / (4 * std::max<int64_t>(io_.k, 1));
     const int64_t longest = std::clamp<int64_t>(fitting / tile_tokens_ * tile_tokens_, 2 * tile_tokens_,
                                                 std::max<int64_t>(kMaxChunk, 2 * tile_tokens_));
     const Tiles chunks(tokens, static_cast<int>(longest));
@@ -65,11 +68,11 @@ class FloatTask {
     int64_t token_stride = io_.k ? io_.x_row_stride : 0;  // x may be null where k is 0
     const float* x = static_cast<const float*>(io_.x) + token * token_stride;
     if (!in_place_ && io_.k) {
-      float* panel = static_cast<float*>(scratch(Scratch::kPanel, tokens * io_.k * sizeof(float)));
+      float* panel = static_cast<float*>(scratch(Scratch::kPanel, tokens * row_pitch_ * sizeof(float)));
       if (!panel) return Status::kOutOfMemory;
       pack(tiles, token, panel);
       x = panel;
-      token_stride = io_.k;
+      token_stride = row_pitch_;
     }
     const int64_t groups_at_once = std::max<int64_t>(kSumChannels / weight_.vector, 1);
     const int64_t sums_stride = groups_at_once * weight_.vector;
@@ -89,7 +92,7 @@ class FloatTask {
   void pack(const Tiles& tiles, int64_t token, float* panel) const {
     if (layout_ == Layout::kRows) {
       for (int64_t t = 0; t < tiles.tokens; ++t)
-        kernel_.widen(at(io_.x, (token + t) * io_.x_row_stride, io_.dtype), io_.dtype, io_.k, panel + t * io_.k);
+        kernel_.widen(at(io_.x, (token + t) * io_.x_row_stride, io_.dtype), io_.dtype, io_.k, panel + t * row_pitch_);
       return;
     }
     for (int64_t i = 0; i < tiles.count; ++i)
@@ -163,6 +166,7 @@ class FloatTask {
   int tile_tokens_;
   Layout layout_;
   bool in_place_;
+  int64_t row_pitch_;
   int64_t block_records_;
 };
 

@@ -1,4 +1,4 @@
-"""Prune a classifier to 80 % zeros, then fine-tune the kept weights: forward and backward through the sparse kernels."""
+"""Prune a classifier to 80 % zeros, then fine-tune the kept weights: both passes run the sparse kernels."""
 
 import torch
 
@@ -31,7 +31,11 @@ def main() -> None:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     model = torch.nn.Sequential(
-        torch.nn.Linear(2, 128), torch.nn.ReLU(), torch.nn.Linear(128, 128), torch.nn.ReLU(), torch.nn.Linear(128, 2)
+        torch.nn.Linear(2, 128),
+        torch.nn.ReLU(),
+        torch.nn.Linear(128, 128),
+        torch.nn.ReLU(),
+        torch.nn.Linear(128, 2),
     )
     print(f"dense accuracy             {train(model, generator, 400):.3f}")
 

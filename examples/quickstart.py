@@ -11,7 +11,11 @@ import sparsecore as sc
 def main() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(
-        torch.nn.Linear(256, 512), torch.nn.GELU(), torch.nn.Linear(512, 256), torch.nn.ReLU(), torch.nn.Linear(256, 10)
+        torch.nn.Linear(256, 512),
+        torch.nn.GELU(),
+        torch.nn.Linear(512, 256),
+        torch.nn.ReLU(),
+        torch.nn.Linear(256, 10),
     ).eval()
     tokens = torch.randn(64, 256)
     dense = model(tokens)
@@ -28,7 +32,11 @@ def main() -> None:
         print(f"on disk: {path.stat().st_size} bytes")
 
         fresh = torch.nn.Sequential(
-            torch.nn.Linear(256, 512), torch.nn.GELU(), torch.nn.Linear(512, 256), torch.nn.ReLU(), torch.nn.Linear(256, 10)
+            torch.nn.Linear(256, 512),
+            torch.nn.GELU(),
+            torch.nn.Linear(512, 256),
+            torch.nn.ReLU(),
+            torch.nn.Linear(256, 10),
         ).eval()
         sc.load(fresh, path)
         assert torch.equal(fresh(tokens), sparse)

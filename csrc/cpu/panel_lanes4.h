@@ -1,0 +1,71 @@
+// Widening arrays and turning activations, four lanes at a time; shared by the NEON and the WebAssembly files.
+#pragma once
+
+#include "cpu/lanes4.h"
+
+namespace sparsecore {
+namespace {
+
+// Calls body(const T*) with the array as its own type.
+template <typename Body>
+inline void with_type(const void* array, DType dtype, Body&& body) {
+  switch (dtype) {
+    case DType::kFloat32: return body(static_cast<const float*>(array));
+    case DType::kBFloat16: return body(static_cast<const BFloat16*>(array));
+    case DType::kFloat16: return body(static_cast<const Float16*>(array));
+    case DType::kInt8: return body(static_cast<const int8_t*>(array));
+  }
+}
+
+// The first `count` (1 to 4) values, the other lanes zero.
+template <typename T>
+inline Float4 load_some4(const T* from, int64_t count) {
+  T copy[4] = {};
+  std::memcpy(copy, from, count * sizeof(T));
+  return load4(copy);
+}
+
+inline void widen_all(const void* from, DType dtype, int64_t count, float* to) {
+  with_type(from, dtype, [&](auto* values) {
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4) store4(to + i, load4(values + i));
+    if (i == count) return;
+    float rest[4];
+    store4(rest, load_some4(values + i, count - i));
+    std::memcpy(to + i, rest, (count - i) * sizeof(float));
+  });
+}
+
+// Four tokens by four columns, turned; `rows` past `tokens` are not read and come out as zeros.
+template <typename T>
+inline void turn_block(const T* rows, int64_t stride, int tokens, int64_t columns, Float4 (&block)[4]) {
+  for (int t = 0; t < 4; ++t) {
+    const T* row = rows + t * stride;
+    block[t] = t >= tokens ? splat4(0.0f) : columns >= 4 ? load4(row) : load_some4(row, columns);
+  }
+  transpose4(block[0], block[1], block[2], block[3]);
+}
+
+// Columns follow each other in the panel, `tokens` floats each. Whole vectors are stored in that order, so that what
+// one writes too much the next puts right; the last columns, which nothing follows, go through a copy.
+template <typename T>
+void pack_tokens(const T* rows, int64_t stride, int tokens, int64_t k, float* panel) {
+  const int blocks = (tokens + 3) / 4;
+  Float4 turned[2][4];
+  for (int64_t c = 0; c < k; c += 4, panel += 4 * tokens) {
+    for (int b = 0; b < blocks; ++b) turn_block(rows + 4 * b * stride + c, stride, tokens - 4 * b, k - c, turned[b]);
+    if (c + 8 <= k) {
+      for (int i = 0; i < 4; ++i)
+        for (int b = 0; b < blocks; ++b) store4(panel + i * tokens + 4 * b, turned[b][i]);
+    } else {
+      for (int i = 0; i < 4 && c + i < k; ++i) {
+        float column[8];
+        for (int b = 0; b < blocks; ++b) store4(column + 4 * b, turned[b][i]);
+        std::memcpy(panel + i * tokens, column, tokens * sizeof(float));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sparsecore

@@ -1,10 +1,13 @@
 // The driver of the float kernels. A task owns some tokens and some groups:
 //
-//   for each chunk of tokens (its activations fit in the level 2 cache)
-//     pack or widen its activations, tile by tile
-//     for each block of channels (its sums stay in cache)
-//       for each group, each block of records: widen the weights once, then one kernel call per tile of tokens
+//   for each chunk of tokens
+//     pack or widen its activations, tile by tile, unless the kernel reads them where they are
+//     for each block of channels (its sums stay in level 2)
+//       for each group, each block of records: one kernel call per tile of tokens
 //       finish the rows: scale, bias, activation, narrowing
+//
+// With few tokens the weights are what costs: blocks are then short, so that the second tile finds them in level 1, and
+// every tile asks for its share of the next block, so that memory never waits for arithmetic.
 #include <algorithm>
 #include <atomic>
 
@@ -19,8 +22,8 @@ namespace {
 constexpr int64_t kBlockBytes = 128 * 1024;  // of one block of records, as floats: stays in level 2 while tiles pass
 constexpr int64_t kPanelBytes = 512 * 1024;  // of the packed activations of a chunk
 constexpr int64_t kMaxChunk = 192;           // tokens of a chunk: its sums take kMaxChunk * kSumChannels * 4 bytes
-constexpr int64_t kStreamingTiles = 4;
-constexpr int64_t kStreamBytes = 8 * 1024;
+constexpr int64_t kStreamingTiles = 4;       // up to here a call is bound by reading weights
+constexpr int64_t kStreamBytes = 8 * 1024;   // of a short block: measured best of 8, 16 and 32 KiB
 constexpr int64_t kSumChannels = 256;
 
 const char* at(const void* array, int64_t element, DType dtype) {
@@ -110,7 +113,6 @@ class FloatTask {
     call.token_stride = token_stride;
     call.vector = weight_.vector;
     call.sums_stride = sums_stride;
-    // Few tiles: the weights stream past, so blocks are short, and every tile brings in its share of the next one.
     const bool streaming = tiles.count <= kStreamingTiles && !widened;
     const int64_t record_bytes = weight_.vector * size_of(io_.weight_dtype);
     const int64_t at_once = streaming ? kStreamBytes / record_bytes : block_records_;

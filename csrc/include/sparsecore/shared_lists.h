@@ -27,7 +27,9 @@ SPARSECORE_API Status shared_lists_check(const SharedLists& weight, int64_t n, i
 // And the order of the columns. `where` (may be null) receives the record of the first offence.
 SPARSECORE_API Status shared_lists_validate(const SharedLists& weight, int64_t n, int64_t k, int64_t* where);
 
-// Compute::kInt8 quantises x per token, symmetric, to [-127, 127] (scale = max|x| / 127), exact int32 sums.
+// Compute::kInt8 quantises x per token, symmetric, to [-127, 127] (scale = max|x| / 127), exact int32 sums; a token
+// that holds an infinity or a NaN gives NaN. Compute::kFloat16 is a permission: this family computes in float32.
+// Where it answers kBadIndex, y may have been written in part.
 SPARSECORE_API Status shared_lists_linear(const LinearIo& io, const SharedLists& weight);
 SPARSECORE_API Status shared_lists_weight_grad(const WeightGradIo& io, const SharedLists& weight);
 

@@ -2,6 +2,7 @@
 // make sums exact, so that equality is asked for, not closeness.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -12,6 +13,7 @@
 #endif
 
 #include "cpu/narrow.h"
+#include "cpu/row_lists/row_lists_half.h"
 #include "sparsecore/cpu.h"
 #include "sparsecore/parallel.h"
 #include "sparsecore/row_lists.h"
@@ -452,6 +454,83 @@ TEST_CASE("row lists: float16 products stay within 1.5e-3") {
         CHECK_MESSAGE(std::sqrt(error / norm) <= allowed, describe(p, isa));
       }
     }
+}
+
+// The loops of the float16 kernels with arithmetic in software: correctly rounded from double, four lanes.
+struct SoftwareHalf {
+  static constexpr int kLanes = 4;
+  struct Vec {
+    Float16 lanes[kLanes];
+  };
+  struct Four {
+    uint32_t pairs[4];
+  };
+  static Vec zero() { return {}; }
+  static Vec load(const uint16_t* p) {
+    Vec result;
+    std::memcpy(&result, p, sizeof(result));
+    return result;
+  }
+  static Vec add(Vec a, Vec b) { return madd({{{0x3c00}, {0x3c00}, {0x3c00}, {0x3c00}}}, a, b); }
+  static Vec madd(Vec a, Vec b, Vec c) {
+    Vec result;
+    for (int i = 0; i < kLanes; ++i) {
+      const double product = static_cast<double>(widen(a.lanes[i])) * widen(b.lanes[i]);
+      sparsecore::narrow(static_cast<float>(product + widen(c.lanes[i])), &result.lanes[i]);
+    }
+    return result;
+  }
+  static Four four(const uint32_t* pairs) { return {{pairs[0], pairs[1], pairs[2], pairs[3]}}; }
+  template <int I>
+  static Vec pick(Four four) {
+    const Float16 value = {static_cast<uint16_t>(four.pairs[I])};
+    return {{value, value, value, value}};
+  }
+  static void add_widened(Vec a, float* sums, bool accumulate) {
+    for (int i = 0; i < kLanes; ++i) sums[i] = (accumulate ? sums[i] : 0) + widen(a.lanes[i]);
+  }
+  template <typename T>
+  static void narrow(const T* values, int64_t count, uint32_t* pairs) {
+    for (int64_t i = 0; i < count; ++i) {
+      Float16 half;
+      sparsecore::narrow(widen(values[i]), &half);
+      pairs[i] = half.bits | static_cast<uint32_t>(half.bits) << 16;
+    }
+  }
+};
+
+TEST_CASE("row lists: float16 loops, integers exact and the error bound kept") {
+  constexpr int kWidth = 2 * SoftwareHalf::kLanes;
+  for (const bool integers : {true, false})
+    for (const Shape& shape : {Shape{kWidth, 30, 513, 256, 0.5}, Shape{kWidth, 21, 512, 128, 0.5},
+                               Shape{kWidth, 25, 300, 64, 0.25}, Shape{kWidth, 40, 768, 256, 0.1}})
+      for (const DType weights : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt8}) {
+        Problem p(shape, DType::kFloat32, weights, integers, 14);
+        std::vector<Float16> panel(row_lists::kPanelRows * kWidth);
+        std::vector<float> sums(shape.n * kWidth, NAN);
+        for (int64_t b = 0; b < p.blocks; ++b) {
+          for (int64_t c = b * shape.block; c < std::min<int64_t>(shape.k, (b + 1) * shape.block); ++c)
+            for (int64_t t = 0; t < kWidth; ++t)
+              narrow(get(p.x, DType::kFloat32, t * p.x_stride + c), &panel[(c - b * shape.block) * kWidth + t]);
+          row_lists::Tile tile = {};
+          tile.lists = {p.values.data(), weights, p.offsets.data(), p.block_ptr.data() + b * (shape.n + 1), shape.n};
+          tile.panel = panel.data();
+          tile.lanes = kWidth;
+          tile.sums = sums.data();
+          tile.accumulate = b > 0;
+          row_lists::HalfLoop<SoftwareHalf, 2>::run(tile);
+        }
+        double error = 0, norm = 0;
+        for (int64_t t = 0; t < kWidth; ++t)
+          for (int64_t o = 0; o < shape.n; ++o) {
+            double magnitude;
+            const double sum = p.exact_sum(t, o, &magnitude);
+            error += std::pow(sums[o * kWidth + t] - sum, 2);
+            norm += sum * sum;
+          }
+        CAPTURE(describe(p, Isa::kScalar));
+        CHECK(std::sqrt(error / norm) <= (integers ? 0.0 : 1.5e-3));
+      }
 }
 
 TEST_CASE("row lists: gradient of the values") {

@@ -7,9 +7,10 @@ namespace sparsecore {
 namespace row_lists {
 namespace {
 
-// Best first.
+// Best first. Rows with float16 panels serve only calls that may have float16 products.
 constexpr const Kernel* kKernels[] = {
 #if defined(SPARSECORE_X86)
+    &avx512_fp16::kKernel,
     &avx512::kKernel,
     &avx2::kKernel,
 #endif
@@ -18,9 +19,12 @@ constexpr const Kernel* kKernels[] = {
 
 }  // namespace
 
-const Kernel& linear_kernel(const LinearIo&) {
+const Kernel& linear_kernel(const LinearIo& io) {
+  constexpr int64_t kFewTokens = 16;  // below, half of a float16 tile or more would be empty
+  const bool all_half = io.dtype == DType::kFloat16 && io.weight_dtype == DType::kFloat16;
+  const bool half = (io.compute == Compute::kFloat16 || all_half) && io.m > kFewTokens;
   for (const Kernel* kernel : kKernels)
-    if (isa_enabled(kernel->isa)) return *kernel;
+    if (isa_enabled(kernel->isa) && (half || kernel->panel_element == sizeof(float))) return *kernel;
   return scalar::kKernel;
 }
 

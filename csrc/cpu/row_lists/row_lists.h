@@ -66,7 +66,7 @@ struct Kernel {
   Isa isa;
   const char* name;
   const char* weights;  // for people: "float32 bfloat16 float16 int8"
-  int panel_element;    // bytes: 4, or 2 where the panel is float16
+  int panel_element;    // bytes: 4, or 2 where panel and products are float16 (see row_lists_half.h)
   // Lanes come in multiples of granule(m) and at most max_lanes(block) of them, itself a multiple of every granule.
   int (*granule)(int64_t m);
   int (*max_lanes)(int32_t block);
@@ -100,6 +100,12 @@ namespace avx2 {
 extern const Kernel kKernel;
 }
 namespace avx512 {
+extern const Kernel kKernel;
+// Shared with avx512_fp16: `pack` into a float16 panel, and `unpack`.
+void pack_half(const void* x, DType dtype, int64_t x_row_stride, int tokens, int columns, int lanes, void* panel);
+void unpack(const float* sums, int64_t channels, int lanes, int tokens, float* rows, int64_t rows_stride);
+}  // namespace avx512
+namespace avx512_fp16 {
 extern const Kernel kKernel;
 }
 

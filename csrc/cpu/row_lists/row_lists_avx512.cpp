@@ -90,9 +90,18 @@ inline __attribute__((always_inline)) void transpose16(__m512 (&r)[16]) {
   for (int i = 0; i < 16; ++i) r[i] = t[i];
 }
 
+void store16(float* p, __m512 a, __mmask16 lanes) { _mm512_mask_storeu_ps(p, lanes, a); }
+void store16(Float16* p, __m512 a, __mmask16 lanes) {
+  _mm256_mask_storeu_epi16(p, lanes, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+void store16(float* p, __m512 a) { _mm512_storeu_ps(p, a); }
+void store16(Float16* p, __m512 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
 // to[c][t] = from[t][c], a 16 x 16 tile at a time; rows of `to` are `lanes` wide, of which those past `tokens` get 0.
-template <typename T>
-void transpose(const T* from, int64_t from_stride, int64_t tokens, int64_t columns, int64_t lanes, float* to,
+template <typename T, typename To>
+void transpose(const T* from, int64_t from_stride, int64_t tokens, int64_t columns, int64_t lanes, To* to,
                int64_t to_stride) {
   for (int64_t t = 0; t < lanes; t += 16) {
     const __mmask16 kept = first(lanes - t);
@@ -100,24 +109,25 @@ void transpose(const T* from, int64_t from_stride, int64_t tokens, int64_t colum
     for (int64_t c = 0; c < columns; c += 16) {
       __m512 r[16];
       const T* tile = from + t * from_stride + c;
-      float* out = to + c * to_stride + t;
+      To* out = to + c * to_stride + t;
       if (rows == 16 && columns - c >= 16) {
         for (int i = 0; i < 16; ++i) r[i] = load16(tile + i * from_stride, 0xffff);
         transpose16(r);
-        for (int i = 0; i < 16; ++i) _mm512_storeu_ps(out + i * to_stride, r[i]);
+        for (int i = 0; i < 16; ++i) store16(out + i * to_stride, r[i]);
       } else {
         const __mmask16 present = first(columns - c);
         for (int i = 0; i < 16; ++i) r[i] = i < rows ? load16(tile + i * from_stride, present) : _mm512_setzero_ps();
         transpose16(r);
         for (int i = 0; i < 16; ++i)
-          if (c + i < columns) _mm512_mask_storeu_ps(out + i * to_stride, kept, r[i]);
+          if (c + i < columns) store16(out + i * to_stride, r[i], kept);
       }
     }
   }
 }
 
-void pack(const void* x, DType dtype, int64_t x_row_stride, int tokens, int columns, int lanes, void* panel) {
-  float* to = static_cast<float*>(panel);
+template <typename To>
+void pack_as(const void* x, DType dtype, int64_t x_row_stride, int tokens, int columns, int lanes, void* panel) {
+  To* to = static_cast<To*>(panel);
   switch (dtype) {
     case DType::kBFloat16:
       return transpose(static_cast<const BFloat16*>(x), x_row_stride, tokens, columns, lanes, to, lanes);
@@ -125,10 +135,6 @@ void pack(const void* x, DType dtype, int64_t x_row_stride, int tokens, int colu
       return transpose(static_cast<const Float16*>(x), x_row_stride, tokens, columns, lanes, to, lanes);
     default: return transpose(static_cast<const float*>(x), x_row_stride, tokens, columns, lanes, to, lanes);
   }
-}
-
-void unpack(const float* sums, int64_t channels, int lanes, int tokens, float* rows, int64_t rows_stride) {
-  transpose(sums, lanes, channels, tokens, channels, rows, rows_stride);
 }
 
 void tile(const Tile& tile) {
@@ -160,13 +166,21 @@ void gradient(const GradientTile& tile) {
 
 }  // namespace
 
+void pack_half(const void* x, DType dtype, int64_t x_row_stride, int tokens, int columns, int lanes, void* panel) {
+  pack_as<Float16>(x, dtype, x_row_stride, tokens, columns, lanes, panel);
+}
+
+void unpack(const float* sums, int64_t channels, int lanes, int tokens, float* rows, int64_t rows_stride) {
+  transpose(sums, lanes, channels, tokens, channels, rows, rows_stride);
+}
+
 const Kernel kKernel = {Isa::kAvx512,
                         "avx512::row_lists",
                         "float32 bfloat16 float16 int8",
                         4,
                         granule,
                         max_lanes,
-                        pack,
+                        pack_as<float>,
                         tile,
                         unpack,
                         64,

@@ -54,6 +54,14 @@ inline Float4 max4(Float4 a, Float4 b) { return vmaxq_f32(a, b); }
 inline Float4 abs4(Float4 a) { return vabsq_f32(a); }
 inline Float4 copy_sign4(Float4 magnitude, Float4 sign) { return vbslq_f32(vdupq_n_u32(0x80000000u), sign, magnitude); }
 inline Float4 round4(Float4 a) { return vrndnq_f32(a); }
+// x at four places.
+template <typename Index>
+inline Float4 gather4(const float* x, const Index* places) {
+  Float4 lanes = vld1q_dup_f32(x + places[0]);
+  lanes = vld1q_lane_f32(x + places[1], lanes, 1);
+  lanes = vld1q_lane_f32(x + places[2], lanes, 2);
+  return vld1q_lane_f32(x + places[3], lanes, 3);
+}
 // Four rows become four columns.
 inline void transpose4(Float4& a, Float4& b, Float4& c, Float4& d) {
   const float64x2_t ab_even = vreinterpretq_f64_f32(vtrn1q_f32(a, b)), ab_odd = vreinterpretq_f64_f32(vtrn2q_f32(a, b));
@@ -139,6 +147,13 @@ inline Float4 copy_sign4(Float4 magnitude, Float4 sign) {
   return wasm_v128_bitselect(sign, magnitude, wasm_i32x4_const_splat(INT32_MIN));
 }
 inline Float4 round4(Float4 a) { return wasm_f32x4_nearest(a); }
+template <typename Index>
+inline Float4 gather4(const float* x, const Index* places) {
+  Float4 lanes = wasm_v128_load32_zero(x + places[0]);
+  lanes = wasm_v128_load32_lane(x + places[1], lanes, 1);
+  lanes = wasm_v128_load32_lane(x + places[2], lanes, 2);
+  return wasm_v128_load32_lane(x + places[3], lanes, 3);
+}
 inline void transpose4(Float4& a, Float4& b, Float4& c, Float4& d) {
   const v128_t ab_low = wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), ab_high = wasm_i32x4_shuffle(a, b, 2, 6, 3, 7);
   const v128_t cd_low = wasm_i32x4_shuffle(c, d, 0, 4, 1, 5), cd_high = wasm_i32x4_shuffle(c, d, 2, 6, 3, 7);

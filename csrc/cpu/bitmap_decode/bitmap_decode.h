@@ -53,5 +53,23 @@ void row_bf16(const Row& row, int tokens);
 void row_f16(const Row& row, int tokens);
 void row_i8(const Row& row, int tokens);
 }  // namespace avx512
+namespace neon {
+void row_f32(const Row& row, int tokens);
+void row_bf16(const Row& row, int tokens);
+void row_f16(const Row& row, int tokens);
+void row_i8(const Row& row, int tokens);
+}  // namespace neon
+namespace wasm {
+void row_f32(const Row& row, int tokens);
+void row_bf16(const Row& row, int tokens);
+void row_f16(const Row& row, int tokens);
+void row_i8(const Row& row, int tokens);
+}  // namespace wasm
+namespace wasm_relaxed {
+void row_f32(const Row& row, int tokens);
+void row_bf16(const Row& row, int tokens);
+void row_f16(const Row& row, int tokens);
+void row_i8(const Row& row, int tokens);
+}  // namespace wasm_relaxed
 
 }  // namespace sparsecore::bitmap_decode

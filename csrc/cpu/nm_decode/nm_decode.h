@@ -62,5 +62,23 @@ void tile_bf16(const Tile& tile, int tokens);
 void tile_f16(const Tile& tile, int tokens);
 void tile_i8(const Tile& tile, int tokens);
 }  // namespace avx512
+namespace neon {
+void tile_f32(const Tile& tile, int tokens);
+void tile_bf16(const Tile& tile, int tokens);
+void tile_f16(const Tile& tile, int tokens);
+void tile_i8(const Tile& tile, int tokens);
+}  // namespace neon
+namespace wasm {
+void tile_f32(const Tile& tile, int tokens);
+void tile_bf16(const Tile& tile, int tokens);
+void tile_f16(const Tile& tile, int tokens);
+void tile_i8(const Tile& tile, int tokens);
+}  // namespace wasm
+namespace wasm_relaxed {
+void tile_f32(const Tile& tile, int tokens);
+void tile_bf16(const Tile& tile, int tokens);
+void tile_f16(const Tile& tile, int tokens);
+void tile_i8(const Tile& tile, int tokens);
+}  // namespace wasm_relaxed
 
 }  // namespace sparsecore::nm_decode

@@ -13,6 +13,13 @@ constexpr const Kernel* kKernels[] = {
     &avx512_fp16::kKernel,
     &avx512::kKernel,
     &avx2::kKernel,
+#elif defined(SPARSECORE_ARM)
+    &neon::kKernel,
+#elif defined(SPARSECORE_WASM)
+#if defined(SPARSECORE_WASM_RELAXED)
+    &wasm_relaxed::kKernel,
+#endif
+    &wasm::kKernel,
 #endif
     &scalar::kKernel,
 };
@@ -36,7 +43,7 @@ const Kernel& gradient_kernel() {
 
 }  // namespace row_lists
 
-int32_t row_lists_block(double density) { return density >= 0.3 ? 128 : 256; }
+int32_t row_lists_block(double density) { return density >= 0.22 ? 128 : 256; }
 
 BackendList row_lists_backends() {
   using namespace row_lists;

@@ -108,5 +108,14 @@ void unpack(const float* sums, int64_t channels, int lanes, int tokens, float* r
 namespace avx512_fp16 {
 extern const Kernel kKernel;
 }
+namespace neon {
+extern const Kernel kKernel;
+}
+namespace wasm {
+extern const Kernel kKernel;
+}
+namespace wasm_relaxed {
+extern const Kernel kKernel;
+}
 
 }  // namespace sparsecore::row_lists

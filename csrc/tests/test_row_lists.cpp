@@ -413,21 +413,23 @@ TEST_CASE("row lists: the same bits for one thread and two") {
 // Tiles of every width meet: a token's outputs are the same whatever tokens stand beside it.
 TEST_CASE("row lists: the same bits wherever a token stands") {
   CapRestored restored;
-  Problem p({203, 50, 300, 128, 0.4}, DType::kFloat32, DType::kFloat32, false, 12);
-  for (const Isa isa : levels()) {
-    set_isa_cap(isa);
-    REQUIRE(row_lists_linear(p.io, p.lists) == Status::kOk);
-    const Bytes all = p.y;
-    for (const int64_t m : {17, 33, 50, 79, 96, 101, 127}) {
-      const int64_t first = 203 - m;
-      LinearIo part = p.io;
-      part.m = m;
-      part.x = p.x.data() + first * p.x_stride * 4;
-      part.y = p.y.data() + first * p.y_stride * 4;
-      std::fill(p.y.begin() + first * p.y_stride * 4, p.y.end(), uint8_t{0x5a});
-      REQUIRE(row_lists_linear(part, p.lists) == Status::kOk);
-      CHECK_MESSAGE(std::memcmp(p.y.data(), all.data(), (203 * p.y_stride - 5) * 4) == 0, describe(p, isa), " part ",
-                    m);
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    Problem p({203, 50, 300, 128, 0.4}, dtype, dtype, false, 12);
+    const int64_t row = p.y_stride * size_of(dtype);
+    for (const Isa isa : levels()) {
+      set_isa_cap(isa);
+      REQUIRE(row_lists_linear(p.io, p.lists) == Status::kOk);
+      const Bytes all = p.y;
+      for (const int64_t m : {17, 33, 50, 79, 96, 101, 127}) {
+        const int64_t first = 203 - m;
+        LinearIo part = p.io;
+        part.m = m;
+        part.x = p.x.data() + first * p.x_stride * size_of(dtype);
+        part.y = p.y.data() + first * row;
+        for (int64_t t = first; t < 203; ++t) std::memset(&p.y[t * row], 0x5a, 50 * size_of(dtype));
+        REQUIRE(row_lists_linear(part, p.lists) == Status::kOk);
+        CHECK_MESSAGE(p.y == all, describe(p, isa), " part ", m);
+      }
     }
   }
 }

@@ -7,12 +7,10 @@ namespace sparsecore {
 namespace row_lists {
 namespace {
 
-// Best first. Rows with float16 panels serve only calls that may have float16 products.
+// Best first.
 constexpr const Kernel* kKernels[] = {
 #if defined(SPARSECORE_X86)
-    &avx512_fp16::kKernel,
-    &avx512::kKernel,
-    &avx2::kKernel,
+    &avx512_fp16::kKernel, &avx512_bf16::kKernel, &avx512::kKernel, &avx2::kKernel,
 #elif defined(SPARSECORE_ARM)
     &neon::kKernel,
 #elif defined(SPARSECORE_WASM)
@@ -27,11 +25,8 @@ constexpr const Kernel* kKernels[] = {
 }  // namespace
 
 const Kernel& linear_kernel(const LinearIo& io) {
-  constexpr int64_t kFewTokens = 16;  // below, half of a float16 tile or more would be empty
-  const bool all_half = io.dtype == DType::kFloat16 && io.weight_dtype == DType::kFloat16;
-  const bool half = (io.compute == Compute::kFloat16 || all_half) && io.m > kFewTokens;
   for (const Kernel* kernel : kKernels)
-    if (isa_enabled(kernel->isa) && (half || kernel->panel_element == sizeof(float))) return *kernel;
+    if (isa_enabled(kernel->isa) && (!kernel->serves || kernel->serves(io))) return *kernel;
   return scalar::kKernel;
 }
 

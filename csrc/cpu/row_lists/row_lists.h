@@ -66,7 +66,7 @@ struct Kernel {
   Isa isa;
   const char* name;
   const char* weights;  // for people: "float32 bfloat16 float16 int8"
-  int panel_element;    // bytes: 4, or 2 where panel and products are float16 (see row_lists_half.h)
+  int panel_element;    // bytes: 4, or 2 where `pack` and `tile` agree on a panel of 16-bit types
   // Lanes come in multiples of granule(m) and at most max_lanes(block) of them, itself a multiple of every granule.
   int (*granule)(int64_t m);
   int (*max_lanes)(int32_t block);
@@ -77,7 +77,8 @@ struct Kernel {
   void (*unpack)(const float* sums, int64_t channels, int lanes, int tokens, float* rows, int64_t rows_stride);
   int gradient_lanes;  // most lanes of a GradientTile: a power of two; 0: no gradient, the next row of the table serves
   void (*gradient)(const GradientTile&);
-  void (*single)(const SingleTile&);  // for m == 1; null: `tile` serves
+  void (*single)(const SingleTile&);          // for m == 1; null: `tile` serves
+  bool (*serves)(const LinearIo&) = nullptr;  // the calls this row is for; null: all
 };
 
 // The best rows for current_isa().
@@ -105,6 +106,9 @@ extern const Kernel kKernel;
 void pack_half(const void* x, DType dtype, int64_t x_row_stride, int tokens, int columns, int lanes, void* panel);
 void unpack(const float* sums, int64_t channels, int lanes, int tokens, float* rows, int64_t rows_stride);
 }  // namespace avx512
+namespace avx512_bf16 {
+extern const Kernel kKernel;
+}
 namespace avx512_fp16 {
 extern const Kernel kKernel;
 }

@@ -70,6 +70,12 @@ int max_lanes(int32_t block) {
   return lanes < 128 ? lanes : 128;
 }
 
+bool serves(const LinearIo& io) {
+  constexpr int64_t kFewTokens = 16;  // below, half of a tile or more would be empty
+  const bool all_half = io.dtype == DType::kFloat16 && io.weight_dtype == DType::kFloat16;
+  return (io.compute == Compute::kFloat16 || all_half) && io.m > kFewTokens;
+}
+
 }  // namespace
 
 const Kernel kKernel = {Isa::kAvx512Fp16,
@@ -83,6 +89,7 @@ const Kernel kKernel = {Isa::kAvx512Fp16,
                         avx512::unpack,
                         0,
                         nullptr,
-                        nullptr};
+                        nullptr,
+                        serves};
 
 }  // namespace sparsecore::row_lists::avx512_fp16

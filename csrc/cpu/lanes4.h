@@ -179,6 +179,12 @@ __attribute__((always_inline)) inline void each(Body&& body) {
   each_of(std::make_index_sequence<Count>(), body);
 }
 
+#if defined(SPARSECORE_WASM)
+// Loads stay on their side of it and no instruction is made. Without it the compiler lifts all broadcasts of a tile to
+// the top of the loop, and the sums spill.
+inline void keep_order() { __asm__ volatile("" ::: "memory"); }
+#endif
+
 // One to Count neighbouring floats, each to be multiplied with whole vectors. NEON loads them side by side and
 // multiplies by lane; WebAssembly broadcasts each where it is used.
 template <size_t Count>
@@ -208,9 +214,7 @@ class Scalars {
   Float4 madd(Float4 vector, Float4 sum) const {
     return madd4(splat4(p_[Index]), vector, sum);
   }
-  // Loads stay on their side of it and no instruction is made. Without it the compiler lifts all broadcasts of a tile
-  // to the top of the loop, and the sums spill.
-  void next() const { __asm__ volatile("" ::: "memory"); }
+  void next() const { keep_order(); }
 
  private:
   const float* p_;

@@ -12,8 +12,7 @@ constexpr const Kernel* kKernels[] = {
 #if defined(SPARSECORE_X86)
     &avx512::kKernel,
     &avx2::kKernel,
-#endif
-#if defined(SPARSECORE_ARM)
+#elif defined(SPARSECORE_ARM)
     &neon::kKernel,
 #elif defined(SPARSECORE_WASM)
 #if defined(SPARSECORE_WASM_RELAXED)
@@ -30,6 +29,10 @@ constexpr const DotKernel* kDotKernels[] = {
     &avx512_bf16::kBFloat16,
     &avx512_vnni::kInt8,
     &avx2::kInt8,
+#elif defined(SPARSECORE_ARM)
+    &neon_dot::kInt8,
+#elif defined(SPARSECORE_WASM)
+    &wasm::kInt8,
 #endif
     &scalar::kInt8,
 };

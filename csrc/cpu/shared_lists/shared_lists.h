@@ -150,9 +150,13 @@ extern const DotKernel kBFloat16;
 namespace neon {
 extern const Kernel kKernel;
 }
+namespace neon_dot {
+extern const DotKernel kInt8;
+}
 namespace wasm {
 extern const Kernel kKernel;
-}
+extern const DotKernel kInt8;
+}  // namespace wasm
 namespace wasm_relaxed {
 extern const Kernel kKernel;
 }

@@ -175,7 +175,8 @@ def need(program: str, package: str) -> str:
 
 
 def pip(interpreter: str | Path, *arguments: str | Path, **environment: str) -> None:
-    run(interpreter, "-m", "pip", "--quiet", *arguments, **environment)
+    # Environments live for one test: bytecode is made for what that imports, not for all of torch.
+    run(interpreter, "-m", "pip", "--quiet", *arguments, PIP_NO_COMPILE="1", **environment)
 
 
 def pinned_torch() -> str:

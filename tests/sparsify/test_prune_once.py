@@ -140,7 +140,7 @@ def test_stages_share_inputs_and_skip_finished_blocks(tower: Tower) -> None:
 def test_moments_are_those_of_the_model_as_it_is(
     skip: bool, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Blocks that form a chain or not (a skip connection over them), layer outputs kept or not: the same numbers."""
+    """Blocks in a chain or not (a skip connection over them), layer outputs kept or not: the same numbers."""
     monkeypatch.setattr("sparsecore.sparsify.calibration._LAYER_CACHE", room)
     torch.manual_seed(0)
     model = Tower(skip=skip)

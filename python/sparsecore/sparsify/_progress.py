@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def bar(total: int, title: str, show: bool) -> Iterator[Callable[[], object]]:
+def bar(total: int, title: str, show: bool, unit: str = "layer") -> Iterator[Callable[[], object]]:
     """Yields a function that advances the bar by one."""
     if show:
         try:
@@ -17,5 +17,5 @@ def bar(total: int, title: str, show: bool) -> Iterator[Callable[[], object]]:
     if not show:
         yield lambda: None
         return
-    with tqdm(total=total, desc=title, unit="layer", leave=False) as shown:
+    with tqdm(total=total, desc=title, unit=unit, leave=False) as shown:
         yield shown.update

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from pathlib import Path
@@ -112,6 +113,9 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, strict: bool = True)
                 f"load: {path}, layer {name!r} is {packed.shape[0]} x {packed.shape[1]}, "
                 f"the model's is {module.out_features} x {module.in_features}."
             )
+        # safetensors maps the file: a layer owns its memory, whatever happens to the file later.
+        owned: dict[str, Any] = {part: tensor.clone() for part, tensor in packed.tensors().items()}
+        packed = dataclasses.replace(packed, **owned)
         bias = state.get(f"{prefix}bias")
         replacements[name] = SparseLinear.from_packed(packed, bias).train(module.training)
     if "" in replacements:

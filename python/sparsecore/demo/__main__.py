@@ -1,0 +1,43 @@
+"""``python -m sparsecore.demo``: sparsify a sentence encoder, run it faster, show what it cost."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from sparsecore.demo import report
+from sparsecore.demo.encoder import minilm
+from sparsecore.demo.run import Settings, run
+from sparsecore.demo.store import write_atomically
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line, runs the demo, prints and saves what it found."""
+    parser = argparse.ArgumentParser(prog="sparsecore demo", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for results")
+    parser.add_argument("--fresh", action="store_true", help="forget finished parts")
+    parser.add_argument(
+        "--method", choices=("alps", "sparsegpt"), default=Settings.method, help="pruning rule"
+    )
+    parser.add_argument("--threads", type=int, nargs="+", help="thread counts to time (1 and 2)")
+    options = parser.parse_args(arguments)
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = tuple(options.threads or [count for count in Settings.threads if count <= cores])
+    settings = Settings(method=options.method, threads=threads)
+    torch.set_num_threads(max(1, min(cores, torch.get_num_threads())))
+    print("loading the model and the texts")
+    source = minilm(settings.held_out, settings.calibration, settings.tokens)
+    results = run(source, settings, options.output, fresh=options.fresh)
+    text = report.text(results)
+    write_atomically(options.output / "report.txt", lambda target: target.write_text(text + "\n"))
+    report.figure(results, options.output / "results.png")
+    print(f"\n{text}\n\nsaved: {options.output}/results.json, report.txt, results.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The results as plain tables and as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsecore.demo.store import write_atomically
+
+_MB = 1e6
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns, the first to the left and the others to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+
+    def text(line: Sequence[str]) -> str:
+        first = line[0].ljust(widths[0])
+        return "  ".join(
+            [first, *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        )
+
+    return "\n".join([text(header), "  ".join("-" * width for width in widths), *(text(row) for row in rows)])
+
+
+def quality_table(results: dict[str, Any]) -> str:
+    """Quality and size of every model."""
+    rows = [["dense", "100 %", "1.000", "1.00", *_sizes(results["dense"])]]
+    for values in results["variants"].values():
+        kept = f"{100 * values['kept']:.1f} %"
+        rows.append(
+            [values["title"], kept, f"{values['cosine']:.3f}", f"{values['top1']:.2f}", *_sizes(values)]
+        )
+    return table(["model", "kept", "cosine", "top-1", "on disk", "resident"], rows)
+
+
+def _sizes(values: dict[str, Any]) -> list[str]:
+    resident = values.get("resident_bytes")
+    return [
+        f"{values['disk_bytes'] / _MB:.1f} MB",
+        "" if resident is None else f"{resident / _MB:.1f} MB",
+    ]
+
+
+def latency_table(title: str, timed: dict[str, Any]) -> str:
+    """Engines of one setting, with the spread and the speed against eager torch and the best dense engine."""
+    rows = []
+    for name, values in timed["engines"].items():
+        spread = f"{values['q1_ms']:.1f}-{values['q3_ms']:.1f}"
+        best = f"{values['against_best']:.2f}x" + (" *" if name == timed["best_dense"] else "")
+        rows.append([name, f"{values['median_ms']:.1f}", spread, f"{values['speedup']:.2f}x", best])
+    rows += [[name, "-", reason[:40], "", ""] for name, reason in timed["missing"].items()]
+    return table([title, "median ms", "quartiles", "vs eager", "vs best dense"], rows)
+
+
+def text(results: dict[str, Any]) -> str:
+    """Everything, for the terminal and for ``report.txt``."""
+    settings = results["settings"]
+    facts = results["environment"]
+    parts = [
+        f"{settings['model']}, every linear layer of the encoder pruned in one shot ({settings['method']}, "
+        f"{settings['calibration']} texts), no training",
+        f"cosine and top-1 retrieval against the dense model on {settings['held_out']} other texts; "
+        f"{settings['tokens']} tokens per text where time is measured",
+        f"commit {facts['commit']}, {facts['date']}, {'; '.join(' '.join(fact.split()) for fact in facts['details'][:4])}",
+        "",
+        quality_table(results),
+    ]
+    for title, timed in results["latency"].items():
+        parts += ["", latency_table(title, timed)]
+    parts += ["", "float32 unless named; interleaved medians; * best dense float32 engine of this run"]
+    return "\n".join(parts)
+
+
+def figure(results: dict[str, Any], path: Path) -> None:
+    """Two panels: speed of every engine, and speed against quality."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    first = next(iter(results["latency"]))
+    engines = results["latency"][first]["engines"]
+    titles = {values["title"]: values for values in results["variants"].values()}
+    chart, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    names = list(engines)
+    colours = ["tab:blue" if name in titles else "tab:gray" for name in names]
+    medians = [engines[name]["median_ms"] for name in names]
+    spread = [
+        [engines[name]["median_ms"] - engines[name]["q1_ms"] for name in names],
+        [engines[name]["q3_ms"] - engines[name]["median_ms"] for name in names],
+    ]
+    left.barh(names, medians, xerr=spread, color=colours)
+    left.invert_yaxis()
+    left.set_xlabel("milliseconds, lower is better")
+    left.set_title(
+        f"{results['settings']['model']}, {results['settings']['tokens']} tokens, {first}", fontsize=10
+    )
+    right.axhline(1.0, color="tab:gray", linewidth=0.8)
+    right.plot([1.0], [1.0], "o", color="tab:gray")
+    for name, values in titles.items():
+        right.plot([values["cosine"]], [engines[name]["speedup"]], "o", color="tab:blue")
+        right.annotate(
+            name,
+            (values["cosine"], engines[name]["speedup"]),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    right.set_xlabel("cosine to the dense model's embeddings")
+    right.set_ylabel("speed against eager torch")
+    right.set_title("one shot, no training", fontsize=10)
+    facts = results["environment"]
+    chart.supxlabel(
+        f"commit {facts['commit']}, {facts['date']}, {' '.join(facts['details'][2].split())}", fontsize=7
+    )
+    write_atomically(path, lambda target: chart.savefig(target, dpi=150))
+    pyplot.close(chart)

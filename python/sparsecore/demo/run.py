@@ -1,0 +1,182 @@
+"""The demo, part by part: prune, judge, time, weigh; every finished part is kept on disk."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import sparsecore as sc
+from sparsecore.demo import memory, peers, timing
+from sparsecore.demo.encoder import Source, embed, minilm_model, quality
+from sparsecore.demo.environment import describe
+from sparsecore.demo.store import Store, write_atomically
+from sparsecore.demo.variants import VARIANTS, Variant, fuse_gelu, load, prune
+from sparsecore.sparsify._progress import bar
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured. Results of other settings are kept apart.
+
+    Attributes:
+        method: ``alps`` or ``sparsegpt``.
+        held_out: Texts to judge by.
+        calibration: Texts to prune by.
+        tokens: Longest text, and the length of every text that is timed.
+        threads: Numbers of threads to time.
+        batches: Batch sizes to time.
+        dense_peers: Whether engines other than eager torch are timed.
+    """
+
+    method: str = "alps"
+    held_out: int = 512
+    calibration: int = 256
+    tokens: int = 128
+    threads: tuple[int, ...] = (1, 2)
+    batches: tuple[int, ...] = (1, 32)
+    dense_peers: bool = True
+
+
+def run(
+    source: Source,
+    settings: Settings,
+    output: Path,
+    *,
+    variants: Sequence[Variant] = VARIANTS,
+    fresh: bool = False,
+    progress: bool = True,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Runs what is not finished yet and returns all results; also in ``output/results.json``."""
+    keys = {"model": source.name, "variants": [variant.key for variant in variants], **asdict(settings)}
+    job = _Job(source, settings, variants, Store(output / "parts", keys, fresh), progress)
+    results: dict[str, Any] = {"settings": keys, "environment": describe(), "variants": {}, "latency": {}}
+    results["dense"] = {"disk_bytes": job.save_dense()}
+    for position, variant in enumerate(variants, 1):
+        say(f"[{position}/{len(variants)}] {variant.title}: prune, pack, judge")
+        found = job.pruned(variant) | job.judged(variant)
+        results["variants"][variant.key] = {"title": variant.title, **found}
+        say(f"      cosine {found['cosine']:.3f}, top-1 {found['top1']:.2f}")
+    for threads in settings.threads:
+        for batch in settings.batches:
+            say(f"latency: batch {batch}, {settings.tokens} tokens, {threads} thread{'s' * (threads > 1)}")
+            results["latency"][f"batch {batch}, threads {threads}"] = job.timed(batch, threads)
+    for key, value in job.weighed().items():
+        (results["dense"] if key == "dense" else results["variants"][key])["resident_bytes"] = value
+    write_atomically(output / "results.json", lambda target: target.write_text(json.dumps(results, indent=1)))
+    return results
+
+
+@dataclass
+class _Job:
+    """The parts; each is read back from the store if it was finished before."""
+
+    source: Source
+    settings: Settings
+    variants: Sequence[Variant]
+    store: Store
+    progress: bool
+
+    def __post_init__(self) -> None:
+        self.dense = self.source.make()
+
+    def file(self, variant: Variant) -> Path:
+        return self.store.folder / f"{variant.key}.safetensors"
+
+    def model(self, variant: Variant) -> nn.Module:
+        return fuse_gelu(load(self.source, self.file(variant)))
+
+    def save_dense(self) -> int:
+        """Writes the dense model as the variants are written, and returns the size of the file."""
+        path = self.store.folder / "dense.safetensors"
+        if not path.exists():
+            write_atomically(path, lambda target: sc.save(self.dense, target))
+        return path.stat().st_size
+
+    def pruned(self, variant: Variant) -> dict[str, Any]:
+        def make() -> dict[str, Any]:
+            begin = time.perf_counter()
+            prune(self.source, variant, self.settings.method, self.file(variant), self.progress)
+            seconds = time.perf_counter() - begin
+            packed = [layer for layer in sc.report(self.model(variant)).layers if layer.pattern != "dense"]
+            weights = [layer.shape[0] * layer.shape[1] for layer in packed]
+            stored = [(1.0 - layer.sparsity) * count for layer, count in zip(packed, weights, strict=True)]
+            return {
+                "seconds": seconds,
+                "kept": sum(stored) / sum(weights),
+                "packed_bytes": sum(layer.nbytes for layer in packed),
+                "dense_bytes": sum(layer.dense_bytes for layer in packed),
+                "disk_bytes": self.file(variant).stat().st_size,
+            }
+
+        return self._part(f"prune-{variant.key}", make)
+
+    def judged(self, variant: Variant) -> dict[str, Any]:
+        def make() -> dict[str, Any]:
+            return quality(embed(self.model(variant), self.source.held_out), self._reference())
+
+        return self._part(f"quality-{variant.key}", make)
+
+    def timed(self, batch: int, threads: int) -> dict[str, Any]:
+        def make() -> dict[str, Any]:
+            before = torch.get_num_threads()
+            torch.set_num_threads(threads)
+            try:
+                return self._latency(batch, threads)
+            finally:
+                torch.set_num_threads(before)
+
+        return self._part(f"latency-b{batch}-t{threads}", make)
+
+    def weighed(self) -> dict[str, int]:
+        """Resident bytes by variant and for ``dense``, for the model of the package, where the system tells."""
+        if self.source.make is not minilm_model or not Path("/proc/self/status").exists():
+            return {}
+        files = {variant.key: str(self.file(variant)) for variant in self.variants}
+
+        def make() -> dict[str, Any]:
+            found = memory.measure(["dense", *files.values()])
+            return {"dense": found["dense"], **{key: found[file] for key, file in files.items()}}
+
+        return self._part("memory", make)
+
+    def _part(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = self.store.part(name, make)
+        return found
+
+    def _reference(self) -> Tensor:
+        if not hasattr(self, "_embeddings"):
+            self._embeddings = embed(self.dense, self.source.held_out)
+        return self._embeddings
+
+    def _latency(self, batch: int, threads: int) -> dict[str, Any]:
+        inputs = self.source.timing(batch)
+        calls = {"torch eager": peers.torch_call(self.dense, inputs)}
+        missing: dict[str, str] = {}
+        if self.settings.dense_peers:
+            onnx = self.store.folder / "dense.onnx"
+            calls, missing = peers.dense_calls(self.dense, inputs, threads, onnx)
+        dense_names = [name for name in calls if "bf16" not in name]
+        for variant in self.variants:
+            calls[variant.title] = peers.torch_call(self.model(variant), inputs)
+        for call in calls.values():
+            call()
+        rounds, repeats = (12, 3) if batch < 8 else (4, 1)
+        with bar(rounds * len(calls), f"batch {batch}, {threads} threads", self.progress, "visit") as advance:
+            seconds = timing.interleave(calls, rounds, repeats, advance)
+        engines = {name: timing.summary(values, seconds["torch eager"]) for name, values in seconds.items()}
+        best = min(dense_names, key=lambda name: engines[name]["median_ms"])
+        for name, values in engines.items():
+            ratios = [b / s for b, s in zip(seconds[best], seconds[name], strict=True)]
+            values["against_best"] = statistics.median(ratios)
+        return {"engines": engines, "best_dense": best, "missing": missing}

@@ -1,16 +1,29 @@
-"""The README's code runs as it stands, the generated table keeps its place, and the pages name files that exist."""
+"""The pages' code runs and prints what they show, the generated table keeps its place, and named files exist."""
 
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "kernels").glob("*.md"))]
+PAGES = [ROOT / "README.md", *DOCS]
+
+
+def blocks(text: str) -> Iterator[tuple[int, str, str | None]]:
+    """Each ```python block: lines before it, its code, and what a ```text block right after it shows."""
+    for found in re.finditer(
+        r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", text, re.MULTILINE | re.DOTALL
+    ):
+        yield text.count("\n", 0, found.start(1)), found[1], found[2]
+
+
+BLOCKS = [code for _, code, _ in blocks(README)]
 
 
 def test_code_runs(tmp_path: Path) -> None:
@@ -20,6 +33,19 @@ def test_code_runs(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip(), "it is meant to show something"
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
+def test_code_of_docs_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All blocks of a page in order, in one namespace; tracebacks name the line of the page."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": page.stem}
+    for line, code, shown in blocks(page.read_text(encoding="utf-8")):
+        exec(compile("\n" * line + code, str(page), "exec"), namespace)
+        printed = capsys.readouterr().out
+        assert shown is None or printed == shown, f"{page.name}, line {line}"
 
 
 def test_first_code_is_ten_lines() -> None:
@@ -32,7 +58,7 @@ def test_place_of_the_generated_table() -> None:
     assert start < end
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_named_files_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!\w+://|#)([^)#]+)", text)

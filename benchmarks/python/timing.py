@@ -1,0 +1,59 @@
+"""Interleaved timing: every candidate once per round, so that a noisy machine disturbs all alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+SHORTEST = (
+    200e-6  # seconds of one sample; shorter calls are repeated inside it, so that the clock does not count
+)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per call: the median of the rounds, the first and the third quartile, and how many rounds."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+    def microseconds(self) -> list[float]:
+        """Median and quartiles as a result file keeps them."""
+        return [round(1e6 * seconds, 2) for seconds in (self.median, self.low, self.high)]
+
+
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]], seconds: float, least: int = 7
+) -> dict[str, Timing]:
+    """Times candidates in turns until ``seconds`` have passed and ``least`` rounds are done, after a warm-up."""
+    repeats = {}
+    for name, call in candidates.items():
+        call()
+        start = time.perf_counter()
+        call()
+        repeats[name] = max(1, min(100, int(SHORTEST / max(time.perf_counter() - start, 1e-7))))
+    samples: dict[str, list[float]] = {name: [] for name in candidates}
+    end, rounds = time.perf_counter() + seconds, 0
+    while time.perf_counter() < end or rounds < least:
+        rounds += 1
+        for name, call in candidates.items():
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                call()
+            samples[name].append((time.perf_counter() - start) / repeats[name])
+    timings = {}
+    for name, values in samples.items():
+        low, _, high = quantiles(values, n=4)
+        timings[name] = Timing(median(values), low, high, rounds)
+    return timings
+
+
+def geometric(values: Iterable[float]) -> float:
+    """The geometric mean."""
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))

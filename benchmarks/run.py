@@ -1,0 +1,70 @@
+"""``make bench``: builds the program that measures the machine's limits, runs every benchmark, writes the tables.
+
+    python benchmarks/run.py [--quick] [--only linear decode ...]
+
+Results go to ``benchmarks/results``, a file per benchmark and processor. ``--quick`` prints and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# Dense torch under the same cap as ours: its own kernels, oneDNN and MKL each have a variable.
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+
+
+def build_roof() -> dict[str, str]:
+    """Builds the program ``roof`` and returns where benchmarks find it; empty where it cannot be built."""
+    if not shutil.which("cmake"):
+        print("cmake is missing, so shares of the machine's limits are left out.")
+        return {}
+    folder = ROOT / "build" / "bench"
+    options = ["-DSPARSECORE_BENCHMARKS=ON", "-DCMAKE_BUILD_TYPE=Release"]
+    for command in (
+        ["cmake", "-S", str(ROOT), "-B", str(folder), *options],
+        ["cmake", "--build", str(folder), "--target", "roof", "--parallel", str(os.cpu_count() or 1)],
+    ):
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return {"SPARSECORE_ROOF": str(folder / "benchmarks" / "cpp" / "roof")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    runs = {
+        "linear": (["bench_linear.py"], {}),
+        "avx2": (["bench_linear.py", "--isa", "avx2"], AVX2),
+        "decode": (["bench_decode.py"], {}),
+        "sparse": (["bench_sparse.py"], {}),
+        "training": (["bench_training.py"], {}),
+    }
+    parser.add_argument("--quick", action="store_true", help="fewer shapes, short timings, no result files")
+    parser.add_argument("--only", nargs="+", default=list(runs), choices=list(runs))
+    arguments = parser.parse_args()
+    found = build_roof()
+    import sparsecore as sc
+
+    for name in arguments.only:
+        (script, *options), capped = runs[name]
+        if capped and "avx512" not in sc.cpu.isa():
+            print(f"{name}: this machine has nothing above AVX2 to cap")
+            continue
+        begin = time.monotonic()
+        command = [sys.executable, str(ROOT / "benchmarks" / "python" / script), *options]
+        extra = ["--quick", "--dry"] if arguments.quick else []
+        subprocess.run([*command, *extra], check=True, env={**os.environ, **found, **capped})
+        print(f"{name}: {time.monotonic() - begin:.0f} s", flush=True)
+    if not arguments.quick:
+        subprocess.run([sys.executable, str(ROOT / "benchmarks" / "table.py")], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -34,6 +34,7 @@ inline Float4 load4(const int8_t* p) {
   const int16x8_t wide = vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(bytes)));
   return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
 }
+inline Float4 load_integers4(const int32_t* p) { return vcvtq_f32_s32(vld1q_s32(p)); }
 inline void store4(float* p, Float4 value) { vst1q_f32(p, value); }
 inline void store4(BFloat16* p, Float4 value) {
   const uint32x4_t bits = vreinterpretq_u32_f32(value);
@@ -100,6 +101,7 @@ inline Float4 load4(const Float16* p) {
 inline Float4 load4(const int8_t* p) {
   return wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(wasm_i16x8_extend_low_i8x16(wasm_v128_load32_zero(p))));
 }
+inline Float4 load_integers4(const int32_t* p) { return wasm_f32x4_convert_i32x4(wasm_v128_load(p)); }
 inline void store4(float* p, Float4 value) { wasm_v128_store(p, value); }
 inline void store_low16(void* p, v128_t value) {
   wasm_v128_store64_lane(p, wasm_i8x16_shuffle(value, value, 0, 1, 4, 5, 8, 9, 12, 13, 0, 1, 4, 5, 8, 9, 12, 13), 0);

@@ -65,7 +65,7 @@ Status dense_linear(const float* x, const float* packed, const float* bias, floa
   auto* panels = static_cast<float*>(scratch(Scratch::kPanel, sizeof(float) * (kTokenBlock * k + 1)));
   auto* sums = static_cast<float*>(scratch(Scratch::kSums, sizeof(float) * kTokenBlock * kChannelBlock));
   if (!panels || !sums) return Status::kOutOfMemory;
-  const epilogue::RowFunction finish_row = epilogue::row_function();
+  const epilogue::BlockFunction finish = epilogue::block_function();
   for (int64_t t0 = 0; t0 < m; t0 += kTokenBlock) {
     const int64_t rows = smaller(kTokenBlock, m - t0);
     for (int64_t r = 0; r < rows; r += kTokens)
@@ -83,9 +83,8 @@ Status dense_linear(const float* x, const float* packed, const float* bias, floa
           }
         start += kBlock;
       } while (start < k);
-      for (int64_t r = 0; r < rows; ++r)
-        finish_row({sums + r * kChannelBlock, nullptr, bias ? bias + o0 : nullptr, DType::kFloat32, activation,
-                    y + (t0 + r) * n + o0, DType::kFloat32, channels});
+      finish({sums, kChannelBlock, nullptr, nullptr, bias ? bias + o0 : nullptr, DType::kFloat32, activation,
+              y + t0 * n + o0, n, DType::kFloat32, rows, channels});
     }
   }
   return Status::kOk;

@@ -38,7 +38,7 @@ Status bitmap_decode_linear(const LinearIo& io, const BitmapDecode& weight) {
                           : io.weight_dtype == DType::kBFloat16 ? chosen.bf16
                           : io.weight_dtype == DType::kFloat16  ? chosen.f16
                                                                 : chosen.i8;
-  const epilogue::RowFunction finish = epilogue::row_function();
+  const epilogue::BlockFunction finish = epilogue::block_function();
   const int64_t words = (io.k + 63) / 64, x_stride = words * 64, rows = std::min<int64_t>(io.m, kMaxTokens);
   float* x = static_cast<float*>(scratch(Scratch::kPanel, rows * x_stride * sizeof(float)));
   if (!x) return Status::kOutOfMemory;
@@ -73,11 +73,10 @@ Status bitmap_decode_linear(const LinearIo& io, const BitmapDecode& weight) {
           t += count;
         }
       }
-      for (int64_t t = 0; t < tokens; ++t)
-        finish({sums + t * width, io.weight_scale ? io.weight_scale + begin : nullptr,
-                io.bias ? static_cast<const char*>(io.bias) + begin * size_of(io.bias_dtype) : nullptr, io.bias_dtype,
-                io.activation, static_cast<char*>(io.y) + ((first + t) * io.y_row_stride + begin) * size_of(io.dtype),
-                io.dtype, width});
+      epilogue::Block block = epilogue::block_of(io, first, tokens, begin, end);
+      block.sums = sums;
+      block.sums_stride = width;
+      finish(block);
     });
   }
   return failed ? Status::kOutOfMemory : Status::kOk;

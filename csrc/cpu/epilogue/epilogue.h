@@ -1,45 +1,52 @@
-// The end of every linear kernel, on one row of outputs:
+// The end of every linear kernel, on a block of outputs, rows t and channels i:
 //
-//   y[i] = activation(scale[i] * sums[i] + bias[i])     i = 0 .. n - 1
+//   y[t][i] = activation(scale[i] * sums[t][i] + bias[i])
 //
-// GELU is x * (1 + erf(x / sqrt 2)) / 2, GELU tanh its usual approximation, SiLU x / (1 + exp(-x)); relative error
-// below 1e-6 of max(|x|, 1) in every file. Reads and writes nothing past n.
+// where sums are float, or int32 times token_scale[t]. GELU is x * (1 + erf(x / sqrt 2)) / 2, GELU tanh its usual
+// approximation, SiLU x / (1 + exp(-x)); relative error below 1e-6 of max(|x|, 1) in every file. Reads and writes
+// nothing outside the block.
 #pragma once
 
-#include "sparsecore/types.h"
+#include "sparsecore/linear.h"
 
 namespace sparsecore::epilogue {
 
-struct Row {
-  const float* sums;
-  const float* scale;  // null: 1
-  const void* bias;    // null: 0
+struct Block {
+  const void* sums;  // [rows, sums_stride] float; int32 where there is a token_scale
+  int64_t sums_stride;
+  const float* token_scale;  // [rows], or null
+  const float* scale;        // [n], or null: 1
+  const void* bias;          // [n], or null: 0
   DType bias_dtype;
   Activation activation;
-  void* y;
-  DType dtype;  // float32, bfloat16 or float16
-  int64_t n;
+  void* y;  // [rows, y_row_stride]
+  int64_t y_row_stride;
+  DType dtype;  // of y: float32, bfloat16 or float16
+  int64_t rows, n;
 };
 
-using RowFunction = void (*)(const Row&);
+using BlockFunction = void (*)(const Block&);
 
 // The best row of the table for current_isa(). Take it once per call, outside the loops.
-RowFunction row_function();
+BlockFunction block_function();
+
+// Channels [begin, end) of a linear call, `rows` tokens from `token`: everything of a Block but its sums.
+Block block_of(const LinearIo& io, int64_t token, int64_t rows, int64_t begin, int64_t end);
 
 namespace scalar {
-void finish_row(const Row& row);
+void finish(const Block& block);
 }
 namespace avx2 {
-void finish_row(const Row& row);
+void finish(const Block& block);
 }
 namespace avx512 {
-void finish_row(const Row& row);
+void finish(const Block& block);
 }
 namespace neon {
-void finish_row(const Row& row);
+void finish(const Block& block);
 }
 namespace wasm {
-void finish_row(const Row& row);
+void finish(const Block& block);
 }
 
 }  // namespace sparsecore::epilogue

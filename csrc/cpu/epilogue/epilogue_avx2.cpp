@@ -51,6 +51,10 @@ struct Lanes {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load16(p, lanes)), 16));
   }
   static F load(const Float16* p, Mask lanes) { return _mm256_cvtph_ps(load16(p, lanes)); }
+  static F load(const int32_t* p, Mask lanes) {
+    return _mm256_cvtepi32_ps(lanes == 8 ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))
+                                         : _mm256_maskload_epi32(p, mask(lanes)));
+  }
   static void store(float* p, F value, Mask lanes) {
     if (lanes == 8) {
       _mm256_storeu_ps(p, value);
@@ -74,6 +78,6 @@ struct Lanes {
 
 }  // namespace
 
-void finish_row(const Row& row) { Wide<Lanes>::finish_row(row); }
+void finish(const Block& block) { Wide<Lanes>::finish(block); }
 
 }  // namespace sparsecore::epilogue::avx2

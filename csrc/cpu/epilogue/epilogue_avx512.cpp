@@ -30,6 +30,7 @@ struct Lanes {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
   }
   static F load(const Float16* p, Mask lanes) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes, p)); }
+  static F load(const int32_t* p, Mask lanes) { return _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(lanes, p)); }
   static void store(float* p, F value, Mask lanes) { _mm512_mask_storeu_ps(p, lanes, value); }
   static void store(BFloat16* p, F value, Mask lanes) {
     const __m512i bits = _mm512_castps_si512(value);
@@ -47,6 +48,6 @@ struct Lanes {
 
 }  // namespace
 
-void finish_row(const Row& row) { Wide<Lanes>::finish_row(row); }
+void finish(const Block& block) { Wide<Lanes>::finish(block); }
 
 }  // namespace sparsecore::epilogue::avx512

@@ -2,6 +2,6 @@
 
 namespace sparsecore::epilogue::neon {
 
-void finish_row(const Row& row) { finish_any(row); }
+void finish(const Block& block) { finish_any(block); }
 
 }  // namespace sparsecore::epilogue::neon

@@ -21,7 +21,7 @@ Status nm_decode_linear(const LinearIo& io, const NMDecode& weight) {
                            : io.weight_dtype == DType::kBFloat16 ? chosen.bf16
                            : io.weight_dtype == DType::kFloat16  ? chosen.f16
                                                                  : chosen.i8;
-  const epilogue::RowFunction finish = epilogue::row_function();
+  const epilogue::BlockFunction finish = epilogue::block_function();
   const int64_t x_stride = layout.groups * weight.m + kWindow, rows = std::min<int64_t>(io.m, kMaxTokens);
   float* x = static_cast<float*>(scratch(Scratch::kPanel, rows * x_stride * sizeof(float)));
   if (!x) return Status::kOutOfMemory;
@@ -59,12 +59,11 @@ Status nm_decode_linear(const LinearIo& io, const NMDecode& weight) {
           t += count;
         }
       }
-      const int64_t channel = begin * kTile;
-      for (int64_t t = 0; t < tokens; ++t)
-        finish({sums + t * width, io.weight_scale ? io.weight_scale + channel : nullptr,
-                io.bias ? static_cast<const char*>(io.bias) + channel * size_of(io.bias_dtype) : nullptr, io.bias_dtype,
-                io.activation, static_cast<char*>(io.y) + ((first + t) * io.y_row_stride + channel) * size_of(io.dtype),
-                io.dtype, std::min(width, io.n - channel)});
+      epilogue::Block block =
+          epilogue::block_of(io, first, tokens, begin * kTile, std::min<int64_t>(io.n, end * kTile));
+      block.sums = sums;
+      block.sums_stride = width;
+      finish(block);
     });
   }
   return failed ? Status::kOutOfMemory : Status::kOk;

@@ -34,7 +34,7 @@ void widen_row(const T* from, int64_t count, float* to) {
 class LinearTask {
  public:
   LinearTask(const LinearIo& io, const RowLists& weight, const Kernel& kernel)
-      : io_(io), weight_(weight), kernel_(kernel), finish_(epilogue::row_function()) {
+      : io_(io), weight_(weight), kernel_(kernel), finish_(epilogue::block_function()) {
     blocks_ = (io.k + weight.block - 1) / weight.block;
     granule_ = kernel.granule(io.m);
     max_lanes_ = kernel.max_lanes(weight.block);
@@ -79,7 +79,7 @@ class LinearTask {
       const float* parts = sums + o * kSingleLanes;
       sums[o] = ((parts[0] + parts[1]) + parts[2]) + parts[3];
     }
-    finish(0, channel_begin, sums, channels);
+    finish(0, 1, channel_begin, channels, sums);
     return Status::kOk;
   }
 
@@ -113,28 +113,22 @@ class LinearTask {
     for (int64_t o = 0; o < channels; o += kFinishChannels) {
       const int64_t count = std::min(kFinishChannels, channels - o);
       kernel_.unpack(sums + o * lanes, count, lanes, tokens, rows, kFinishChannels);
-      for (int t = 0; t < tokens; ++t) finish(token + t, channel_begin + o, rows + t * kFinishChannels, count);
+      finish(token, tokens, channel_begin + o, count, rows);
     }
     return Status::kOk;
   }
 
-  void finish(int64_t token, int64_t channel, const float* sums, int64_t channels) const {
-    epilogue::Row row = {};
-    row.sums = sums;
-    row.scale = io_.weight_scale ? io_.weight_scale + channel : nullptr;
-    row.bias = io_.bias ? at(io_.bias, channel, io_.bias_dtype) : nullptr;
-    row.bias_dtype = io_.bias_dtype;
-    row.activation = io_.activation;
-    row.y = const_cast<char*>(at(io_.y, token * io_.y_row_stride + channel, io_.dtype));
-    row.dtype = io_.dtype;
-    row.n = channels;
-    finish_(row);
+  void finish(int64_t token, int64_t tokens, int64_t channel, int64_t channels, const float* sums) const {
+    epilogue::Block block = epilogue::block_of(io_, token, tokens, channel, channel + channels);
+    block.sums = sums;
+    block.sums_stride = kFinishChannels;
+    finish_(block);
   }
 
   const LinearIo& io_;
   const RowLists& weight_;
   const Kernel& kernel_;
-  epilogue::RowFunction finish_;
+  epilogue::BlockFunction finish_;
   int64_t blocks_;
   int granule_, max_lanes_;
 };

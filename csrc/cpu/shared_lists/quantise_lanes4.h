@@ -39,19 +39,5 @@ TokenScale scale_of(const T* row, int64_t k) {
   return token_scale(static_cast<uint32_t>(result));
 }
 
-inline void to_float(void* sums, int64_t count, float scale) {
-  int32_t* whole = static_cast<int32_t*>(sums);
-  const Float4 factor = splat4(scale);
-  int64_t i = 0;
-  for (; i + 4 <= count; i += 4) {
-    const Float4 scaled = mul4(to_float4(load_int4(whole + i)), factor);
-    std::memcpy(whole + i, &scaled, sizeof scaled);
-  }
-  for (; i < count; ++i) {
-    const float scaled = static_cast<float>(whole[i]) * scale;
-    std::memcpy(whole + i, &scaled, sizeof scaled);
-  }
-}
-
 }  // namespace
 }  // namespace sparsecore::shared_lists

@@ -31,7 +31,8 @@ struct FloatTile {
   int vector;               // a multiple of min_vector
   float* sums;              // [tokens, sums_stride]
   int64_t sums_stride;
-  bool accumulate;  // start from what sums holds, not from 0
+  const float* start;  // sums begin at start[t * start_stride + v]; null: at 0
+  int64_t start_stride;
   // Where not null: memory that later calls read, to be brought in while this one computes, `prefetch_step` bytes (at
   // most 128) for every record; it may lie past the end of the weights. May be ignored.
   const char* prefetch;
@@ -107,8 +108,6 @@ struct DotKernel {
   void (*interleave)(const void* values, int64_t records, int vector, void* interleaved);
   void (*gather)(const void* panel, const uint16_t* columns, int64_t records, void* steps);
   void (*tile)(const DotTile&);
-  // int8 only: sums[i], an int32, becomes the float sums[i] * scale in the same place.
-  void (*to_float)(void* sums, int64_t count, float scale);
 };
 
 // The best rows for current_isa(). Null from dot_kernel: use the float kernel.

@@ -24,7 +24,7 @@ void slice_of(const FloatTile& a, int first) {
   for (int t = 0; t < kTokens; ++t)
 #pragma GCC unroll 2
     for (int v = 0; v < kWide; ++v)
-      sums[t][v] = a.accumulate ? _mm256_loadu_ps(out + t * a.sums_stride + v * 8) : _mm256_setzero_ps();
+      sums[t][v] = a.start ? _mm256_loadu_ps(a.start + first + t * a.start_stride + v * 8) : _mm256_setzero_ps();
   const float* rows[kTokens];
 #pragma GCC unroll 12
   for (int t = 0; t < kTokens; ++t) rows[t] = a.x + t * a.token_stride;

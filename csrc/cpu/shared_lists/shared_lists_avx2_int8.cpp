@@ -137,18 +137,6 @@ void tile(const DotTile& a) {
   for (int first = 0; first < a.vector; first += 16) slice_up_to<6>(a, first);
 }
 
-void to_float(void* sums, int64_t count, float scale) {
-  char* at = static_cast<char*>(sums);
-  for (int64_t i = 0; i < count; i += 8) {
-    const int64_t lanes = count - i < 8 ? count - i : 8;
-    const __m256i kept =
-        _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(lanes)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    int* to = reinterpret_cast<int*>(at + i * 4);
-    const __m256 whole = _mm256_cvtepi32_ps(_mm256_maskload_epi32(to, kept));
-    _mm256_maskstore_ps(reinterpret_cast<float*>(to), kept, _mm256_mul_ps(whole, _mm256_set1_ps(scale)));
-  }
-}
-
 }  // namespace
 
 const DotKernel kInt8 = {.isa = Isa::kAvx2,
@@ -163,7 +151,6 @@ const DotKernel kInt8 = {.isa = Isa::kAvx2,
                          .pack = pack,
                          .interleave = interleave,
                          .gather = gather,
-                         .tile = tile,
-                         .to_float = to_float};
+                         .tile = tile};
 
 }  // namespace sparsecore::shared_lists::avx2

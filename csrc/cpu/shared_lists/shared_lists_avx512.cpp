@@ -49,7 +49,7 @@ void tile_of(const FloatTile& a) {
   for (int t = 0; t < kTokens; ++t)
 #pragma GCC unroll 4
     for (int v = 0; v < kWide; ++v)
-      sums[t][v] = a.accumulate ? _mm512_loadu_ps(a.sums + t * a.sums_stride + v * 16) : _mm512_setzero_ps();
+      sums[t][v] = a.start ? _mm512_loadu_ps(a.start + t * a.start_stride + v * 16) : _mm512_setzero_ps();
   const float* rows[kTokens];
 #pragma GCC unroll 32
   for (int t = 0; t < kTokens; ++t) rows[t] = a.x + t * a.token_stride;

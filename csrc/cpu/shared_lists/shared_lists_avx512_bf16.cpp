@@ -108,7 +108,6 @@ const DotKernel kBFloat16 = {.isa = Isa::kAvx512Bf16,
                              .pack = pack,
                              .interleave = interleave,
                              .gather = gather,
-                             .tile = dot_tile<Dot>,
-                             .to_float = nullptr};
+                             .tile = dot_tile<Dot>};
 
 }  // namespace sparsecore::shared_lists::avx512_bf16

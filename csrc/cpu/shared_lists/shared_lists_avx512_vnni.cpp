@@ -163,15 +163,6 @@ void gather(const void* panel, const uint16_t* columns, int64_t records, void* s
   }
 }
 
-void to_float(void* sums, int64_t count, float scale) {
-  char* at = static_cast<char*>(sums);
-  for (int64_t i = 0; i < count; i += 16, at += 64) {
-    const __mmask16 lanes = first_lanes(count - i);
-    const __m512 whole = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(lanes, at));
-    _mm512_mask_storeu_ps(at, lanes, _mm512_mul_ps(whole, _mm512_set1_ps(scale)));
-  }
-}
-
 }  // namespace
 
 const DotKernel kInt8 = {.isa = Isa::kAvx512Vnni,
@@ -186,7 +177,6 @@ const DotKernel kInt8 = {.isa = Isa::kAvx512Vnni,
                          .pack = pack,
                          .interleave = interleave,
                          .gather = gather,
-                         .tile = dot_tile<Dot>,
-                         .to_float = to_float};
+                         .tile = dot_tile<Dot>};
 
 }  // namespace sparsecore::shared_lists::avx512_vnni

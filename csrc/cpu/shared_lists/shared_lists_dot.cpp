@@ -1,9 +1,10 @@
 // The driver of the dot-product kernels (bfloat16 pairs, int8 quads). A task owns some tokens and some groups:
 //
 //   for each chunk of tokens: transpose (and quantise) it, 32 tokens a panel
-//     for each block of 64 channels: interleave the weights of its groups
-//       for each panel, each group, each block of steps: gather the kept columns, then one call per tile of tokens
-//       finish the panel's rows while its sums are in level 1
+//     for each block of 256 channels: interleave the weights of its groups
+//       for each panel, each 64 channels of the block
+//         for each group, each block of steps: gather the kept columns, then one call per tile of tokens
+//         finish the panel's rows while its sums are in level 1
 //
 // int8: where activations are stored as u = q + offset, sum w u = sum w q + offset sum w; the second term is taken off
 // as integers before the token's scale is applied: int32 sums are exact and the same for every instruction set.
@@ -21,7 +22,8 @@ namespace {
 constexpr int64_t kPanelBytes = 1024 * 1024;  // of a chunk: read by gathers only, so level 3 will do
 constexpr int64_t kMaxPanels = 16;
 constexpr int64_t kBlockSteps = 64;  // gathered columns (8 KiB) and 64 channels of weights (16 KiB) share level 1
-constexpr int64_t kBlockChannels = 64;
+constexpr int64_t kSumChannels = 64;
+constexpr int64_t kBlockChannels = 256;  // so long a piece of a row of y is written by one panel
 
 const char* at(const void* array, int64_t element, DType dtype) {
   return static_cast<const char*>(array) + element * size_of(dtype);
@@ -30,11 +32,11 @@ const char* at(const void* array, int64_t element, DType dtype) {
 class DotTask {
  public:
   DotTask(const LinearIo& io, const SharedLists& weight, const DotKernel& kernel)
-      : io_(io), weight_(weight), kernel_(kernel), finish_(epilogue::row_function()) {
+      : io_(io), weight_(weight), kernel_(kernel), finish_(epilogue::block_function()) {
     quantised_ = io.compute == Compute::kInt8;
     panel_bytes_ = io.k * kDotTokens * (4 / kernel.depth);
     tile_tokens_ = kernel.tile_tokens(weight.vector);
-    stride_ = std::max<int64_t>(kBlockChannels, weight.vector);
+    stride_ = std::max<int64_t>(kSumChannels, weight.vector);
     const int64_t groups = (io.n + weight.vector - 1) / weight.vector;
     int64_t longest = 0;
     for (int64_t g = 0; g < groups; ++g)
@@ -58,9 +60,10 @@ class DotTask {
     const int64_t panels = (tokens + kDotTokens - 1) / kDotTokens;
     char* panel = static_cast<char*>(scratch(Scratch::kPanel, panels * (panel_bytes_ + kDotTokens * sizeof(float))));
     const int64_t groups_at_once = std::max<int64_t>(kBlockChannels / weight_.vector, 1);
+    const int64_t groups_in_sums = std::max<int64_t>(kSumChannels / weight_.vector, 1);
     group_bytes_ = most_steps_ * weight_.vector * 4;
     interleaved_ = static_cast<char*>(scratch(Scratch::kWidened, groups_at_once * group_bytes_ + 64));
-    sums_ = static_cast<float*>(scratch(Scratch::kSums, kDotTokens * groups_at_once * weight_.vector * sizeof(float)));
+    sums_ = static_cast<float*>(scratch(Scratch::kSums, kDotTokens * stride_ * sizeof(float)));
     steps_ = static_cast<char*>(scratch(Scratch::kCompressed, kBlockSteps * kDotTokens * 4));
     if (!panel || !interleaved_ || !sums_ || !steps_) return Status::kOutOfMemory;
     float* token_scale = reinterpret_cast<float*>(panel + panels * panel_bytes_);
@@ -72,15 +75,21 @@ class DotTask {
       const int64_t end = std::min(group_end, g + groups_at_once);
       for (int64_t i = g; i < end; ++i)
         if (!prepare_group(i, i - g)) return Status::kBadIndex;
-      for (int64_t p = 0; p < panels; ++p) {
-        prefetch_rows(token + p * kDotTokens, width(tokens, p), g * weight_.vector,
-                      std::min(io_.n, end * weight_.vector));
-        for (int64_t i = g; i < end; ++i) run_group(i, i - g, width(tokens, p), panel + p * panel_bytes_);
-        finish(token + p * kDotTokens, width(tokens, p), g * weight_.vector, std::min(io_.n, end * weight_.vector),
-               token_scale + p * kDotTokens);
-      }
+      for (int64_t p = 0; p < panels; ++p)
+        for (int64_t i = g; i < end; i += groups_in_sums)
+          run_panel(g, i, std::min(end, i + groups_in_sums), token + p * kDotTokens, width(tokens, p),
+                    panel + p * panel_bytes_, token_scale + p * kDotTokens);
     }
     return Status::kOk;
+  }
+
+  // Groups begin .. end - 1 of the block that starts at `first`, over one panel.
+  void run_panel(int64_t first, int64_t begin, int64_t end, int64_t token, int tokens, const char* panel,
+                 const float* token_scale) const {
+    const int64_t channel_begin = begin * weight_.vector, channel_end = std::min(io_.n, end * weight_.vector);
+    prefetch_rows(token, tokens, channel_begin, channel_end);
+    for (int64_t i = begin; i < end; ++i) run_group(i, i - first, (i - begin) * weight_.vector, tokens, panel);
+    finish(token, tokens, channel_begin, channel_end, token_scale);
   }
 
   static int width(int64_t tokens, int64_t panel) {
@@ -108,7 +117,7 @@ class DotTask {
     return true;
   }
 
-  void run_group(int64_t group, int64_t slot, int tokens, const char* panel) const {
+  void run_group(int64_t group, int64_t slot, int64_t column, int tokens, const char* panel) const {
     const int64_t begin = weight_.group_ptr[group], records = weight_.group_ptr[group + 1] - begin;
     const int64_t tiles = (tokens + tile_tokens_ - 1) / tile_tokens_;
     DotTile call = {};
@@ -126,7 +135,7 @@ class DotTask {
         const int64_t first = i * tokens / tiles;
         call.tokens = static_cast<int>((i + 1) * tokens / tiles - first);
         call.steps = steps_ + first * 4;
-        call.sums = sums_ + first * stride_ + slot * weight_.vector;
+        call.sums = sums_ + first * stride_ + column;
         kernel_.tile(call);
       }
       record += count;
@@ -153,26 +162,17 @@ class DotTask {
   }
 
   void finish(int64_t token, int tokens, int64_t channel_begin, int64_t channel_end, const float* token_scale) const {
-    epilogue::Row row = {};
-    row.scale = io_.weight_scale ? io_.weight_scale + channel_begin : nullptr;
-    row.bias = io_.bias ? at(io_.bias, channel_begin, io_.bias_dtype) : nullptr;
-    row.bias_dtype = io_.bias_dtype;
-    row.activation = io_.activation;
-    row.dtype = io_.dtype;
-    row.n = channel_end - channel_begin;
-    for (int t = 0; t < tokens; ++t) {
-      float* sums = sums_ + t * stride_;
-      if (quantised_) kernel_.to_float(sums, row.n, token_scale[t]);
-      row.sums = sums;
-      row.y = const_cast<char*>(at(io_.y, (token + t) * io_.y_row_stride + channel_begin, io_.dtype));
-      finish_(row);
-    }
+    epilogue::Block block = epilogue::block_of(io_, token, tokens, channel_begin, channel_end);
+    block.sums = sums_;
+    block.sums_stride = stride_;
+    block.token_scale = quantised_ ? token_scale : nullptr;
+    finish_(block);
   }
 
   const LinearIo& io_;
   const SharedLists& weight_;
   const DotKernel& kernel_;
-  epilogue::RowFunction finish_;
+  epilogue::BlockFunction finish_;
   bool quantised_;
   int64_t panel_bytes_, most_steps_, stride_;
   int tile_tokens_;

@@ -34,14 +34,15 @@ inline void pack_columns(const void* x, DType dtype, int64_t x_row_stride, int t
   with_type(x, dtype, [&](auto* rows) { pack_tokens(rows, x_row_stride, tokens, k, panel); });
 }
 
-// sums[t][0 .. 4 Vectors) (+)= the products of `records` records of a slice. A function of its own: engines allocate
-// registers badly for the one large function that all tiles would become.
+// sums[t][0 .. 4 Vectors) = start and the products of `records` records of a slice. A function of its own: engines
+// allocate registers badly for the one large function that all tiles would become.
 template <size_t Tokens, size_t Vectors, typename T>
 __attribute__((noinline)) void walk(const T* values, size_t vector, const uint16_t* columns, int32_t records,
-                                    const float* x, float* sums, size_t sums_stride, bool accumulate) {
+                                    const float* x, float* sums, size_t sums_stride, const float* start,
+                                    size_t start_stride) {
   Float4 acc[Tokens][Vectors];
   each<Tokens>([&]<size_t t>() {
-    each<Vectors>([&]<size_t v>() { acc[t][v] = accumulate ? load4(sums + t * sums_stride + 4 * v) : splat4(0.0f); });
+    each<Vectors>([&]<size_t v>() { acc[t][v] = start ? load4(start + t * start_stride + 4 * v) : splat4(0.0f); });
   });
   for (; records > 0; --records, values += vector, ++columns) {
     Float4 w[Vectors];
@@ -64,12 +65,13 @@ void walk_slices(const FloatTile& a, const T* values) {
   int64_t first = 0;
   do {
     const int32_t records = static_cast<int32_t>(a.records - first < longest ? a.records - first : longest);
-    const bool accumulate = a.accumulate || first > 0;
+    const float* start = first > 0 ? a.sums : a.start;
+    const size_t start_stride = static_cast<size_t>(first > 0 ? a.sums_stride : a.start_stride);
     size_t c = 0;
     const auto slices_of = [&]<size_t Vectors>() {
       for (; c + 4 * Vectors <= vector; c += 4 * Vectors)
         walk<Tokens, Vectors>(values + first * a.vector + c, vector, a.columns + first, records, a.x, a.sums + c,
-                              a.sums_stride, accumulate);
+                              a.sums_stride, start ? start + c : nullptr, start_stride);
     };
     if constexpr (kWidest >= 8) slices_of.template operator()<8>();
     if constexpr (kWidest >= 4) slices_of.template operator()<4>();

@@ -2,9 +2,12 @@
 //
 //   for each chunk of tokens
 //     pack or widen its activations, tile by tile, unless the kernel reads them where they are
-//     for each block of channels (its sums stay in level 2)
+//     for each block of channels
 //       for each group, each block of records: one kernel call per tile of tokens
 //       finish the rows: scale, bias, activation, narrowing
+//
+// Where y is float32, sums are formed in y itself and begin at the bias, and often nothing is left to finish; other
+// sums, and those of a last group that is cut short, are formed in scratch memory that stays in level 2.
 //
 // With few tokens the weights are what costs: blocks are then short, so that the second tile finds them in level 1, and
 // every tile asks for its share of the next block, so that memory never waits for arithmetic.
@@ -41,13 +44,16 @@ struct Tiles {
 class FloatTask {
  public:
   FloatTask(const LinearIo& io, const SharedLists& weight, const Kernel& kernel)
-      : io_(io), weight_(weight), kernel_(kernel), finish_(epilogue::row_function()) {
+      : io_(io), weight_(weight), kernel_(kernel), finish_(epilogue::block_function()) {
     tile_tokens_ = kernel.tile_tokens(weight.vector);
     layout_ = kernel.layout(weight.vector);
     // Rows a multiple of 4 KiB apart share one set of the level 1 cache: such x is copied to rows that do not.
     in_place_ = layout_ == Layout::kRows && io.dtype == DType::kFloat32 && (io.m == 1 || io.x_row_stride % 1024 != 0);
     row_pitch_ = io.k + (io.k % 1024 == 0 ? 16 : 0);
     block_records_ = kBlockBytes / (4 * weight.vector);
+    groups_in_y_ = io.dtype == DType::kFloat32 ? io.n / weight.vector : 0;
+    if (io.bias && io.bias_dtype == DType::kFloat32 && !io.weight_scale) bias_ = static_cast<const float*>(io.bias);
+    unfinished_ = io.weight_scale || io.activation != Activation::kNone || (io.bias && !bias_);
   }
 
   Status run(int64_t token_begin, int64_t token_end, int64_t group_begin, int64_t group_end) const {
@@ -78,18 +84,32 @@ class FloatTask {
       token_stride = row_pitch_;
     }
     const int64_t groups_at_once = std::max<int64_t>(kSumChannels / weight_.vector, 1);
-    const int64_t sums_stride = groups_at_once * weight_.vector;
-    float* sums = static_cast<float*>(scratch(Scratch::kSums, tokens * sums_stride * sizeof(float)));
-    if (!sums) return Status::kOutOfMemory;
+    const int64_t stride = groups_at_once * weight_.vector;
+    float* scratch_sums = static_cast<float*>(scratch(Scratch::kSums, tokens * stride * sizeof(float)));
+    if (!scratch_sums) return Status::kOutOfMemory;
     for (int64_t g = group_begin; g < group_end; g += groups_at_once) {
-      const int64_t end = std::min(group_end, g + groups_at_once);
+      const int64_t end = std::min(group_end, g + groups_at_once), in_y = std::clamp(groups_in_y_, g, end);
+      const Sums sums = {scratch_sums, stride};
       for (int64_t i = g; i < end; ++i) {
-        const Status status = run_group(i, tiles, x, token_stride, sums + (i - g) * weight_.vector, sums_stride);
+        const Status status = run_group(i, tiles, x, token_stride,
+                                        i < in_y ? y_at(token, i) : sums.from((i - in_y) * weight_.vector), i < in_y);
         if (status != Status::kOk) return status;
       }
-      finish(token, tokens, g * weight_.vector, std::min(io_.n, end * weight_.vector), sums, sums_stride);
+      if (unfinished_ && in_y > g) finish(token, tokens, g, in_y, y_at(token, g), bias_);
+      if (end > in_y) finish(token, tokens, in_y, end, sums, nullptr);
     }
     return Status::kOk;
+  }
+
+  // Where a group's sums are formed: at[t * stride + v].
+  struct Sums {
+    float* at;
+    int64_t stride;
+    Sums from(int64_t offset) const { return {at + offset, stride}; }
+  };
+
+  Sums y_at(int64_t token, int64_t group) const {
+    return {static_cast<float*>(io_.y) + token * io_.y_row_stride + group * weight_.vector, io_.y_row_stride};
   }
 
   void pack(const Tiles& tiles, int64_t token, float* panel) const {
@@ -103,8 +123,8 @@ class FloatTask {
                            io_.x_row_stride, tiles.width(i), io_.k, panel + tiles.first(i) * io_.k);
   }
 
-  Status run_group(int64_t group, const Tiles& tiles, const float* x, int64_t token_stride, float* sums,
-                   int64_t sums_stride) const {
+  Status run_group(int64_t group, const Tiles& tiles, const float* x, int64_t token_stride, Sums sums,
+                   bool in_y) const {
     const int64_t begin = weight_.group_ptr[group], end = weight_.group_ptr[group + 1];
     if (!columns_inside(weight_.columns + begin, end - begin, io_.k)) return Status::kBadIndex;
     const bool widened = io_.weight_dtype != DType::kFloat32 && tiles.tokens > kernel_.widen_above;
@@ -112,7 +132,8 @@ class FloatTask {
     call.weights = widened ? DType::kFloat32 : io_.weight_dtype;
     call.token_stride = token_stride;
     call.vector = weight_.vector;
-    call.sums_stride = sums_stride;
+    call.sums_stride = sums.stride;
+    const float* bias = in_y && bias_ ? bias_ + group * weight_.vector : nullptr;
     const bool streaming = tiles.count <= kStreamingTiles && !widened;
     const int64_t record_bytes = weight_.vector * size_of(io_.weight_dtype);
     const int64_t at_once = streaming ? kStreamBytes / record_bytes : block_records_;
@@ -128,12 +149,14 @@ class FloatTask {
         kernel_.widen(call.values, io_.weight_dtype, call.records * weight_.vector, to);
         call.values = to;
       }
-      call.accumulate = record > begin;
+      call.start_stride = record > begin ? sums.stride : 0;
       for (int64_t i = 0; i < tiles.count; ++i) {
         const int64_t first = tiles.first(i);
         call.x = layout_ == Layout::kRows ? x + first * token_stride : x + first * io_.k;
         call.tokens = tiles.width(i);
-        call.sums = sums + first * sums_stride;
+        call.sums = sums.at + first * sums.stride;
+        call.start = record > begin ? call.sums : bias;
+        if (record == begin) prefetch_rows(call);
         // The hardware follows one long stream by itself.
         if (streaming && call.prefetch_step <= 128)
           call.prefetch =
@@ -145,31 +168,35 @@ class FloatTask {
     return Status::kOk;
   }
 
-  void finish(int64_t token, int64_t tokens, int64_t channel_begin, int64_t channel_end, const float* sums,
-              int64_t sums_stride) const {
-    epilogue::Row row = {};
-    row.scale = io_.weight_scale ? io_.weight_scale + channel_begin : nullptr;
-    row.bias = io_.bias ? at(io_.bias, channel_begin, io_.bias_dtype) : nullptr;
-    row.bias_dtype = io_.bias_dtype;
-    row.activation = io_.activation;
-    row.dtype = io_.dtype;
-    row.n = channel_end - channel_begin;
-    for (int64_t t = 0; t < tokens; ++t) {
-      row.sums = sums + t * sums_stride;
-      row.y = const_cast<char*>(at(io_.y, (token + t) * io_.y_row_stride + channel_begin, io_.dtype));
-      finish_(row);
-    }
+  // The lines that a tile is about to write come in while its products are summed.
+  static void prefetch_rows(const FloatTile& call) {
+    for (int t = 0; t < call.tokens; ++t)
+      for (int v = 0; v < call.vector; v += 16) __builtin_prefetch(call.sums + t * call.sums_stride + v, 1);
+  }
+
+  // `added`: the bias where the sums hold it already.
+  void finish(int64_t token, int64_t tokens, int64_t group_begin, int64_t group_end, Sums sums,
+              const float* added) const {
+    epilogue::Block block = epilogue::block_of(io_, token, tokens, group_begin * weight_.vector,
+                                               std::min(io_.n, group_end * weight_.vector));
+    if (added) block.bias = nullptr;
+    block.sums = sums.at;
+    block.sums_stride = sums.stride;
+    finish_(block);
   }
 
   const LinearIo& io_;
   const SharedLists& weight_;
   const Kernel& kernel_;
-  epilogue::RowFunction finish_;
+  epilogue::BlockFunction finish_;
   int tile_tokens_;
   Layout layout_;
   bool in_place_;
   int64_t row_pitch_;
   int64_t block_records_;
+  int64_t groups_in_y_;          // the first ones
+  const float* bias_ = nullptr;  // where sums in y can begin at it
+  bool unfinished_;              // whether sums in y still need the epilogue
 };
 
 }  // namespace

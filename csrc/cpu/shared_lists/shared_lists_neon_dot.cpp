@@ -139,7 +139,6 @@ const DotKernel kInt8 = {.isa = Isa::kNeonDot,
                          .pack = pack,
                          .interleave = interleave,
                          .gather = gather,
-                         .tile = tile,
-                         .to_float = to_float};
+                         .tile = tile};
 
 }  // namespace sparsecore::shared_lists::neon_dot

@@ -37,9 +37,8 @@ void widen_all(const void* from, DType dtype, int64_t count, float* to) {
 }
 
 void tile(const FloatTile& a) {
-  if (!a.accumulate)
-    for (int t = 0; t < a.tokens; ++t)
-      for (int v = 0; v < a.vector; ++v) a.sums[t * a.sums_stride + v] = 0.0f;
+  for (int t = 0; t < a.tokens; ++t)
+    for (int v = 0; v < a.vector; ++v) a.sums[t * a.sums_stride + v] = a.start ? a.start[t * a.start_stride + v] : 0.0f;
   with_type(a.values, a.weights, [&](auto* values) {
     for (int64_t r = 0; r < a.records; ++r)
       for (int t = 0; t < a.tokens; ++t) {
@@ -111,16 +110,6 @@ void tile_int8(const DotTile& a) {
     }
 }
 
-void to_float(void* sums, int64_t count, float scale) {
-  char* at = static_cast<char*>(sums);
-  for (int64_t i = 0; i < count; ++i, at += 4) {
-    int32_t whole;
-    std::memcpy(&whole, at, 4);
-    const float scaled = static_cast<float>(whole) * scale;
-    std::memcpy(at, &scaled, 4);
-  }
-}
-
 }  // namespace
 
 const Kernel kKernel = {.isa = Isa::kScalar,
@@ -147,7 +136,6 @@ const DotKernel kInt8 = {.isa = Isa::kScalar,
                          .pack = quantise,
                          .interleave = interleave,
                          .gather = gather,
-                         .tile = tile_int8,
-                         .to_float = to_float};
+                         .tile = tile_int8};
 
 }  // namespace sparsecore::shared_lists::scalar

@@ -114,7 +114,6 @@ const DotKernel kInt8 = {.isa = Isa::kWasmSimd,
                          .pack = pack,
                          .interleave = interleave,
                          .gather = gather,
-                         .tile = tile,
-                         .to_float = to_float};
+                         .tile = tile};
 
 }  // namespace sparsecore::shared_lists::wasm

@@ -22,16 +22,17 @@ inline int32_t list_columns(const uint64_t* bitmap, int64_t words, uint16_t* col
 }
 
 template <typename T, size_t Tokens>
-void run(const Row& row) {
-  const T* values = static_cast<const T*>(row.values);
-  const size_t x_stride = static_cast<size_t>(row.x_stride);
+void run(const Rows& rows, int r) {
+  const T* values = static_cast<const T*>(rows.values) + rows.starts[r];
+  const uint64_t* bitmap = rows.bitmap + r * rows.words;
+  const size_t x_stride = static_cast<size_t>(rows.x_stride);
   uint16_t columns[64 * kChunkWords];
   Float4 sums[Tokens];
   each<Tokens>([&]<size_t t>() { sums[t] = splat4(0.0f); });
-  for (int64_t w = 0; w < row.words; w += kChunkWords) {
-    const float* x = row.x + 64 * w;
+  for (int64_t w = 0; w < rows.words; w += kChunkWords) {
+    const float* x = rows.x + 64 * w;
     const int32_t count =
-        list_columns(row.bitmap + w, row.words - w < kChunkWords ? row.words - w : kChunkWords, columns);
+        list_columns(bitmap + w, rows.words - w < kChunkWords ? rows.words - w : kChunkWords, columns);
     int32_t i = 0;
     for (; i + 4 <= count; i += 4) {
       const Float4 weight = load4(values + i);
@@ -50,18 +51,24 @@ void run(const Row& row) {
   each<Tokens>([&]<size_t t>() {
     float lanes[4];
     store4(lanes, sums[t]);
-    row.sums[t * row.sums_stride] = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+    rows.sums[t * rows.sums_stride + r] = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
   });
 }
 
 template <typename T>
-void run_tokens(const Row& row, int tokens) {
-  switch (tokens) {
-    case 1: return run<T, 1>(row);
-    case 2: return run<T, 2>(row);
-    case 4: return run<T, 4>(row);
-    default: return run<T, 8>(row);
-  }
+void run_tokens(const Rows& rows, int tokens) {
+  for (int r = 0; r < rows.rows; ++r) switch (tokens) {
+      case 1: run<T, 1>(rows, r); break;
+      case 2: run<T, 2>(rows, r); break;
+      case 4: run<T, 4>(rows, r); break;
+      default: run<T, 8>(rows, r);
+    }
+}
+
+inline int64_t count(const uint64_t* words, int64_t number) {
+  int64_t total = 0;
+  for (int64_t w = 0; w < number; ++w) total += __builtin_popcountll(words[w]);
+  return total;
 }
 
 }  // namespace

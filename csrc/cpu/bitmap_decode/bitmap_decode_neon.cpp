@@ -2,9 +2,12 @@
 
 namespace sparsecore::bitmap_decode::neon {
 
-void row_f32(const Row& row, int tokens) { run_tokens<float>(row, tokens); }
-void row_bf16(const Row& row, int tokens) { run_tokens<BFloat16>(row, tokens); }
-void row_f16(const Row& row, int tokens) { run_tokens<Float16>(row, tokens); }
-void row_i8(const Row& row, int tokens) { run_tokens<int8_t>(row, tokens); }
+const Kernel kKernel = {.isa = Isa::kNeon,
+                        .name = "neon::bitmap_decode",
+                        .count = count,
+                        .f32 = run_tokens<float>,
+                        .bf16 = run_tokens<BFloat16>,
+                        .f16 = run_tokens<Float16>,
+                        .i8 = run_tokens<int8_t>};
 
 }  // namespace sparsecore::bitmap_decode::neon

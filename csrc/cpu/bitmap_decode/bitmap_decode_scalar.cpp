@@ -6,23 +6,34 @@ namespace sparsecore::bitmap_decode::scalar {
 namespace {
 
 template <typename T>
-void run(const Row& row, int tokens) {
-  for (int t = 0; t < tokens; ++t) {
-    const T* value = static_cast<const T*>(row.values);
-    const float* x = row.x + t * row.x_stride;
-    float sum = 0.0f;
-    for (int64_t w = 0; w < row.words; ++w)
-      for (uint64_t bits = row.bitmap[w]; bits; bits &= bits - 1)
-        sum += widen(*value++) * x[64 * w + __builtin_ctzll(bits)];
-    row.sums[t * row.sums_stride] = sum;
-  }
+void run(const Rows& a, int tokens) {
+  for (int r = 0; r < a.rows; ++r)
+    for (int t = 0; t < tokens; ++t) {
+      const T* value = static_cast<const T*>(a.values) + a.starts[r];
+      const uint64_t* bitmap = a.bitmap + r * a.words;
+      const float* x = a.x + t * a.x_stride;
+      float sum = 0.0f;
+      for (int64_t w = 0; w < a.words; ++w)
+        for (uint64_t bits = bitmap[w]; bits; bits &= bits - 1)
+          sum += widen(*value++) * x[64 * w + __builtin_ctzll(bits)];
+      a.sums[t * a.sums_stride + r] = sum;
+    }
+}
+
+int64_t count(const uint64_t* words, int64_t number) {
+  int64_t total = 0;
+  for (int64_t w = 0; w < number; ++w) total += __builtin_popcountll(words[w]);
+  return total;
 }
 
 }  // namespace
 
-void row_f32(const Row& row, int tokens) { run<float>(row, tokens); }
-void row_bf16(const Row& row, int tokens) { run<BFloat16>(row, tokens); }
-void row_f16(const Row& row, int tokens) { run<Float16>(row, tokens); }
-void row_i8(const Row& row, int tokens) { run<int8_t>(row, tokens); }
+const Kernel kKernel = {.isa = Isa::kScalar,
+                        .name = "scalar::bitmap_decode",
+                        .count = count,
+                        .f32 = run<float>,
+                        .bf16 = run<BFloat16>,
+                        .f16 = run<Float16>,
+                        .i8 = run<int8_t>};
 
 }  // namespace sparsecore::bitmap_decode::scalar

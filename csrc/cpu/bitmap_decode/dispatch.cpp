@@ -8,29 +8,28 @@ namespace bitmap_decode {
 namespace {
 
 // Best first.
-constexpr Kernel kKernels[] = {
+constexpr const Kernel* kKernels[] = {
 #if defined(SPARSECORE_X86)
-    {Isa::kAvx512, "avx512::bitmap_decode", avx512::row_f32, avx512::row_bf16, avx512::row_f16, avx512::row_i8},
-    {Isa::kAvx2, "avx2::bitmap_decode", avx2::row_f32, avx2::row_bf16, avx2::row_f16, avx2::row_i8},
+    &avx512::kKernel,
+    &avx2::kKernel,
 #elif defined(SPARSECORE_ARM)
-    {Isa::kNeon, "neon::bitmap_decode", neon::row_f32, neon::row_bf16, neon::row_f16, neon::row_i8},
+    &neon::kKernel,
 #elif defined(SPARSECORE_WASM)
 #if defined(SPARSECORE_WASM_RELAXED)
-    {Isa::kWasmRelaxed, "wasm_relaxed::bitmap_decode", wasm_relaxed::row_f32, wasm_relaxed::row_bf16,
-     wasm_relaxed::row_f16, wasm_relaxed::row_i8},
+    &wasm_relaxed::kKernel,
 #endif
-    {Isa::kWasmSimd, "wasm::bitmap_decode", wasm::row_f32, wasm::row_bf16, wasm::row_f16, wasm::row_i8},
+    &wasm::kKernel,
 #endif
-    {Isa::kScalar, "scalar::bitmap_decode", scalar::row_f32, scalar::row_bf16, scalar::row_f16, scalar::row_i8},
+    &scalar::kKernel,
 };
-constexpr int kCount = sizeof(kKernels) / sizeof(Kernel);
+constexpr int kCount = sizeof(kKernels) / sizeof(kKernels[0]);
 
 }  // namespace
 
 const Kernel& kernel() {
-  for (const Kernel& candidate : kKernels)
-    if (isa_enabled(candidate.isa)) return candidate;
-  return kKernels[kCount - 1];
+  for (const Kernel* candidate : kKernels)
+    if (isa_enabled(candidate->isa)) return *candidate;
+  return scalar::kKernel;
 }
 
 }  // namespace bitmap_decode
@@ -38,9 +37,10 @@ const Kernel& kernel() {
 BackendList bitmap_decode_backends() {
   static Backend rows[bitmap_decode::kCount];
   static const bool filled = [] {
-    for (int i = 0; i < bitmap_decode::kCount; ++i)
-      rows[i] = {"bitmap_decode_linear", bitmap_decode::kKernels[i].name, bitmap_decode::kKernels[i].isa,
-                 "float32 bfloat16 float16 int8"};
+    for (int i = 0; i < bitmap_decode::kCount; ++i) {
+      const bitmap_decode::Kernel& kernel = *bitmap_decode::kKernels[i];
+      rows[i] = {"bitmap_decode_linear", kernel.name, kernel.isa, "float32 bfloat16 float16 int8"};
+    }
     return true;
   }();
   (void)filled;

@@ -2,26 +2,33 @@
 #include <bit>
 #include <cstring>
 
-#include "sparsecore/bitmap_decode.h"
+#include "cpu/bitmap_decode/bitmap_decode.h"
 
 namespace sparsecore {
 
-Status bitmap_decode_check(const BitmapDecode& weight, int64_t n, int64_t k) {
+Status bitmap_decode::check_starts(const BitmapDecode& weight, int64_t n, int64_t k) {
   if (n < 0 || k < 0 || n > INT32_MAX || k > INT32_MAX || weight.nnz < 0 || weight.nnz > INT32_MAX)
     return Status::kBadShape;
   if (!weight.row_ptr || (n > 0 && k > 0 && !weight.bitmap) || (weight.nnz > 0 && !weight.values))
     return Status::kNullPointer;
+  if (weight.row_ptr[0] != 0 || weight.row_ptr[n] != weight.nnz) return Status::kBadPointers;
+  for (int64_t row = 0; row < n; ++row)
+    if (weight.row_ptr[row + 1] < weight.row_ptr[row]) return Status::kBadPointers;
+  return Status::kOk;
+}
+
+Status bitmap_decode_check(const BitmapDecode& weight, int64_t n, int64_t k) {
+  if (const Status status = bitmap_decode::check_starts(weight, n, k); status != Status::kOk) return status;
   const int64_t words = (k + 63) / 64;
   const uint64_t beyond = k % 64 ? ~uint64_t{0} << (k % 64) : 0;
-  int64_t total = 0;
-  if (weight.row_ptr[0] != 0) return Status::kBadPointers;
   for (int64_t row = 0; row < n; ++row) {
     const uint64_t* bits = weight.bitmap + row * words;
-    for (int64_t w = 0; w < words; ++w) total += std::popcount(bits[w]);
+    int64_t count = 0;
+    for (int64_t w = 0; w < words; ++w) count += std::popcount(bits[w]);
     if (words && (bits[words - 1] & beyond)) return Status::kBadIndex;
-    if (weight.row_ptr[row + 1] != total) return Status::kBadPointers;
+    if (weight.row_ptr[row + 1] - weight.row_ptr[row] != count) return Status::kBadPointers;
   }
-  return total == weight.nnz ? Status::kOk : Status::kBadPointers;
+  return Status::kOk;
 }
 
 Status bitmap_decode_pack(const void* dense, DType dtype, const uint8_t* mask, int64_t n, int64_t k, void* values,

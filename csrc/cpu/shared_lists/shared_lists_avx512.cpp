@@ -57,8 +57,8 @@ void tile_of(const FloatTile& a) {
   for (int64_t r = 0; r < a.records; ++r) {
     const int64_t c = a.columns[r];
     if (ahead) {
-      _mm_prefetch(ahead, _MM_HINT_T0);
-      _mm_prefetch(ahead + 64, _MM_HINT_T0);
+      _mm_prefetch(ahead, _MM_HINT_T1);
+      _mm_prefetch(ahead + 64, _MM_HINT_T1);
       ahead += a.prefetch_step;
     }
     __m512 w[kWide];

@@ -9,8 +9,8 @@
 // Where y is float32, sums are formed in y itself and begin at the bias, and often nothing is left to finish; other
 // sums, and those of a last group that is cut short, are formed in scratch memory that stays in level 2.
 //
-// With few tokens the weights are what costs: blocks are then short, so that the second tile finds them in level 1, and
-// every tile asks for its share of the next block, so that memory never waits for arithmetic.
+// With few tokens the weights are what costs: every tile then asks level 2 for its share of the next block, so that
+// memory never waits for arithmetic. Asking level 1 would stall: it keeps too few misses in flight.
 #include <algorithm>
 #include <atomic>
 
@@ -26,7 +26,7 @@ constexpr int64_t kBlockBytes = 128 * 1024;  // of one block of records, as floa
 constexpr int64_t kPanelBytes = 512 * 1024;  // of the packed activations of a chunk
 constexpr int64_t kMaxChunk = 192;           // tokens of a chunk: its sums take kMaxChunk * kSumChannels * 4 bytes
 constexpr int64_t kStreamingTiles = 4;       // up to here a call is bound by reading weights
-constexpr int64_t kStreamBytes = 8 * 1024;   // of a short block: measured best of 8, 16 and 32 KiB
+constexpr int64_t kStreamBytes = 64 * 1024;  // of a block then: measured best of 8, 16, 24 and 64 KiB
 constexpr int64_t kSumChannels = 256;
 
 const char* at(const void* array, int64_t element, DType dtype) {

@@ -2,11 +2,13 @@
 
 from sparsecore.formats.base import PackedWeight
 from sparsecore.formats.bitmap_decode import BitmapDecode
+from sparsecore.formats.bitmask24 import read_bitmask24, write_bitmask24
 from sparsecore.formats.check import PatternReport, check_pattern
 from sparsecore.formats.nm_decode import NMDecode
 from sparsecore.formats.pack import from_tensors, layouts_for, pack
 from sparsecore.formats.row_lists import RowLists
 from sparsecore.formats.select import select_mask
+from sparsecore.formats.semi_structured import from_semi_structured, to_semi_structured
 from sparsecore.formats.shared_lists import SharedLists
 
 __all__ = [
@@ -17,8 +19,12 @@ __all__ = [
     "RowLists",
     "SharedLists",
     "check_pattern",
+    "from_semi_structured",
     "from_tensors",
     "layouts_for",
     "pack",
+    "read_bitmask24",
     "select_mask",
+    "to_semi_structured",
+    "write_bitmask24",
 ]

@@ -1,0 +1,77 @@
+"""SparseLinear under DistributedDataParallel: two processes train as one does on the whole batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import sparsecore as sc
+
+STEPS, BATCH, RANKS = 3, 16, 2
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+    reason="this torch has no gloo",
+)
+
+
+# Neither gloo nor NCCL sends int16, the dtype of the columns of shared lists: such layers have to start equal on all
+# ranks (one seed, one file), and DDP must not send buffers. Row lists need none of this.
+MODELS: dict[str, tuple[str, dict[str, bool]]] = {
+    "row lists": ("2:4", {}),
+    "shared lists": ("2:4/16", {"init_sync": False, "broadcast_buffers": False}),
+}
+
+
+def _model(pattern: str, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        sc.nn.SparseLinear(64, 48, pattern=pattern), nn.GELU(), sc.nn.SparseLinear(48, 32, pattern=pattern)
+    )
+
+
+def _train(model: nn.Module, input: Tensor, target: Tensor) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        (model(input) - target).square().mean().backward()
+        optimizer.step()
+
+
+def _run_rank(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS
+    )
+    try:
+        batch = torch.load(f"{folder}/batch.pt")
+        share = slice(rank * BATCH // RANKS, (rank + 1) * BATCH // RANKS)
+        for name, (pattern, options) in MODELS.items():
+            # where DDP sends buffers, rank 0 decides for all which weights are kept
+            model = _model(pattern, seed=0 if options else rank)
+            parallel = nn.parallel.DistributedDataParallel(model, **options)
+            _train(parallel, batch["input"][share], batch["target"][share])
+            torch.save(model.state_dict(), f"{folder}/{name} {rank}.pt")
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_ranks_agree_with_each_other_and_with_one_process(tmp_path: Path) -> None:
+    batch = {"input": torch.randn(BATCH, 64), "target": torch.randn(BATCH, 32)}
+    torch.save(batch, tmp_path / "batch.pt")
+    torch.multiprocessing.spawn(_run_rank, args=(str(tmp_path),), nprocs=RANKS)
+    for name, (pattern, _) in MODELS.items():
+        first, second = (torch.load(tmp_path / f"{name} {rank}.pt") for rank in range(RANKS))
+        single = _model(pattern, seed=0)
+        start = {key: tensor.clone() for key, tensor in single.state_dict().items()}
+        _train(single, **batch)
+        expected = single.state_dict()
+        assert first.keys() == second.keys() == expected.keys()
+        for key, tensor in expected.items():
+            assert torch.equal(first[key], second[key]), (name, key)
+            torch.testing.assert_close(first[key], tensor, rtol=1e-5, atol=1e-6)
+            trained = key.endswith(("weight_values", "bias"))
+            assert torch.equal(tensor, start[key]) != trained, (name, key)

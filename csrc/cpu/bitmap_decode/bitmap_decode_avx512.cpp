@@ -48,6 +48,9 @@ void run(const Rows& a) {
   for (int64_t w = 0; w < a.words; ++w) {
     const float* columns = a.x + 64 * w;
 #pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r)
+      _mm_prefetch(reinterpret_cast<const char*>(values[r]) + 1024, _MM_HINT_T1);  // four streams are much for hardware
+#pragma GCC unroll 4
     for (int q = 0; q < 4; ++q) {
       __m512 x[kTokens];
 #pragma GCC unroll 4

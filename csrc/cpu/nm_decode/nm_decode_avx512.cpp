@@ -36,6 +36,9 @@ struct I8 {
   }
 };
 
+// The hardware's prefetching ends at every page and falls behind the arithmetic; asking ahead makes up for it.
+void prefetch(const void* values) { _mm_prefetch(static_cast<const char*>(values) + 4096, _MM_HINT_T1); }
+
 // kWide: m > 16, windows of two registers.
 template <typename Weight, int kTokens, bool kWide>
 void run(const Tile& tile) {
@@ -64,6 +67,7 @@ void run(const Tile& tile) {
       code = _mm512_srl_epi32(code, bits);
       --left;
       const __m512 weight = Weight::load(values);
+      prefetch(values);
       values += kTile;
       for (int t = 0; t < kTokens; ++t) {
         const __m512 picked =
@@ -82,38 +86,49 @@ void run(const Tile& tile) {
     _mm512_storeu_ps(tile.sums + t * tile.sums_stride, _mm512_add_ps(sums[t][0], sums[t][1]));
 }
 
-// 2:4 and 1:4, sixteen codes a word: a word of codes lasts for 16 / kKept groups, all unrolled, and vpermilps on a
-// broadcast window of four needs no mask, because it reads the low 2 bits of each lane.
-template <typename Weight, int kTokens, int kKept>
-void run_of_four(const Tile& tile) {
-  constexpr int kGroups = 16 / kKept;
+// Groups of four and of eight, where codes fill whole words of 16 and 10: kBlock groups end where a word does, and all
+// of them are unrolled. Their windows are broadcast so often that no code needs its mask: vpermilps reads the low 2
+// bits of a lane, vpermps the low 4, of which the highest chooses between two copies.
+template <int kM>
+__m512 window(const float* x) {
+  return kM == 4 ? _mm512_broadcast_f32x4(_mm_loadu_ps(x)) : _mm512_broadcast_f32x8(_mm256_loadu_ps(x));
+}
+template <int kM>
+__m512 pick(__m512 window, __m512i code) {
+  return kM == 4 ? _mm512_permutevar_ps(window, code) : _mm512_permutexvar_ps(code, window);
+}
+
+template <typename Weight, int kTokens, int kKept, int kM>
+void run_unrolled(const Tile& tile) {
+  constexpr int kBits = kM == 4 ? 2 : 3, kPerWord = 32 / kBits, kBlock = kPerWord / kKept;
+  static_assert(kPerWord % kKept == 0);
   const typename Weight::Type* values = static_cast<const typename Weight::Type*>(tile.values);
   const uint32_t* words = tile.codes;
   __m512 sums[kTokens][2];
   for (int t = 0; t < kTokens; ++t) sums[t][0] = sums[t][1] = _mm512_setzero_ps();
   const float* x = tile.x;
-  for (int64_t g = 0; g < tile.groups; g += kGroups, words += kTile) {
+  for (int64_t g = 0; g < tile.groups; g += kBlock, words += kTile) {
     __m512i code = _mm512_loadu_si512(words);
-    const int count = tile.groups - g < kGroups ? static_cast<int>(tile.groups - g) : kGroups;
     const auto group = [&](int parity) {
+      __m512 windows[kTokens];
+      for (int t = 0; t < kTokens; ++t) windows[t] = window<kM>(x + t * tile.x_stride);
       for (int j = 0; j < kKept; ++j) {
         const __m512 weight = Weight::load(values);
+        prefetch(values);
         values += kTile;
         for (int t = 0; t < kTokens; ++t) {
-          const __m512 window = _mm512_broadcast_f32x4(_mm_loadu_ps(x + t * tile.x_stride));
-          const __m512 picked = _mm512_permutevar_ps(window, code);
-          __m512& sum = sums[t][kKept == 2 ? j : parity];
-          sum = _mm512_fmadd_ps(weight, picked, sum);
+          __m512& sum = sums[t][kKept % 2 == 0 ? j % 2 : parity];
+          sum = _mm512_fmadd_ps(weight, pick<kM>(windows[t], code), sum);
         }
-        code = _mm512_srli_epi32(code, 2);
+        code = _mm512_srli_epi32(code, kBits);
       }
-      x += 4;
+      x += kM;
     };
-    if (count == kGroups) {
+    if (tile.groups - g >= kBlock) {
 #pragma GCC unroll 16
-      for (int i = 0; i < kGroups; ++i) group(i & 1);
+      for (int i = 0; i < kBlock; ++i) group(i & 1);
     } else {
-      for (int i = 0; i < count; ++i) group(i & 1);
+      for (int i = 0; i < tile.groups - g; ++i) group(i & 1);
     }
   }
   for (int t = 0; t < kTokens; ++t)
@@ -122,8 +137,10 @@ void run_of_four(const Tile& tile) {
 
 template <typename Weight, int kTokens>
 void choose(const Tile& tile) {
-  if (tile.m == 4 && tile.n_kept == 2) return run_of_four<Weight, kTokens, 2>(tile);
-  if (tile.m == 4 && tile.n_kept == 1) return run_of_four<Weight, kTokens, 1>(tile);
+  if (tile.m == 4 && tile.n_kept == 2) return run_unrolled<Weight, kTokens, 2, 4>(tile);
+  if (tile.m == 4 && tile.n_kept == 1) return run_unrolled<Weight, kTokens, 1, 4>(tile);
+  if (tile.m == 8 && tile.n_kept == 2) return run_unrolled<Weight, kTokens, 2, 8>(tile);
+  if (tile.m == 8 && tile.n_kept == 1) return run_unrolled<Weight, kTokens, 1, 8>(tile);
   if (tile.m > 16) return run<Weight, kTokens, true>(tile);
   return run<Weight, kTokens, false>(tile);
 }

@@ -29,6 +29,17 @@ _COMPUTE = {None: "float32", torch.float16: "float16", torch.int8: "int8"}
 _TRAINABLE = ("row_lists", "shared_lists")
 
 
+def _as_buffer(index: Tensor) -> Tensor:
+    """16-bit columns as their bytes: gloo and NCCL, which DDP broadcasts buffers with, have no 16-bit integers."""
+    return index.view(torch.uint8) if index.dtype == torch.int16 else index
+
+
+def _from_buffer(name: str, buffer: Tensor) -> Tensor:
+    """The index that :func:`_as_buffer` stored; anything else comes back as it is, for ``validate`` to judge."""
+    whole = buffer.dtype == torch.uint8 and buffer.dim() == 1 and buffer.numel() % 2 == 0
+    return buffer.view(torch.int16) if name == "columns" and whole and buffer.is_contiguous() else buffer
+
+
 class SparseLinear(nn.Module):
     """``activation(input @ weight.T + bias)`` with a packed sparse weight.
 
@@ -159,7 +170,7 @@ class SparseLinear(nn.Module):
             frozen = weight.layout not in _TRAINABLE
             self.weight_values = nn.Parameter(weight.values, requires_grad=trainable and not frozen)
         for name in weight.index_names:
-            self.register_buffer(f"weight_{name}", getattr(weight, name))
+            self.register_buffer(f"weight_{name}", _as_buffer(getattr(weight, name)))
         self.register_buffer("weight_scale", weight.scale)
         self.register_parameter("bias", bias if bias is None else nn.Parameter(bias, bias.requires_grad))
         self._forget_derived()
@@ -173,7 +184,7 @@ class SparseLinear(nn.Module):
     def weight(self) -> PackedWeight:
         """The packed weight; shares memory with the layer."""
         names = LAYOUTS[self.layout].index_names
-        indices = {name: getattr(self, f"weight_{name}") for name in names}
+        indices = {name: _from_buffer(name, getattr(self, f"weight_{name}")) for name in names}
         return LAYOUTS[self.layout](
             shape=(self.out_features, self.in_features),
             pattern=self.pattern,
@@ -338,7 +349,7 @@ class SparseLinear(nn.Module):
         for name in LAYOUTS[self.layout].index_names:
             delattr(self, f"weight_{name}")
         for name in packed.index_names:
-            self.register_buffer(f"weight_{name}", torch.empty_like(getattr(packed, name)))
+            self.register_buffer(f"weight_{name}", torch.empty_like(_as_buffer(getattr(packed, name))))
         self.layout = packed.layout
         self.weight_scale = None if packed.scale is None else torch.empty_like(packed.scale)
         quantised = packed.dtype == torch.int8
@@ -397,7 +408,9 @@ def packed_from_state(state_dict: dict[str, Any], prefix: str) -> PackedWeight:
     """
     described = read_extra_state(state_dict[f"{prefix}_extra_state"])
     start = f"{prefix}weight_"
-    tensors = {key[len(start) :]: value for key, value in state_dict.items() if key.startswith(start)}
+    stored = {key[len(start) :]: value for key, value in state_dict.items() if key.startswith(start)}
+    aligned = {name: value.clone() if value.storage_offset() % 2 else value for name, value in stored.items()}
+    tensors = {name: _from_buffer(name, value) for name, value in aligned.items()}
     try:
         pattern = parse_pattern(described["pattern"])
     except TypeError as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from sparsecore._memory import give_back_freed
 from sparsecore.nn.linear import SparseLinear
 from sparsecore.patterns import Pattern
 from sparsecore.patterns import pattern as parse_pattern
@@ -17,6 +18,16 @@ Filter = Callable[[nn.Module, str], bool]
 def _replace(model: nn.Module, name: str, replacement: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, replacement)
+
+
+def _replace_all(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:
+    """Puts the layers in and lets the memory of those they replace go."""
+    if "" in replacements:
+        return replacements[""]
+    for name, replacement in replacements.items():
+        _replace(model, name, replacement)
+    give_back_freed()
+    return model
 
 
 def sparsify_(
@@ -55,12 +66,13 @@ def sparsify_(
         raise ValueError(
             f"sparsify_: masks name layers that are not converted: {', '.join(sorted(unknown))}."
         )
-    packed: dict[int, SparseLinear] = {}
-    for name, module in chosen.items():
-        if id(module) not in packed:  # a layer used twice stays one layer
+    converted: dict[int, SparseLinear] = {}
+
+    def convert(name: str, linear: nn.Linear) -> SparseLinear:
+        if id(linear) not in converted:  # a layer used twice stays one layer
             try:
-                packed[id(module)] = SparseLinear.from_dense(
-                    module,
+                converted[id(linear)] = SparseLinear.from_dense(
+                    linear,
                     pattern,
                     (masks or {}).get(name),
                     sparsity=None if masks and name in masks else sparsity,
@@ -69,11 +81,11 @@ def sparsify_(
                 )
             except ValueError as error:
                 raise ValueError(f"sparsify_: layer {name or 'model'!r}: {error}") from error
-    if "" in chosen:
-        return packed[id(model)]
-    for name, module in chosen.items():
-        _replace(model, name, packed[id(module)])
-    return model
+        return converted[id(linear)]
+
+    replacements: dict[str, nn.Module] = {name: convert(name, linear) for name, linear in chosen.items()}
+    chosen.clear()
+    return _replace_all(model, replacements)
 
 
 def densify_(model: nn.Module) -> nn.Module:
@@ -87,15 +99,13 @@ def densify_(model: nn.Module) -> nn.Module:
         for name, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, SparseLinear)
     }
-    for name, module in chosen.items():
-        if module.activation != "none":
-            raise ValueError(
-                f"densify_: layer {name!r} has the fused activation {module.activation!r}. "
-                "Set layer.activation = 'none' and put the activation back into the model first."
-            )
+    fused = {name: module.activation for name, module in chosen.items() if module.activation != "none"}
+    for name, activation in fused.items():
+        raise ValueError(
+            f"densify_: layer {name!r} has the fused activation {activation!r}. "
+            "Set layer.activation = 'none' and put the activation back into the model first."
+        )
     dense = {id(module): module.to_dense() for module in chosen.values()}
-    if "" in chosen:
-        return dense[id(model)]
-    for name, module in chosen.items():
-        _replace(model, name, dense[id(module)])
-    return model
+    replacements: dict[str, nn.Module] = {name: dense[id(module)] for name, module in chosen.items()}
+    chosen.clear()
+    return _replace_all(model, replacements)

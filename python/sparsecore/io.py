@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sparsecore._memory import give_back_freed
 from sparsecore.nn.linear import SparseLinear, packed_from_state
 from sparsecore.patterns import pattern_name
 
@@ -129,6 +130,10 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, strict: bool = True)
     except ValueError:
         _swap(model, originals)
         raise
+    originals.clear()
+    modules.clear()
+    state.clear()
+    give_back_freed()
     return model
 
 

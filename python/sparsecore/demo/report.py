@@ -59,12 +59,13 @@ def text(results: dict[str, Any]) -> str:
     """Everything, for the terminal and for ``report.txt``."""
     settings = results["settings"]
     facts = results["environment"]
+    where = "; ".join(" ".join(fact.split()) for fact in facts["details"][:4])
     parts = [
         f"{settings['model']}, every linear layer of the encoder pruned in one shot ({settings['method']}, "
         f"{settings['calibration']} texts), no training",
         f"cosine and top-1 retrieval against the dense model on {settings['held_out']} other texts; "
         f"{settings['tokens']} tokens per text where time is measured",
-        f"commit {facts['commit']}, {facts['date']}, {'; '.join(' '.join(fact.split()) for fact in facts['details'][:4])}",
+        f"commit {facts['commit']}, {facts['date']}, {where}",
         "",
         quality_table(results),
     ]

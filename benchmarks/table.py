@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -36,7 +37,7 @@ def markdown(head: list[str], rows: Iterable[list[str]]) -> str:
 def machine_of(result: Result) -> str:
     """What names the machine in headings."""
     machine = result["machine"]
-    return f"{machine['processor']}, {machine['isa']}"
+    return f"{machine['processor']}, {machine.get('isa', 'WebAssembly')}"
 
 
 def origin(found: list[Result]) -> str:
@@ -44,10 +45,11 @@ def origin(found: list[Result]) -> str:
     machine = found[0]["machine"]
     commits = sorted({result["machine"]["commit"] for result in found})
     command = re.sub(r" --(isa|rows) [\w ]+", "", machine["command"])
-    return (
-        f"{machine_of(found[0])}; torch {machine['torch']} ({machine['torch_cpu']}); {machine['compiler']}; commit "
-        f"{', '.join(commits)}; {machine['date']}; `{command}`.\n"
-    )
+    if "node" in machine:
+        built = f"node {machine['node']} (V8 {machine['v8']})"
+    else:
+        built = f"torch {machine['torch']} ({machine['torch_cpu']}); {machine['compiler']}"
+    return f"{machine_of(found[0])}; {built}; commit {', '.join(commits)}; {machine['date']}; `{command}`.\n"
 
 
 def by_machine(found: list[Result]) -> dict[str, list[Result]]:
@@ -221,10 +223,37 @@ def training_section(found: list[Result]) -> str:
     return markdown(head, body)
 
 
+def wasm_section(found: list[Result]) -> str:
+    """Means per build, kernel and sparsity."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in (row for result in found for row in result["rows"]):
+        groups.setdefault((row["isa"], row["kernel"], row["pattern"]), []).append(row)
+    head = ["build", "kernel", "kept", "x dense", "worst cell", "GFLOP/s on kept weights", "dense GFLOP/s"]
+
+    def mean(cells: list[dict[str, Any]], name: str) -> float:
+        return math.exp(sum(math.log(cell[name]) for cell in cells) / len(cells))
+
+    body = [
+        [
+            *key,
+            f"{mean(cells, 'ratio'):.2f}",
+            f"{min(cell['ratio'] for cell in cells):.2f}",
+            f"{mean(cells, 'gflops'):.1f}",
+            f"{mean(cells, 'dense_gflops'):.1f}",
+        ]
+        for key, cells in groups.items()
+    ]
+    return (
+        "float32, one thread, against the module's own dense layer, copies in and out of the module included. "
+        "Geometric means over three shapes and 32 and 128 tokens.\n\n" + markdown(head, body)
+    )
+
+
 SECTIONS: dict[str, tuple[str, Callable[[list[Result]], str]]] = {
     "linear": ("Linear layers, 32 to 512 tokens", linear_section),
     "decode": ("Few tokens, weights from memory", decode_section),
     "sparse": ("Beside other sparse products", sparse_section),
+    "wasm": ("WebAssembly", wasm_section),
     "training": ("A training step: forward, input and weight gradient", training_section),
 }
 

@@ -66,3 +66,9 @@ def test_named_files_exist(page: Path) -> None:
     paths = re.findall(r"`((?:csrc|python|cmake|tools|tests|benchmarks|docs|examples)/[\w./-]*)`", text)
     missing += [path for path in paths if not (ROOT / path).exists()]
     assert not missing
+
+
+def test_tables_are_what_the_results_give() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "table.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

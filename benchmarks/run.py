@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Dense torch under the same cap as ours: its own kernels, oneDNN and MKL each have a variable.
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
+AVX2_ROWS = ("shared64_float32", "shared16_float32", "shared64_int8", "rows_float32", "unstructured_float32")
+
 
 def build_roof() -> dict[str, str]:
     """Builds the program ``roof`` and returns where benchmarks find it; empty where it cannot be built."""
@@ -41,7 +43,7 @@ def main() -> None:
     )
     runs = {
         "linear": (["bench_linear.py"], {}),
-        "avx2": (["bench_linear.py", "--isa", "avx2"], AVX2),
+        "avx2": (["bench_linear.py", "--isa", "avx2", "--rows", *AVX2_ROWS], AVX2),
         "decode": (["bench_decode.py"], {}),
         "sparse": (["bench_sparse.py"], {}),
         "training": (["bench_training.py"], {}),

@@ -58,17 +58,24 @@ def in_turns(calls: list[Callable[[], object]]) -> Callable[[], object]:
     return lambda: next(turns)()
 
 
-class Matrix:
-    """One layer in one type, sparse and dense, in as many copies as it takes to leave the caches."""
+def dense_copies(weight: Tensor, dtype: torch.dtype, copied: int) -> list[Tensor]:
+    """The dense weight in as many copies as it takes to leave the caches."""
+    dense = weight.to(dtype)
+    return [dense.clone() for _ in range(math.ceil(copied / dense.nbytes))]
 
-    def __init__(self, case: Case, weight: Tensor, dtype: torch.dtype, copied: int) -> None:
-        self.activations = torch.float32 if dtype == torch.int8 else dtype
+
+class Matrix:
+    """One layer in one type, sparse in as many copies as it takes to leave the caches, beside dense copies."""
+
+    def __init__(
+        self, case: Case, weight: Tensor, dtype: torch.dtype, dense: list[Tensor], copied: int
+    ) -> None:
+        self.activations = dense[0].dtype
+        self.dense = dense
         packed = sc.pack(weight, case.pattern, sparsity=case.sparsity, dtype=dtype, layout=case.layout)
         self.copies = [packed] + [
             packed.with_values(packed.values.clone()) for _ in range(math.ceil(copied / packed.nbytes))
         ]
-        dense = weight.to(self.activations)
-        self.dense = [dense.clone() for _ in range(math.ceil(copied / dense.nbytes))]
         self.exact = packed.to_dense().double()
         self.nbytes, self.stored = packed.nbytes, packed.stored
 
@@ -128,13 +135,14 @@ def main() -> None:
     dtypes = ["float32"] if arguments.quick else arguments.dtypes
     rows: list[dict[str, Any]] = []
     with torch.inference_mode():
-        for shape, dtype, case in itertools.product(shapes, dtypes, CASES):
-            if case.layout not in arguments.layouts:
-                continue
-            weight = torch.randn(shape["out_features"], shape["in_features"]) / math.sqrt(
-                shape["in_features"]
-            )
-            matrix = Matrix(case, weight, getattr(torch, dtype), 2**28 if arguments.quick else 2**30)
+        cases = [case for case in CASES if case.layout in arguments.layouts]
+        copied = 2**28 if arguments.quick else 2**30
+        for shape, dtype, case in itertools.product(shapes, dtypes, cases):
+            if case is cases[0]:
+                n, k = shape["out_features"], shape["in_features"]
+                weight = torch.randn(n, k) / math.sqrt(k)
+                dense = dense_copies(weight, getattr(torch, "float32" if dtype == "int8" else dtype), copied)
+            matrix = Matrix(case, weight, getattr(torch, dtype), dense, copied)
             for tokens, number in itertools.product(counts if shape is shapes[0] else (1,), threads):
                 torch.set_num_threads(number)
                 what = f"{case.layout} {case.label} {dtype} {shape['name']} M={tokens}"

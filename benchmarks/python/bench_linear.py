@@ -196,7 +196,7 @@ def main() -> None:
         sc.cpu.use(arguments.isa)
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
-    cells = Cells(arguments.seconds or (0.03 if arguments.quick else 0.1))
+    cells = Cells(arguments.seconds or (0.03 if arguments.quick else 0.06))
     shapes = (
         [s for s in SHAPES["layers"] if s["name"] in SHAPES["quick"]] if arguments.quick else SHAPES["layers"]
     )

@@ -46,8 +46,9 @@ def linear_packed(problem: Problem, dtype: torch.dtype) -> Peer:
 DENSE: dict[str, Callable[[Problem], Peer]] = {
     **{f"linear {name}": partial(linear, dtype=dtype) for name, dtype in DTYPES.items()},
     "packed float32": partial(linear_packed, dtype=torch.float32),
-    "packed bfloat16": partial(linear_packed, dtype=torch.bfloat16),
 }
+if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    DENSE["packed bfloat16"] = partial(linear_packed, dtype=torch.bfloat16)
 
 
 def _int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ constexpr size_t kTileTokens = 6, kWideVectors = 4, kSliceVectors = 2, kGradient
 #else
 constexpr size_t kTileTokens = 5, kWideVectors = 4, kSliceVectors = 2, kGradientVectors = 2;
 #endif
-constexpr size_t kWalkBytes = 16 * 1024;
+constexpr size_t kWalkBytes = 32 * 1024;
 
 inline int tile_tokens(int) { return kTileTokens; }
 inline Layout layout(int) { return Layout::kColumns; }

@@ -26,7 +26,6 @@ constexpr Peak kPeaks[] = {
 #if defined(SPARSECORE_X86)
     {"dot_bfloat16", Isa::kAvx512Bf16, avx512_bf16::kDotBFloat16, avx512_bf16::dot_bfloat16},
     {"dot_int8", Isa::kAvx512Vnni, avx512_vnni::kDotInt8, avx512_vnni::dot_int8},
-    {"dot_int8", Isa::kAvx2, avx2::kDotInt8, avx2::dot_int8},
     {"fma_float16", Isa::kAvx512Fp16, avx512_fp16::kFmaFloat16, avx512_fp16::fma_float16},
 #endif
 };

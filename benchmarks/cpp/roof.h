@@ -33,8 +33,6 @@ constexpr int64_t kFmaFloat32 = 16 * 2;
 namespace avx2 {
 float fma_float32(int64_t rounds);
 constexpr int64_t kFmaFloat32 = 12 * 8 * 2;
-float dot_int8(int64_t rounds);
-constexpr int64_t kDotInt8 = 10 * 16 * 2;
 }  // namespace avx2
 namespace avx512 {
 float fma_float32(int64_t rounds);

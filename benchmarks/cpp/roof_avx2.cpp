@@ -1,5 +1,4 @@
-// Twelve chains hide the latency of two FMA units (4 to 5 cycles) and leave registers for the operands. int8: the pairs
-// of products that AVX2 has (vpmaddwd) with their separate addition.
+// Twelve chains hide the latency of two FMA units (4 to 5 cycles) and leave registers for the operands.
 #include <immintrin.h>
 
 #include "roof.h"
@@ -17,21 +16,6 @@ float fma_float32(int64_t rounds) {
   }
   for (int i = 1; i < 12; ++i) sums[0] = _mm256_add_ps(sums[0], sums[i]);
   return _mm256_cvtss_f32(sums[0]);
-}
-
-float dot_int8(int64_t rounds) {
-  __m256i sums[10];
-  for (auto& sum : sums) sum = _mm256_setzero_si256();
-  __m256i x = _mm256_set1_epi16(3), w = _mm256_set1_epi16(5);
-  for (int64_t r = 0; r < rounds; ++r) {
-#pragma GCC unroll 10
-    for (int i = 0; i < 10; ++i) {
-      __asm__ volatile("" : "+x"(x), "+x"(w));
-      sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(x, w));
-    }
-  }
-  for (int i = 1; i < 10; ++i) sums[0] = _mm256_add_epi32(sums[0], sums[i]);
-  return static_cast<float>(_mm256_extract_epi32(sums[0], 0));
 }
 
 }  // namespace bench::avx2

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sparsecore.patterns import NM, Group, Pattern, Unstructured
 from sparsecore.sparsify import solvers
-from sparsecore.sparsify.scores import Columns, Magnitude, OBSScore, Wanda
+from sparsecore.sparsify.scores import Magnitude, OBSScore, Statistics, Wanda
 from sparsecore.sparsify.selection import Selector
 
 
@@ -63,7 +63,7 @@ def test_obs_is_the_sequential_brain_surgeon(block_size: int) -> None:
         def __init__(self) -> None:
             self.seen = 0
 
-        def __call__(self, weight: Tensor, columns: Columns) -> Tensor:
+        def __call__(self, weight: Tensor, stats: Statistics) -> Tensor:
             return support.float()
 
     count = int(support.sum())
@@ -163,7 +163,7 @@ def test_obs_beats_magnitude_and_admm_beats_obs(pattern: Pattern, sparsity: floa
     """On correlated inputs, for every pattern, tails included (70 rows and 50 columns)."""
     given = problem(rows=70, width=50)
     selector = Selector(pattern, sparsity, within)  # type: ignore[arg-type]
-    mask = selector.mask(Magnitude()(given.weight, Columns()))
+    mask = selector.mask(Magnitude()(given.weight, Statistics()))
     losses = [given.loss(given.weight * mask)]
     obs, kept = solvers.obs(given, selector, OBSScore(), 16)
     losses.append(given.loss(obs))

@@ -1,11 +1,50 @@
-"""How the budget of zeros is split, and when it is spent."""
+"""How the budget of zeros is split over layers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal, Protocol
+
+from torch import Tensor
 
 Scope = Literal["row", "block", "layer"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What an allocation needs to know of a layer.
+
+    Attributes:
+        shape: Of the weight, ``(out, in)`` or ``(out, in, *kernel)``.
+        units: Weights or groups that are kept or dropped together.
+        legal: Unit counts the pattern allows, or None: any.
+    """
+
+    shape: tuple[int, ...]
+    units: int
+    legal: tuple[int, ...] | None = None
+
+
+class Allocation(Protocol):
+    """Splits a budget of zeros over layers."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    requires: ClassVar[frozenset[str]]  # of {"score", "norm"}: what it compares layers by, if by anything
+
+    @property
+    def sparsity(self) -> float | None:
+        """Fraction of zeros over all layers; None where the pattern fixes it."""
+        ...
+
+    @property
+    def within(self) -> Scope:
+        """What competes inside a layer."""
+        ...
+
+    def kept(self, layers: Mapping[str, Layer], scores: Mapping[str, Tensor] | None = None) -> dict[str, int]:
+        """Units kept of each layer."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -19,6 +58,8 @@ class Uniform:
             compete alone.
     """
 
+    requires: ClassVar[frozenset[str]] = frozenset()
+
     sparsity: float | None = None
     within: Scope = "row"
 
@@ -28,11 +69,8 @@ class Uniform:
         if self.within not in ("row", "block", "layer"):
             raise ValueError(f"Uniform: within must be 'row', 'block' or 'layer', got {self.within!r}.")
 
-
-@dataclass(frozen=True)
-class OneShot:
-    """The whole budget is spent in a single step; there is nothing to repeat."""
-
-    def sparsity(self, final: float, step: int) -> float:
-        """Sparsity after ``step`` steps on the way to ``final``."""
-        return final if step > 0 else 0.0
+    def kept(self, layers: Mapping[str, Layer], scores: Mapping[str, Tensor] | None = None) -> dict[str, int]:
+        """The same share of each layer's units."""
+        if self.sparsity is None:
+            raise ValueError("Uniform: sparsity is None, so the pattern has to say how much is kept.")
+        return {name: round((1.0 - self.sparsity) * layer.units) for name, layer in layers.items()}

@@ -27,6 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from sparsecore.sparsify import distributed
+
 # Bytes kept for outputs of layers inside the current block, for each of the two models. Beyond it they are
 # computed again: slower, never different.
 _LAYER_CACHE = 1 << 30
@@ -68,6 +70,20 @@ class Moments:
         if reference is not None:
             self._cross = _running_mean(self._cross, reference.float().T @ x, self.tokens, total)
         self.tokens = total
+
+    def own(self) -> Moments:
+        """These moments without the reference: a layer is then to imitate itself."""
+        return Moments(self._second, None, self.tokens)
+
+    def synchronise(self) -> None:
+        """Means over the tokens of all processes, if ``torch.distributed`` runs; the same bits on each of them."""
+        if not distributed.is_parallel() or self._second is None:
+            return
+        total = distributed.total(torch.tensor(float(self.tokens), dtype=torch.float64))
+        for moment in (self._second, self._cross):
+            if moment is not None:
+                moment.copy_(distributed.total(moment * self.tokens) / total)
+        self.tokens = int(total)
 
 
 def _running_mean(mean: Tensor | None, total: Tensor, seen: int, now: int) -> Tensor:
@@ -183,9 +199,49 @@ class Calibration:
             inputs = [walker.inputs(stage, index) for walker in self._walkers]
             for call in zip(*inputs, strict=True):
                 moments.add(*(_tokens(x, batch) for x in call))
+        moments.synchronise()
         if moments.tokens == 0:
             raise ValueError(f"prune_once: data never reached {stage.names[0]!r}. Add it to ignore.")
         return moments
+
+
+def input_norms(
+    model: nn.Module, layers: Mapping[str, nn.Module], data: Iterable[Batch]
+) -> dict[str, Tensor]:
+    """Root mean square of each input column of each layer, ``(in,)``, with the model as it is.
+
+    Raises:
+        ValueError: The data never reaches a layer.
+    """
+    sums: dict[str, Tensor] = {}
+    counts = dict.fromkeys(layers, 0)
+    current: list[Batch] = []
+
+    def on_layer(name: str) -> Any:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = _tokens(args[0], current[-1]).double()
+            sums[name] = sums.get(name, 0.0) + x.square().sum(0)
+            counts[name] += x.shape[0]
+
+        return hook
+
+    handles = [layer.register_forward_pre_hook(on_layer(name)) for name, layer in layers.items()]
+    try:
+        with torch.no_grad():
+            for batch in data:
+                current.append(batch)
+                run_model(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    missing = [name for name in layers if not counts[name]]
+    if missing:
+        raise ValueError(f"prune_once: data never reached {missing[0]!r}. Add it to ignore.")
+    norms = {}
+    for name in layers:
+        tokens = distributed.total(torch.tensor(float(counts[name]), dtype=torch.float64))
+        norms[name] = (distributed.total(sums[name]) / tokens).sqrt().float()
+    return norms
 
 
 class _Walker:

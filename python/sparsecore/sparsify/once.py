@@ -1,117 +1,85 @@
-"""One-shot pruning: a recipe is a composition of small values, and ``prune_once`` applies it to a model."""
+"""One-shot pruning: layers in the order the model calls them, each with what is in front of it already pruned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from sparsecore.patterns import NM, Group, Pattern, Unstructured
+from sparsecore.formats.select import unit_scores
+from sparsecore.patterns import Pattern
 from sparsecore.sparsify import selection
 from sparsecore.sparsify._progress import bar
-from sparsecore.sparsify.allocation import OneShot, Uniform
-from sparsecore.sparsify.calibration import Batch, Calibration, Moments
-from sparsecore.sparsify.scores import Magnitude, OBSScore, Score, Wanda
+from sparsecore.sparsify.allocation import Allocation, Layer, Uniform
+from sparsecore.sparsify.calibration import Batch, Calibration, Moments, input_norms
+from sparsecore.sparsify.recipe import Recipe
+from sparsecore.sparsify.schedules import OneShot
+from sparsecore.sparsify.scores import Magnitude, Score, Statistics, Wanda
 from sparsecore.sparsify.targets import find_targets
-from sparsecore.sparsify.weights import ADMM, OBS, Keep, WeightRule
-
-_PARTS: dict[str, type] = {
-    part.__name__: part
-    for part in (NM, Group, Unstructured, Magnitude, Wanda, OBSScore, Uniform, OneShot, Keep, OBS, ADMM)
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Where the zeros go (pattern, score, allocation, schedule) and what the other weights become.
-
-    Parts that do not fit together are refused here, before any work is done.
-    """
-
-    pattern: Pattern
-    score: Score = field(default_factory=Magnitude)
-    allocation: Uniform = field(default_factory=Uniform)
-    schedule: OneShot = field(default_factory=OneShot)
-    weights: WeightRule = field(default_factory=Keep)
-
-    def __post_init__(self) -> None:
-        selection.check(self.pattern, self.allocation.sparsity)
-        missing = self.score.requires - self.weights.provides
-        if missing:
-            raise ValueError(
-                f"Recipe: the score {self.score} needs {sorted(missing)}, which {self.weights} "
-                f"does not provide. OBSScore goes with OBS; Magnitude and Wanda go with every rule."
-            )
-        if self.allocation.within == "block" and not isinstance(self.weights, OBS):
-            raise ValueError(
-                "Recipe: within='block' is the block of columns of the OBS rule. Use 'row' or 'layer' here."
-            )
-
-    @property
-    def needs_data(self) -> bool:
-        return bool(self.score.requires or self.weights.requires)
-
-    def selector(self, step: int = 1) -> selection.Selector:
-        """The pattern with its budget after ``step`` steps of the schedule."""
-        final = selection.check(self.pattern, self.allocation.sparsity)
-        return selection.Selector(self.pattern, self.schedule.sparsity(final, step), self.allocation.within)
-
-    def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Plain values, ready for JSON."""
-        parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: {"kind": type(part).__name__, **asdict(part)} for name, part in parts.items()}
-
-    @staticmethod
-    def from_dict(state: dict[str, dict[str, Any]]) -> Recipe:
-        """The inverse of :meth:`to_dict`; unknown kinds and keys are refused."""
-        parts = {}
-        for name, values in state.items():
-            if name not in Recipe.__dataclass_fields__:
-                raise ValueError(
-                    f"Recipe: unknown part {name!r}, expected {list(Recipe.__dataclass_fields__)}."
-                )
-            values = dict(values)
-            kind = _PARTS.get(values.pop("kind", ""))
-            if kind is None:
-                raise ValueError(
-                    f"Recipe: unknown kind {state[name].get('kind')!r} of {name}, have {sorted(_PARTS)}."
-                )
-            unknown = set(values) - {part.name for part in fields(kind)}
-            if unknown:
-                raise ValueError(f"Recipe: {kind.__name__} has no field {sorted(unknown)}.")
-            parts[name] = kind(**values)
-        return Recipe(**parts)
+from sparsecore.sparsify.weights import Keep, WeightRule
 
 
 def apply_recipe(
     model: nn.Module,
-    recipe: Recipe,
+    recipe: Recipe | Mapping[str, Recipe],
     *,
     data: Iterable[Batch] | None = None,
     targets: Sequence[str] = ("Linear",),
     ignore: Sequence[str] = (),
     progress: bool = True,
 ) -> dict[str, Tensor]:
-    """Prunes a model in place by a :class:`Recipe`; arguments and result as in :func:`prune_once`."""
-    layers = find_targets(model, targets, ignore)
-    if recipe.needs_data and data is None:
-        raise ValueError(
-            f"prune_once: {recipe.score} with {recipe.weights} needs data. Pass data=[inputs, ...]."
-        )
-    selector = recipe.selector()
+    """Prunes a model in place by a :class:`Recipe`, or each layer by its own.
+
+    Args:
+        model: As in :func:`prune_once`.
+        recipe: One for all layers, or a mapping from dotted layer names, which are then the targets.
+        data: As in :func:`prune_once`.
+        targets: As in :func:`prune_once`; unused with a mapping.
+        ignore: The same.
+        progress: Show a progress bar.
+
+    Returns:
+        Masks by layer name.
+    """
+    if isinstance(recipe, Mapping):
+        recipes = dict(recipe)
+        layers = find_targets(model, list(recipes), ())
+        unknown = sorted(set(recipes) - set(layers))
+        if unknown:
+            raise ValueError(
+                f"apply_recipe: recipe names layers that the model has not: {', '.join(unknown)}."
+            )
+    else:
+        layers = find_targets(model, targets, ignore)
+        recipes = dict.fromkeys(layers, recipe)
+    for each in _unique(recipes.values()):
+        if each.trains:
+            raise ValueError(
+                f"prune_once: {type(each.schedule).__name__} prunes while training. Use "
+                f"sparsify.Sparsifier(model, recipe) and attach it to the optimizer."
+            )
+        if each.needs_data and data is None:
+            raise ValueError(
+                f"prune_once: {each.score} with {each.weights} needs data. Pass data=[inputs, ...]."
+            )
+        if "grad" in each.score.requires:
+            raise ValueError(f"prune_once: {each.score} needs gradients. Use sparsify.snip(model, ...).")
+    batches = None if data is None else list(data)
     masks: dict[str, Tensor] = {}
     training = model.training
     model.eval()
     try:
-        with bar(len(layers), f"pruning to {recipe.pattern}", progress) as advance:
-            for names, moments in _visits(model, layers, recipe, data):
+        selectors = _selectors(model, layers, recipes, batches)
+        titles = {str(each.pattern) for each in recipes.values()}
+        title = f"pruning to {titles.pop()}" if len(titles) == 1 else "pruning"
+        with bar(len(layers), title, progress) as advance:
+            for names, moments in _visits(model, layers, recipes, batches):
                 for name in names:
-                    layer = layers[name]
-                    weight, mask = recipe.weights.prune(
-                        layer.weight.detach(), moments, selector, recipe.score
+                    layer, rule = layers[name], recipes[name]
+                    seen = moments if moments is None or rule.weights.follow == "dense" else moments.own()
+                    weight, mask = rule.weights.prune(
+                        layer.weight.detach(), seen, selectors[name], rule.score, name
                     )
                     if not torch.isfinite(weight).all():
                         raise ValueError(f"prune_once: pruning {name!r} gave weights that are not finite.")
@@ -124,15 +92,83 @@ def apply_recipe(
     return {name: masks[name] for name in layers}
 
 
+def _unique(recipes: Iterable[Recipe]) -> list[Recipe]:
+    found: list[Recipe] = []
+    for recipe in recipes:
+        if recipe not in found:
+            found.append(recipe)
+    return found
+
+
+def _selectors(
+    model: nn.Module,
+    layers: dict[str, nn.Linear],
+    recipes: Mapping[str, Recipe],
+    data: Sequence[Batch] | None,
+) -> dict[str, selection.Selector]:
+    """What each layer keeps, with the budget split by the recipes' allocations."""
+    found: dict[str, selection.Selector] = {}
+    for recipe in _unique(recipes.values()):
+        mine = {name: layer for name, layer in layers.items() if recipes[name] == recipe}
+        scores = None
+        if recipe.allocation.requires:
+            # The inverse moments of OBSScore are known layer by layer only; what it would remove first is what
+            # Wanda finds cheap, so that score compares the layers.
+            score = Wanda() if "pivot" in recipe.score.requires else recipe.score
+            score = Wanda() if "norm" in recipe.allocation.requires else score
+            norms = input_norms(model, mine, data or ()) if "norm" in score.requires else {}
+            scores = {
+                name: score(layer.weight.detach().float(), Statistics(norms.get(name), key=name))
+                for name, layer in mine.items()
+            }
+        weights = {name: layer.weight for name, layer in mine.items()}
+        found |= split_budget(recipe.pattern, recipe.allocation, weights, scores)
+    return found
+
+
+def split_budget(
+    pattern: Pattern,
+    allocation: Allocation,
+    weights: Mapping[str, Tensor],
+    scores: Mapping[str, Tensor] | None = None,
+) -> dict[str, selection.Selector]:
+    """A selector per layer.
+
+    Args:
+        pattern: What is kept together.
+        allocation: How the budget is split.
+        weights: ``(rows, columns)`` by layer.
+        scores: Of every weight, where the allocation compares layers by them.
+    """
+    final = selection.check(pattern, allocation.sparsity)
+    if isinstance(allocation, Uniform):
+        return dict.fromkeys(weights, selection.Selector(pattern, final, allocation.within))
+    rows = selection.Selector(pattern, final, allocation.within).rows
+    layers = {
+        name: Layer(tuple(weight.shape), -(-weight.shape[0] // rows) * weight.shape[1])
+        for name, weight in weights.items()
+    }
+    units = None if scores is None else {name: unit_scores(score, rows) for name, score in scores.items()}
+    kept = allocation.kept(layers, units)
+    return {
+        name: selection.Selector(pattern, 1.0 - kept[name] / max(layer.units, 1), allocation.within)
+        for name, layer in layers.items()
+    }
+
+
 def _visits(
-    model: nn.Module, layers: dict[str, nn.Linear], recipe: Recipe, data: Iterable[Batch] | None
+    model: nn.Module,
+    layers: dict[str, nn.Linear],
+    recipes: Mapping[str, Recipe],
+    data: Sequence[Batch] | None,
 ) -> Iterator[tuple[Sequence[str], Moments | None]]:
     """Layers in the order they are pruned, with the moments of their input at that time."""
-    if not recipe.needs_data or data is None:
+    if data is None or not any(recipe.needs_data for recipe in recipes.values()):
         for name in layers:
             yield [name], None
         return
-    calibration = Calibration(model, layers, data, follow_dense=recipe.weights.follow == "dense")
+    follow_dense = any(recipe.weights.follow == "dense" for recipe in recipes.values())
+    calibration = Calibration(model, layers, data, follow_dense=follow_dense)
     for stage in calibration.stages:
         yield stage.names, calibration.collect(stage)
 
@@ -143,7 +179,7 @@ def prune_once(
     *,
     score: Score | None = None,
     weights: WeightRule | None = None,
-    sparsity: float | Uniform | None = None,
+    sparsity: float | Allocation | None = None,
     data: Iterable[Batch] | None = None,
     targets: Sequence[str] = ("Linear",),
     ignore: Sequence[str] = (),
@@ -170,6 +206,6 @@ def prune_once(
     Returns:
         For each pruned layer, by name, ``(out_features, in_features)`` bool, True where a weight was kept.
     """
-    allocation = sparsity if isinstance(sparsity, Uniform) else Uniform(sparsity)
+    allocation = Uniform(sparsity) if sparsity is None or isinstance(sparsity, (int, float)) else sparsity
     recipe = Recipe(pattern, score or Magnitude(), allocation, OneShot(), weights or Keep())
     return apply_recipe(model, recipe, data=data, targets=targets, ignore=ignore, progress=progress)

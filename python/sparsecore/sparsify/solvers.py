@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsecore.sparsify.scores import Columns, Score
+from sparsecore.sparsify.scores import Score, Statistics
 from sparsecore.sparsify.selection import Selector
 
 
@@ -109,7 +109,7 @@ def obs(problem: Problem, selector: Selector, score: Score, block_size: int) -> 
         block_size = max(selector.step, block_size // selector.step * selector.step)
     whole = selector.step is None and selector.within == "layer"
     if whole:
-        mask = selector.mask(score(weight, Columns(problem.norm, pivot)))
+        mask = selector.mask(score(weight, Statistics(problem.norm, pivot)))
     for start in range(0, width, block_size):
         stop = min(start + block_size, width)
         block = weight[:, start:stop].clone()
@@ -119,7 +119,7 @@ def obs(problem: Problem, selector: Selector, score: Score, block_size: int) -> 
             if column % step == 0 and not whole:
                 run = slice(start + column, min(start + column + step, stop))
                 local = slice(column, run.stop - start)
-                values = score(block[:, local], Columns(problem.norm[run], pivot[run]))
+                values = score(block[:, local], Statistics(problem.norm[run], pivot[run]))
                 mask[:, run] = selector.mask(values, run.start)
             here = start + column
             removed = block[:, column].masked_fill(mask[:, here], 0.0)
@@ -145,7 +145,7 @@ def admm(
     scaled = (problem.hessian / torch.outer(scale, scale).double()).float()
     eigenvalues, basis = torch.linalg.eigh(scaled)
     target = problem.target / scale @ basis
-    columns = Columns(problem.norm)
+    stats = Statistics(problem.norm)
     # Projected weights, and the dual of "equal to the minimum"; both in the scaled coordinates.
     projected = problem.weight * scale
     dual = torch.zeros_like(projected)
@@ -153,7 +153,7 @@ def admm(
     for _ in range(steps):
         free = ((target + (pull * projected - dual) @ basis) / (eigenvalues + pull)) @ basis.T
         wanted = free + dual / pull
-        previous, mask = mask, selector.mask(score(wanted / scale, columns))
+        previous, mask = mask, selector.mask(score(wanted / scale, stats))
         projected = wanted.masked_fill(~mask, 0.0)
         dual += pull * (free - projected)
         pull *= growth

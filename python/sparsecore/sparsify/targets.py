@@ -39,36 +39,53 @@ def find_targets(
         ValueError: Nothing is left to prune, or a layer shares its weight with another module.
         TypeError: A rule names a layer that is not ``nn.Linear``.
     """
+    found = _find("prune_once", model, targets, ignore, (nn.Linear,))
+    return {name: module for name, module in found.items() if isinstance(module, nn.Linear)}
+
+
+def find_trainable(
+    model: nn.Module, targets: Sequence[str], ignore: Sequence[str] = ()
+) -> dict[str, nn.Module]:
+    """The linear layers and convolutions that ``targets`` names; otherwise as :func:`find_targets`."""
+    return _find("Sparsifier", model, targets, ignore, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
+
+
+def _find(
+    owner: str,
+    model: nn.Module,
+    targets: Sequence[str],
+    ignore: Sequence[str],
+    kinds: tuple[type[nn.Module], ...],
+) -> dict[str, nn.Module]:
+    words = " or ".join(f"nn.{kind.__name__}" for kind in kinds)
     named = {
         name: module
         for name, module in model.named_modules()
         if matches(name, module, targets) and not matches(name, module, ignore)
     }
-    # An expression may match containers and norms as well: it means the linear layers among them.
-    found = {name: module for name, module in named.items() if isinstance(module, nn.Linear)}
-    odd = [name for name, module in named.items() if name in targets and not isinstance(module, nn.Linear)]
+    # An expression may match containers and norms as well: it means the layers among them.
+    found = {name: module for name, module in named.items() if isinstance(module, kinds)}
+    odd = [name for name, module in named.items() if name in targets and not isinstance(module, kinds)]
     if odd:
         raise TypeError(
-            f"prune_once: {odd[0]!r} is a {type(named[odd[0]]).__name__}, and only nn.Linear can be pruned. "
+            f"{owner}: {odd[0]!r} is a {type(named[odd[0]]).__name__}, and only {words} can be pruned. "
             f"Take it out of targets."
         )
     if not found:
-        raise ValueError(
-            f"prune_once: no nn.Linear matches targets={list(targets)} with ignore={list(ignore)}."
-        )
-    _refuse_tied_weights(model, found)
+        raise ValueError(f"{owner}: no {words} matches targets={list(targets)} with ignore={list(ignore)}.")
+    _refuse_tied_weights(owner, model, found)
     return found
 
 
-def _refuse_tied_weights(model: nn.Module, found: dict[str, nn.Linear]) -> None:
+def _refuse_tied_weights(owner: str, model: nn.Module, found: dict[str, nn.Module]) -> None:
     owners: dict[int, list[str]] = {}
     for name, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
             owners.setdefault(id(parameter), []).append(name)
-    for name, linear in found.items():
-        others = [other for other in owners[id(linear.weight)] if other != name]
+    for name, layer in found.items():
+        others = [other for other in owners[id(layer.weight)] if other != name]
         if others:
             raise ValueError(
-                f"prune_once: the weight of {name!r} is also the weight of {others[0]!r}; pruning one would "
+                f"{owner}: the weight of {name!r} is also the weight of {others[0]!r}; pruning one would "
                 f"change the other. Add {name!r} to ignore."
             )

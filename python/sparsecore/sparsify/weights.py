@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsecore.sparsify import solvers
 from sparsecore.sparsify.calibration import Moments
-from sparsecore.sparsify.scores import Columns, Score
+from sparsecore.sparsify.scores import Score, Statistics
 from sparsecore.sparsify.selection import Selector
 
 Follow = Literal["dense", "pruned"]
@@ -19,7 +19,7 @@ class WeightRule(Protocol):
     """Chooses the support with a score and a selector, and says what the survivors become."""
 
     requires: ClassVar[frozenset[str]]  # of {"calibration"}
-    provides: ClassVar[frozenset[str]]  # statistics it can hand to a score, of {"norm", "pivot"}
+    provides: ClassVar[frozenset[str]]  # statistics it can hand to a score, of {"norm", "pivot", "key"}
 
     @property
     def follow(self) -> Follow:
@@ -27,9 +27,9 @@ class WeightRule(Protocol):
         ...
 
     def prune(
-        self, weight: Tensor, moments: Moments | None, selector: Selector, score: Score
+        self, weight: Tensor, moments: Moments | None, selector: Selector, score: Score, key: str = ""
     ) -> tuple[Tensor, Tensor]:
-        """The new weight, zero outside the mask, and the mask."""
+        """The new weight, zero outside the mask, and the mask; ``key`` names the layer."""
         ...
 
 
@@ -45,14 +45,14 @@ class Keep:
     """Survivors keep their values."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    provides: ClassVar[frozenset[str]] = frozenset({"norm"})
+    provides: ClassVar[frozenset[str]] = frozenset({"norm", "key"})
     follow: ClassVar[Follow] = "pruned"
 
     def prune(
-        self, weight: Tensor, moments: Moments | None, selector: Selector, score: Score
+        self, weight: Tensor, moments: Moments | None, selector: Selector, score: Score, key: str = ""
     ) -> tuple[Tensor, Tensor]:
         norm = None if moments is None else moments.second.diagonal().sqrt().float()
-        mask = selector.mask(score(weight.float(), Columns(norm)))
+        mask = selector.mask(score(weight.float(), Statistics(norm, key=key)))
         return weight.float().masked_fill(~mask, 0.0), mask
 
 
@@ -84,7 +84,7 @@ class OBS:
             raise ValueError(f"OBS: block_size must be positive and refit not negative, got {self}.")
 
     def prune(
-        self, weight: Tensor, moments: Moments | None, selector: Selector, score: Score
+        self, weight: Tensor, moments: Moments | None, selector: Selector, score: Score, key: str = ""
     ) -> tuple[Tensor, Tensor]:
         assert moments is not None
         problem = solvers.Problem.build(weight, moments.second, moments.cross, self.dampening)
@@ -125,7 +125,7 @@ class ADMM:
             raise ValueError(f"ADMM: needs steps >= 1, refit >= 0, pull > 0 and growth >= 1, got {self}.")
 
     def prune(
-        self, weight: Tensor, moments: Moments | None, selector: Selector, score: Score
+        self, weight: Tensor, moments: Moments | None, selector: Selector, score: Score, key: str = ""
     ) -> tuple[Tensor, Tensor]:
         assert moments is not None
         problem = solvers.Problem.build(weight, moments.second, moments.cross, self.dampening)

@@ -1,0 +1,60 @@
+"""The exchange of dynamic sparse training: drop the weakest, grow as many, and keep to the pattern."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsecore.formats.select import top_mask
+from sparsecore.patterns import NM, Pattern
+from sparsecore.sparsify.allocation import Scope
+
+
+def competitors(pattern: Pattern, within: Scope, shape: torch.Size) -> tuple[int, int]:
+    """Units that compete with each other: ``(sets, width)`` blocks of the units in row-major order.
+
+    Args:
+        pattern: N:M groups compete alone.
+        within: ``"layer"``, or ``"row"`` for everything else.
+        shape: ``(groups, columns)`` of the units.
+    """
+    groups, columns = shape
+    if isinstance(pattern, NM):
+        return groups * -(-columns // pattern.m), pattern.m
+    return (1, groups * columns) if within == "layer" else (groups, columns)
+
+
+def exchange(active: Tensor, score: Tensor, growth: Tensor, count: int, sets: tuple[int, int]) -> Tensor:
+    """Drops the ``count`` weakest active units and grows, in each set, as many as it lost.
+
+    Ties go to the lowest index. A unit that was just dropped may grow again.
+
+    Args:
+        active: ``(groups, columns)`` bool.
+        score: Of the same shape: what an active unit is worth.
+        growth: Of the same shape, not negative: who comes back first.
+        count: Units to exchange; at most the active ones.
+        sets: From :func:`competitors`.
+
+    Returns:
+        The new ``(groups, columns)`` bool with as many True in every set as before.
+    """
+    groups, columns = active.shape
+    if count <= 0 or active.numel() == 0:
+        return active.clone()
+    cost = (-score).masked_fill(~active, -torch.inf)
+    dropped = top_mask(cost.flatten(), min(count, int(active.sum()))).view_as(active) & active
+    kept = active & ~dropped
+    pad = -columns % sets[1] if sets[0] > groups else 0
+
+    def by_set(units: Tensor, fill: float) -> Tensor:
+        padded = torch.nn.functional.pad(units.float(), (0, pad), value=fill)
+        return padded.reshape(sets)
+
+    lost = by_set(dropped, 0.0).sum(1, keepdim=True)
+    rank_score = by_set(growth.float().masked_fill(kept, -torch.inf), -torch.inf)
+    order = rank_score.argsort(dim=1, descending=True, stable=True)
+    rank = torch.empty_like(order)
+    rank.scatter_(1, order, torch.arange(sets[1], device=order.device).expand(sets).contiguous())
+    grown = (rank < lost).view(groups, columns + pad)[:, :columns]
+    return kept | grown

@@ -81,17 +81,23 @@ class MaskedWeight(nn.Module):
     """Parametrization: the stored weight is dense, the layer sees ``mask * w``.
 
     The mask is a buffer, so it is part of ``state_dict``.
+
+    Args:
+        mask: Bool, in the shape of the weight.
+        decay: See :class:`SRSTE`; None: masked weights get no gradient.
     """
 
     mask: Tensor
 
-    def __init__(self, mask: Tensor, decay: float) -> None:
+    def __init__(self, mask: Tensor, decay: float | None) -> None:
         super().__init__()
         self.register_buffer("mask", mask.clone())
         self.decay = decay
 
     def forward(self, weight: Tensor) -> Tensor:
         """``w_eff`` in the shape of ``weight``."""
+        if self.decay is None:
+            return weight * self.mask
         return _StraightThrough.apply(weight, self.mask, self.decay)  # type: ignore[no-any-return, no-untyped-call]
 
     def right_inverse(self, weight: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from sparsecore.formats.select import unit_scores
 from sparsecore.patterns import Pattern
 from sparsecore.sparsify import selection
 from sparsecore.sparsify._progress import bar
-from sparsecore.sparsify.allocation import Allocation, Layer, Uniform
+from sparsecore.sparsify.allocation import Allocation, Uniform
+from sparsecore.sparsify.budget import split_budget
 from sparsecore.sparsify.calibration import Batch, Calibration, Moments, input_norms
 from sparsecore.sparsify.recipe import Recipe
 from sparsecore.sparsify.schedules import OneShot
@@ -124,36 +124,6 @@ def _selectors(
         weights = {name: layer.weight for name, layer in mine.items()}
         found |= split_budget(recipe.pattern, recipe.allocation, weights, scores)
     return found
-
-
-def split_budget(
-    pattern: Pattern,
-    allocation: Allocation,
-    weights: Mapping[str, Tensor],
-    scores: Mapping[str, Tensor] | None = None,
-) -> dict[str, selection.Selector]:
-    """A selector per layer.
-
-    Args:
-        pattern: What is kept together.
-        allocation: How the budget is split.
-        weights: ``(rows, columns)`` by layer.
-        scores: Of every weight, where the allocation compares layers by them.
-    """
-    final = selection.check(pattern, allocation.sparsity)
-    if isinstance(allocation, Uniform):
-        return dict.fromkeys(weights, selection.Selector(pattern, final, allocation.within))
-    rows = selection.Selector(pattern, final, allocation.within).rows
-    layers = {
-        name: Layer(tuple(weight.shape), -(-weight.shape[0] // rows) * weight.shape[1])
-        for name, weight in weights.items()
-    }
-    units = None if scores is None else {name: unit_scores(score, rows) for name, score in scores.items()}
-    kept = allocation.kept(layers, units)
-    return {
-        name: selection.Selector(pattern, 1.0 - kept[name] / max(layer.units, 1), allocation.within)
-        for name, layer in layers.items()
-    }
 
 
 def _visits(

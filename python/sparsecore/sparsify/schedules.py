@@ -93,7 +93,7 @@ class Cubic:
         _require(self, self.initial <= final, f"initial must not exceed the final sparsity {final:g}")
         progress = min(max((step - self.start) / (self.stop - self.start), 0.0), 1.0)
         remaining: float = (1.0 - progress) ** self.power
-        return final + (self.initial - final) * remaining
+        return self.initial * remaining + final * (1.0 - remaining)
 
     def is_update(self, step: int) -> bool:
         last = self.stop if self.update_until is None else self.update_until

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,14 +14,14 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sparsecore.convert import sparsify_
-from sparsecore.formats.select import spread, unit_scores
+from sparsecore.formats.select import shared_rows, spread, unit_scores
 from sparsecore.patterns import Pattern
 from sparsecore.sparsify import distributed
+from sparsecore.sparsify.budget import choose_masks
 from sparsecore.sparsify.exchange import competitors, exchange
 from sparsecore.sparsify.gradients import MaskedWeight
 from sparsecore.sparsify.grow import Candidates
 from sparsecore.sparsify.matrices import from_matrix, to_matrix
-from sparsecore.sparsify.once import split_budget
 from sparsecore.sparsify.recipe import Recipe
 from sparsecore.sparsify.scores import Score, Statistics
 from sparsecore.sparsify.targets import find_trainable
@@ -57,6 +58,11 @@ class Sparsifier:
         masks: First masks by layer name, in the shape of the weights, True where kept; others are chosen by the
             recipe.
 
+    Attributes:
+        masks: By layer name, in the shape of the weights, True where kept.
+        step: Optimizer steps so far.
+        remember_at: Set it to a step to have the model's state after that many steps in ``remembered``.
+
     Raises:
         ValueError: Nothing to prune, a mask that does not fit, or a recipe that cannot start here.
     """
@@ -73,6 +79,8 @@ class Sparsifier:
         self.model = model
         self.recipe = recipe
         self.step = 0
+        self.remember_at: int | None = None
+        self.remembered: dict[str, Any] | None = None
         self._layers = find_trainable(model, targets, ignore)
         self._parameters: dict[str, nn.Parameter] = {}
         for name, layer in self._layers.items():
@@ -206,6 +214,8 @@ class Sparsifier:
         elif not self.recipe.gradient.keeps_dense:
             self._zero()
         self.step += 1
+        if self.step == self.remember_at:
+            self.remembered = copy.deepcopy(self.model.state_dict())
 
     @torch.no_grad()
     def update(self) -> None:
@@ -258,18 +268,8 @@ class Sparsifier:
                 raise ValueError(
                     f"Sparsifier: the score of {name!r} is not finite at step {self.step}: training has diverged."
                 )
-            scores[name] = values.masked_fill(~to_matrix(alive[name]), 0.0)
-        matrices = {name: to_matrix(weight) for name, weight in self._parameters.items()}
-        selectors = split_budget(self.recipe.pattern, allocation, matrices, scores)
-        # Zero is the worst score and may be that of a living weight too: those come before what is masked.
-        return {
-            name: from_matrix(
-                selectors[name].mask(values.masked_fill(~to_matrix(alive[name]), -1.0)),
-                self._parameters[name],
-            )
-            & alive[name]
-            for name, values in scores.items()
-        }
+            scores[name] = from_matrix(values, weight)
+        return choose_masks(self.recipe.pattern, allocation, scores, alive)
 
     def _exchange(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         recipe, grow = self.recipe, self.recipe.grow
@@ -285,10 +285,7 @@ class Sparsifier:
             matrix = to_matrix(weight.detach().float())
             mask = to_matrix(masks[name])
             candidates = Candidates(stats, self._momentum(name), to_matrix(self._ever[name]))
-            selector = split_budget(
-                recipe.pattern, recipe.allocation, {name: matrix}, {name: matrix.square()}
-            )[name]
-            rows = selector.rows
+            rows = shared_rows(recipe.pattern)
             active = mask[::rows]
             units = exchange(
                 active,

@@ -1,0 +1,127 @@
+"""A budget split over layers, and the masks that spend it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sparsecore.formats.select import unit_scores
+from sparsecore.patterns import Pattern, Unstructured
+from sparsecore.sparsify import selection
+from sparsecore.sparsify.allocation import Allocation, Layer, Uniform
+from sparsecore.sparsify.matrices import from_matrix, to_matrix
+
+
+def split_budget(
+    pattern: Pattern,
+    allocation: Allocation,
+    weights: Mapping[str, Tensor],
+    scores: Mapping[str, Tensor] | None = None,
+) -> dict[str, selection.Selector]:
+    """A selector per layer.
+
+    Args:
+        pattern: What is kept together.
+        allocation: How the budget is split.
+        weights: ``(rows, columns)`` by layer.
+        scores: Of every weight, where the allocation compares layers by them.
+    """
+    final = selection.check(pattern, allocation.sparsity)
+    if isinstance(allocation, Uniform):
+        return dict.fromkeys(weights, selection.Selector(pattern, final, allocation.within))
+    rows = selection.Selector(pattern, final, allocation.within).rows
+    layers = {
+        name: Layer(tuple(weight.shape), -(-weight.shape[0] // rows) * weight.shape[1])
+        for name, weight in weights.items()
+    }
+    units = None if scores is None else {name: unit_scores(score, rows) for name, score in scores.items()}
+    kept = allocation.kept(layers, units)
+    return {
+        name: selection.Selector(pattern, 1.0 - kept[name] / max(layer.units, 1), allocation.within)
+        for name, layer in layers.items()
+    }
+
+
+def choose_masks(
+    pattern: Pattern,
+    allocation: Allocation,
+    scores: Mapping[str, Tensor],
+    alive: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Masks of the best weights among those alive.
+
+    Args:
+        pattern: What is kept together.
+        allocation: How the budget is split.
+        scores: Of every weight, not negative, in the shape of the weights, by layer.
+        alive: Bool masks of the same shapes; None: all are.
+
+    Returns:
+        Bool masks in the shape of the weights, True where kept.
+    """
+    living = {name: None if alive is None else ~to_matrix(alive[name]) for name in scores}
+    values = {name: to_matrix(score) for name, score in scores.items()}
+    compared = {
+        name: value if living[name] is None else value.masked_fill(living[name], 0.0)
+        for name, value in values.items()
+    }
+    selectors = split_budget(pattern, allocation, compared, compared)
+    masks: dict[str, Tensor] = {}
+    for name, value in values.items():
+        dead = living[name]
+        # Zero is the worst score and may be that of a living weight too: those come before what is masked.
+        mask = selectors[name].mask(value if dead is None else value.masked_fill(dead, -1.0))
+        masks[name] = from_matrix(mask if dead is None else mask & ~dead, scores[name])
+    return masks
+
+
+def masks_from_scores(
+    model: nn.Module,
+    scores: Mapping[str, Tensor],
+    sparsity: float | Allocation | None = None,
+    pattern: Pattern | None = None,
+) -> dict[str, Tensor]:
+    """Prunes the named layers of a model in place to the best scores.
+
+    ```python
+    masks = masks_from_scores(model, snip(model, batches, loss), sparsity=0.9)
+    Sparsifier(model, Recipe(Unstructured(), allocation=Uniform(0.9)), masks=masks).attach(optimizer)
+    ```
+
+    Args:
+        model: Any module.
+        scores: By layer name, in the shape of the weights, higher is better.
+        sparsity: Fraction of zeros over all layers together, or an allocation.
+        pattern: What is kept together; ``Unstructured()`` by default.
+
+    Returns:
+        Masks by layer name, True where kept.
+    """
+    from sparsecore.sparsify.allocation import Global
+
+    pattern = Unstructured() if pattern is None else pattern
+    if sparsity is None or isinstance(sparsity, (int, float)):
+        allocation: Allocation = Uniform(None) if sparsity is None else Global(float(sparsity))
+    else:
+        allocation = sparsity
+    for name, score in scores.items():
+        weight = model.get_submodule(name).weight
+        if not isinstance(weight, Tensor) or weight.shape != score.shape:
+            raise ValueError(
+                f"masks_from_scores: the score of {name!r} has shape {tuple(score.shape)}, which is not that of "
+                f"the weight."
+            )
+        if not torch.isfinite(score).all():
+            raise ValueError(f"masks_from_scores: the score of {name!r} is not finite.")
+    # Scores such as GraSP's may be negative; only their order counts.
+    low = min((float(score.min()) for score in scores.values() if score.numel()), default=0.0)
+    shifted = {name: score.float() - min(low, 0.0) for name, score in scores.items()}
+    masks = choose_masks(pattern, allocation, shifted)
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weight = model.get_submodule(name).weight
+            assert isinstance(weight, Tensor)
+            weight.mul_(mask)
+    return masks

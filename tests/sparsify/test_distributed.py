@@ -1,0 +1,80 @@
+"""Two processes with different data choose the same zeros, and the ones a single process with all data would."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import torch
+import torch.multiprocessing as multiprocessing
+from torch import Tensor, nn
+
+from sparsecore.patterns import NM, Unstructured
+from sparsecore.sparsify import (
+    Constant,
+    Fraction,
+    GradientGrow,
+    Random,
+    Recipe,
+    Sparsifier,
+    Start,
+    Uniform,
+    sparsegpt,
+)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 8))
+
+
+def batch(index: int) -> Tensor:
+    return torch.randn(32, 16, generator=torch.Generator().manual_seed(index))
+
+
+def train(model: nn.Module, first: int, stride: int) -> dict[str, Tensor]:
+    recipe = Recipe(
+        Unstructured(),
+        allocation=Uniform(0.7, "layer"),
+        schedule=Constant(3),
+        grow=GradientGrow(Fraction(0.4)),
+        start=Start(Random()),
+    )
+    sparsifier = Sparsifier(model, recipe)
+    trained: nn.Module = nn.parallel.DistributedDataParallel(model) if stride > 1 else model
+    optimizer = torch.optim.SGD(trained.parameters(), 0.05, momentum=0.9)
+    sparsifier.attach(optimizer)
+    for step in range(10):
+        optimizer.zero_grad()
+        indices = range(first, 2, stride) if stride > 1 else range(2)
+        loss = torch.stack([trained(batch(2 * step + index)).square().mean() for index in indices]).mean()
+        loss.backward()
+        optimizer.step()
+    return sparsifier.masks
+
+
+def worker(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    pruned = network()
+    once = sparsegpt(pruned, NM(2, 4), [batch(100 + rank)], progress=False)
+    found = {"once": once, "weights": pruned.state_dict(), "trained": train(network(), rank, 2)}
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_all_processes_agree(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    multiprocessing.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for part in ("once", "weights", "trained"):
+        assert all(torch.equal(value, other[part][name]) for name, value in one[part].items()), part
+    alone = network()
+    masks = sparsegpt(alone, NM(2, 4), [batch(100), batch(101)], progress=False)
+    assert all(torch.equal(mask, one["once"][name]) for name, mask in masks.items())
+    single = train(network(), 0, 1)
+    assert all(torch.equal(mask, one["trained"][name]) for name, mask in single.items())

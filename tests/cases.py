@@ -8,7 +8,7 @@ from torch import Tensor
 
 import sparsecore as sc
 
-# pattern, layout, sparsity: every layout, and every way its lists can look
+# pattern, layout, sparsity: every layout with kernels of ours, and every way its lists can look
 PACKINGS = [
     (sc.NM(2, 4), "row_lists", None),
     (sc.NM(1, 8), "row_lists", None),

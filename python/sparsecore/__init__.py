@@ -15,7 +15,7 @@ from sparsecore.formats import (
 )
 from sparsecore.io import load, save
 from sparsecore.nn.plan import plan_
-from sparsecore.patterns import NM, Group, Pattern, Unstructured, pattern
+from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured, pattern
 from sparsecore.report import SparsityReport, report
 
 __version__ = "0.1.0"
@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "NM",
     "BitmapDecode",
+    "Channel",
     "Group",
     "NMDecode",
     "PackedWeight",

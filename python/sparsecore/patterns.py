@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 
 def _require_int(owner: str, name: str, value: object, low: int, high: int) -> None:
@@ -95,34 +95,62 @@ class Group:
         return f"{self.rows}x{self.cols} groups (kept or dropped together)"
 
 
-Pattern: TypeAlias = NM | Unstructured | Group
+@dataclass(frozen=True, repr=False)
+class Channel:
+    """Keeps or drops whole channels, so that a smaller dense product is left.
+
+    Attributes:
+        side: ``"out"`` for output channels (rows of the weight), ``"in"`` for inputs (columns).
+    """
+
+    side: Literal["out", "in"] = "out"
+
+    def __post_init__(self) -> None:
+        if self.side not in ("out", "in"):
+            raise ValueError(f"Channel: side must be 'out' or 'in', got {self.side!r}.")
+
+    def __repr__(self) -> str:
+        return f"Channel({self.side!r})"
+
+    def __str__(self) -> str:
+        return f"whole {'output' if self.side == 'out' else 'input'} channels"
+
+
+Pattern: TypeAlias = NM | Unstructured | Group | Channel
 
 
 def pattern(spec: str | Pattern) -> Pattern:
     """A pattern from its short name.
 
     Args:
-        spec: ``"2:4"``, ``"2:4/16"`` (shared by 16 outputs), ``"16x1"``, ``"unstructured"``, or a pattern.
+        spec: ``"2:4"``, ``"2:4/16"`` (shared by 16 outputs), ``"16x1"``, ``"unstructured"``,
+            ``"channels"`` (of the output), ``"inputs"``, or a pattern.
 
     Raises:
         ValueError: The name is none of these.
     """
-    if isinstance(spec, (NM, Unstructured, Group)):
+    if isinstance(spec, (NM, Unstructured, Group, Channel)):
         return spec
     if not isinstance(spec, str):
         raise TypeError(f"pattern: needs a pattern or its name, got {type(spec).__name__}.")
     text = spec.strip().lower()
     if text == "unstructured":
         return Unstructured()
+    if text in ("channels", "inputs"):
+        return Channel("out" if text == "channels" else "in")
     if found := re.fullmatch(r"(\d+):(\d+)(?:/(\d+))?", text):
         return NM(int(found[1]), int(found[2]), int(found[3] or 1))
     if found := re.fullmatch(r"(\d+)x(\d+)", text):
         return Group(int(found[1]), int(found[2]))
-    raise ValueError(f'pattern: {spec!r} is none of "2:4", "2:4/16", "16x1" and "unstructured".')
+    raise ValueError(
+        f'pattern: {spec!r} is none of "2:4", "2:4/16", "16x1", "unstructured", "channels", "inputs".'
+    )
 
 
 def pattern_name(value: Pattern) -> str:
     """The short name that :func:`pattern` reads back."""
     if isinstance(value, NM):
         return f"{value.n}:{value.m}" + (f"/{value.vector}" if value.vector > 1 else "")
+    if isinstance(value, Channel):
+        return "channels" if value.side == "out" else "inputs"
     return f"{value.rows}x{value.cols}" if isinstance(value, Group) else "unstructured"

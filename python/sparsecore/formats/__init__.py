@@ -3,6 +3,7 @@
 from sparsecore.formats.base import PackedWeight
 from sparsecore.formats.bitmap_decode import BitmapDecode
 from sparsecore.formats.bitmask24 import read_bitmask24, write_bitmask24
+from sparsecore.formats.channels import Channels
 from sparsecore.formats.check import PatternReport, check_pattern
 from sparsecore.formats.nm_decode import NMDecode
 from sparsecore.formats.pack import from_tensors, layouts_for, pack
@@ -13,6 +14,7 @@ from sparsecore.formats.shared_lists import SharedLists
 
 __all__ = [
     "BitmapDecode",
+    "Channels",
     "NMDecode",
     "PackedWeight",
     "PatternReport",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsecore.formats.select import shared_rows
-from sparsecore.patterns import NM, Pattern
+from sparsecore.patterns import NM, Channel, Pattern
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ def mask_violations(mask: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
 
     N:M groups break it by keeping more than n. Rows that share their columns break it by keeping different ones.
     """
+    if isinstance(pattern, Channel):
+        side = 1 if pattern.side == "out" else 0
+        torn = mask.any(side, keepdim=True) & ~mask.all(side, keepdim=True)
+        return torn, mask.shape[1] if side else 1
     rows, (n, k) = shared_rows(pattern), mask.shape
     kept, partial = mask, torch.zeros((n, k), dtype=torch.bool, device=mask.device)
     if rows > 1:
@@ -72,7 +76,8 @@ def mask_violations(mask: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
 def check_pattern(weight: Tensor, pattern: Pattern) -> PatternReport:
     """Does the non-zero part of a dense weight follow a pattern?
 
-    Shared patterns (``vector > 1``, ``Group``) are judged by their columns: zeros inside a kept column do no harm.
+    Shared patterns (``vector > 1``, ``Group``, ``Channel``) are judged by what they share: zeros inside a kept column
+    or channel do no harm.
 
     Args:
         weight: ``(out_features, in_features)``.
@@ -89,6 +94,8 @@ def check_pattern(weight: Tensor, pattern: Pattern) -> PatternReport:
             -(-mask.shape[0] // rows), rows, mask.shape[1]
         )
         whole = padded.any(1).repeat_interleave(rows, 0)[: mask.shape[0]]
+    elif isinstance(pattern, Channel):
+        whole = mask.any(1 if pattern.side == "out" else 0, keepdim=True).expand(mask.shape)
     else:
         whole = mask
     broken, width = mask_violations(whole, pattern)

@@ -11,22 +11,25 @@ from torch import Tensor
 from sparsecore import reference
 from sparsecore.formats.base import VALUE_DTYPES, PackedWeight
 from sparsecore.formats.bitmap_decode import BitmapDecode
+from sparsecore.formats.channels import Channels
 from sparsecore.formats.check import mask_violations
 from sparsecore.formats.nm_decode import NMDecode
 from sparsecore.formats.quantize import quantize_rows
 from sparsecore.formats.row_lists import RowLists
 from sparsecore.formats.select import select_mask, shared_rows
 from sparsecore.formats.shared_lists import SharedLists
-from sparsecore.patterns import NM, Pattern, Unstructured
+from sparsecore.patterns import NM, Channel, Pattern, Unstructured
 from sparsecore.patterns import pattern as parse_pattern
 
 LAYOUTS: dict[str, type[PackedWeight]] = {
-    layout.layout: layout for layout in (RowLists, SharedLists, NMDecode, BitmapDecode)
+    layout.layout: layout for layout in (RowLists, SharedLists, NMDecode, BitmapDecode, Channels)
 }
 
 
 def layouts_for(pattern: Pattern) -> tuple[str, ...]:
     """The layouts a pattern can be packed in, the default first."""
+    if isinstance(pattern, Channel):
+        return ("channels",)
     if shared_rows(pattern) > 1:
         return ("shared_lists",)
     if isinstance(pattern, NM):
@@ -52,7 +55,8 @@ def pack(
             largest magnitudes are kept.
         sparsity: Fraction of zeros, for patterns that leave it open. None: exactly the non-zero units are kept.
         dtype: Of the stored values; ``torch.int8`` stores one scale per output channel. None: as the weight.
-        layout: ``"row_lists"``, ``"shared_lists"``, ``"nm_decode"``, ``"bitmap_decode"``, or ``"auto"``: lists.
+        layout: ``"row_lists"``, ``"shared_lists"``, ``"nm_decode"``, ``"bitmap_decode"``, ``"channels"``, or
+            ``"auto"``: lists, and channels for ``Channel``.
 
     Returns:
         The packed weight; :attr:`~PackedWeight.nbytes` says what it takes.
@@ -117,6 +121,10 @@ def _pack_layout(
     double = weight.dtype == torch.float64
     ops: Any = reference if double else torch.ops.sparsecore
     shape = (n, k)
+    if layout == "channels":
+        kept = [mask.any(side).nonzero().flatten() for side in (1, 0)]
+        values = weight.index_select(0, kept[0]).index_select(1, kept[1]).contiguous()
+        return Channels(shape, pattern, values, scale, *kept)
     if layout == "row_lists":
         block = torch.ops.sparsecore.row_lists_block(float(mask.sum()) / max(mask.numel(), 1))
         values, offsets, block_ptr = ops.row_lists_pack(weight, mask, block)

@@ -1,6 +1,7 @@
 """Which units a pattern keeps, given a score: exact counts, ties to the lowest index, groups never cross rows.
 
-A *unit* is what is kept or dropped as one: a weight, or the weights of one column in the rows that share a list.
+A *unit* is what is kept or dropped as one: a weight, the weights of one column in the rows that share a list, or a
+channel.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsecore.patterns import NM, Group, Pattern
+from sparsecore.patterns import NM, Channel, Group, Pattern
 
 
 def top_mask(score: Tensor, keep: int) -> Tensor:
@@ -52,6 +53,27 @@ def spread(units: Tensor, rows: int, out_features: int) -> Tensor:
     return units.repeat_interleave(rows, 0)[:out_features] if rows > 1 else units
 
 
+def score_units(score: Tensor, pattern: Pattern) -> Tensor:
+    """Scores of the units of a pattern, a matrix: sums over the weights of each."""
+    if isinstance(pattern, Channel):
+        return score.sum(1 if pattern.side == "out" else 0, keepdim=True)
+    return unit_scores(score, shared_rows(pattern))
+
+
+def mask_units(mask: Tensor, pattern: Pattern) -> Tensor:
+    """A mask of weights that follows the pattern as a mask of its units."""
+    if isinstance(pattern, Channel):
+        return mask[:, :1] if pattern.side == "out" else mask[:1]
+    return mask[:: shared_rows(pattern)]
+
+
+def spread_units(units: Tensor, pattern: Pattern, shape: tuple[int, int]) -> Tensor:
+    """The inverse of :func:`mask_units` for a weight of this shape."""
+    if isinstance(pattern, Channel):
+        return units.expand(shape).contiguous()
+    return spread(units, shared_rows(pattern), shape[0])
+
+
 def select_mask(score: Tensor, pattern: Pattern, sparsity: float | None = None) -> Tensor:
     """The mask of the best units.
 
@@ -68,8 +90,7 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float | None = None) 
     """
     if sparsity is not None and not 0.0 <= sparsity < 1.0:
         raise ValueError(f"select_mask: sparsity is the fraction of zeros in [0, 1), got {sparsity}.")
-    rows = shared_rows(pattern)
-    units = unit_scores(score.float(), rows)
+    units = score_units(score.float(), pattern)
     if isinstance(pattern, NM):
         fixed = 1.0 - pattern.n / pattern.m
         if sparsity is not None and abs(sparsity - fixed) > 1e-9:
@@ -81,4 +102,4 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float | None = None) 
         mask = units > 0
     else:
         mask = top_mask(units.flatten(), round((1.0 - sparsity) * units.numel())).view(units.shape)
-    return spread(mask, rows, score.shape[0])
+    return spread_units(mask, pattern, (score.shape[0], score.shape[1]))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from sparsecore.formats.base import ACTIVATIONS, PackedWeight
+from sparsecore.formats.channels import Channels
 from sparsecore.formats.pack import LAYOUTS, from_tensors, pack
 from sparsecore.formats.row_lists import RowLists
 from sparsecore.formats.shared_lists import SharedLists
@@ -26,7 +27,7 @@ from sparsecore.reference import activate
 
 FORMAT_VERSION = 1
 _COMPUTE = {None: "float32", torch.float16: "float16", torch.int8: "int8"}
-_TRAINABLE = ("row_lists", "shared_lists")
+_TRAINABLE = ("row_lists", "shared_lists", "channels")
 
 
 def _as_buffer(index: Tensor) -> Tensor:
@@ -247,6 +248,8 @@ class SparseLinear(nn.Module):
             return nn.functional.linear(
                 input, dense, None if self.bias is None else self.bias.to(input.dtype)
             )
+        if isinstance(weight, Channels):
+            return weight.linear(input, self.bias)
         if self._transposed is None and not torch.compiler.is_compiling() and weight.dtype != torch.float64:
             self._transposed = self._transpose(weight)
         if isinstance(weight, RowLists):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from sparsecore.formats.select import unit_scores
+from sparsecore.formats.select import score_units
 from sparsecore.patterns import Pattern, Unstructured
 from sparsecore.sparsify import selection
 from sparsecore.sparsify.allocation import Allocation, Layer, Uniform
@@ -31,12 +31,11 @@ def split_budget(
     final = selection.check(pattern, allocation.sparsity)
     if isinstance(allocation, Uniform):
         return dict.fromkeys(weights, selection.Selector(pattern, final, allocation.within))
-    rows = selection.Selector(pattern, final, allocation.within).rows
     layers = {
-        name: Layer(tuple(weight.shape), -(-weight.shape[0] // rows) * weight.shape[1])
+        name: Layer(tuple(weight.shape), score_units(weight.detach(), pattern).numel())
         for name, weight in weights.items()
     }
-    units = None if scores is None else {name: unit_scores(score, rows) for name, score in scores.items()}
+    units = None if scores is None else {name: score_units(score, pattern) for name, score in scores.items()}
     kept = allocation.kept(layers, units)
     return {
         name: selection.Selector(pattern, 1.0 - kept[name] / max(layer.units, 1), allocation.within)

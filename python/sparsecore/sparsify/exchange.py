@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsecore.formats.select import top_mask
-from sparsecore.patterns import NM, Pattern
+from sparsecore.patterns import NM, Channel, Pattern
 from sparsecore.sparsify.allocation import Scope
 
 
@@ -21,7 +21,8 @@ def competitors(pattern: Pattern, within: Scope, shape: torch.Size) -> tuple[int
     groups, columns = shape
     if isinstance(pattern, NM):
         return groups * -(-columns // pattern.m), pattern.m
-    return (1, groups * columns) if within == "layer" else (groups, columns)
+    alone = within == "row" and not isinstance(pattern, Channel)
+    return (groups, columns) if alone else (1, groups * columns)
 
 
 def exchange(active: Tensor, score: Tensor, growth: Tensor, count: int, sets: tuple[int, int]) -> Tensor:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from sparsecore.patterns import NM, Group, Pattern, Unstructured, pattern_name
+from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured, pattern_name
 from sparsecore.patterns import pattern as parse_pattern
 from sparsecore.sparsify import allocation as allocations
 from sparsecore.sparsify import gradients, schedules, scores, selection, weights
@@ -50,7 +50,7 @@ def _dataclasses_of(*modules: Any) -> dict[str, type]:
 
 
 _PARTS = _dataclasses_of(scores, allocations, schedules, weights, growth, gradients)
-_PARTS |= {part.__name__: part for part in (NM, Group, Unstructured, Start)}
+_PARTS |= {part.__name__: part for part in (NM, Group, Unstructured, Channel, Start)}
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Recipe:
 
 
 def _encode(part: Any) -> Any:
-    if isinstance(part, (NM, Group, Unstructured)):
+    if isinstance(part, (NM, Group, Unstructured, Channel)):
         return pattern_name(part)
     if isinstance(part, type) or not is_dataclass(part):
         return part

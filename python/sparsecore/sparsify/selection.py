@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sparsecore.formats.select import nm_mask, shared_rows, spread, top_mask, unit_scores
-from sparsecore.patterns import NM, Group, Pattern, Unstructured
+from sparsecore.formats.select import nm_mask, score_units, shared_rows, spread_units, top_mask
+from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured
 from sparsecore.sparsify.allocation import Scope
 
 
@@ -21,7 +21,7 @@ class Selector:
     """A pattern with its budget, ready to be asked about a matrix or about a run of its columns.
 
     Attributes:
-        pattern: ``NM``, ``Unstructured`` or ``Group(rows, 1)``.
+        pattern: ``NM``, ``Unstructured``, ``Group(rows, 1)`` or ``Channel``.
         sparsity: Fraction of zeros; ignored by ``NM``.
         within: What competes: see :class:`~sparsecore.sparsify.allocation.Uniform`.
     """
@@ -40,6 +40,11 @@ class Selector:
         """Columns that are decided together, or None where a whole run is."""
         return self.pattern.m if isinstance(self.pattern, NM) else None
 
+    @property
+    def whole(self) -> bool:
+        """Whether all units of a matrix compete, so that it cannot be decided run by run."""
+        return isinstance(self.pattern, Channel) or (self.step is None and self.within == "layer")
+
     def kept(self, units: int) -> int:
         """Units kept of ``units``."""
         return round((1.0 - self.sparsity) * units)
@@ -57,16 +62,16 @@ class Selector:
         Returns:
             ``(rows, columns)``, bool.
         """
-        units = unit_scores(score, self.rows)
+        units = score_units(score, self.pattern)
         groups, width = units.shape
         if isinstance(self.pattern, NM):
             mask = nm_mask(units, self.pattern.n, self.pattern.m)
-        elif self.within == "row":
+        elif self.within == "row" and not isinstance(self.pattern, Channel):
             mask = top_mask(units, self.kept(start + width) - self.kept(start))
         else:
             keep = self.kept(groups * (start + width)) - self.kept(groups * start)
             mask = top_mask(units.flatten(), keep).view(groups, width)
-        return spread(mask, self.rows, score.shape[0])
+        return spread_units(mask, self.pattern, (score.shape[0], score.shape[1]))
 
 
 def check(pattern: Pattern, sparsity: float | None) -> float:
@@ -87,9 +92,9 @@ def check(pattern: Pattern, sparsity: float | None) -> float:
         raise ValueError(
             f"prune_once: {pattern} spans {pattern.cols} columns; only Group(rows, 1) can be pruned."
         )
-    if not isinstance(pattern, (Group, Unstructured)):
+    if not isinstance(pattern, (Group, Unstructured, Channel)):
         raise TypeError(
-            f"prune_once: pattern must be NM, Unstructured or Group, got {type(pattern).__name__}."
+            f"prune_once: pattern must be NM, Unstructured, Group or Channel, got {type(pattern).__name__}."
         )
     if sparsity is None:
         raise ValueError(f"prune_once: {pattern} leaves the sparsity open. Pass sparsity=0.5, say.")

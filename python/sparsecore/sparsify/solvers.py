@@ -107,7 +107,7 @@ def obs(problem: Problem, selector: Selector, score: Score, block_size: int) -> 
     mask = torch.zeros_like(weight, dtype=torch.bool)
     if selector.step is not None:
         block_size = max(selector.step, block_size // selector.step * selector.step)
-    whole = selector.step is None and selector.within == "layer"
+    whole = selector.whole
     if whole:
         mask = selector.mask(score(weight, Statistics(problem.norm, pivot)))
     for start in range(0, width, block_size):

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sparsecore.convert import sparsify_
-from sparsecore.formats.select import shared_rows, spread, unit_scores
+from sparsecore.formats.select import mask_units, score_units, spread_units
 from sparsecore.patterns import Pattern
 from sparsecore.sparsify import distributed
 from sparsecore.sparsify.budget import choose_masks
@@ -285,16 +285,16 @@ class Sparsifier:
             matrix = to_matrix(weight.detach().float())
             mask = to_matrix(masks[name])
             candidates = Candidates(stats, self._momentum(name), to_matrix(self._ever[name]))
-            rows = shared_rows(recipe.pattern)
-            active = mask[::rows]
+            active = mask_units(mask, recipe.pattern)
             units = exchange(
                 active,
-                unit_scores(recipe.score(matrix, stats), rows),
-                unit_scores(grow(matrix, candidates), rows),
+                score_units(recipe.score(matrix, stats), recipe.pattern),
+                score_units(grow(matrix, candidates), recipe.pattern),
                 int(share * int(active.sum())),
                 competitors(recipe.pattern, recipe.allocation.within, active.shape),
             )
-            found[name] = from_matrix(spread(units, rows, mask.shape[0]), weight)
+            whole = spread_units(units, recipe.pattern, (matrix.shape[0], matrix.shape[1]))
+            found[name] = from_matrix(whole, weight)
         return found
 
     def _momentum(self, name: str) -> Tensor | None:

@@ -1,1 +1,1 @@
-"""Whole checkpoints and models of other libraries; a module each, importable without the partner."""
+"""Checkpoints, models and calls of other libraries; a module each. Importing one may need its partner, this does not."""

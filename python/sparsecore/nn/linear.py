@@ -195,6 +195,27 @@ class SparseLinear(nn.Module):
             **self.attributes,
         )
 
+    def replace_weight(self, weight: PackedWeight) -> None:
+        """Takes over another packed weight of the same shape and dtype; the parameter stays the same object.
+
+        Raises:
+            ValueError: It is malformed, or of another shape or dtype.
+        """
+        weight.validate()
+        if weight.dtype != self.weight_values.dtype:
+            raise ValueError(
+                f"SparseLinear.replace_weight: needs {self.weight_values.dtype} values, got {weight.dtype}."
+            )
+        self._make_room(weight)
+        self.pattern, self.attributes = weight.pattern, weight.attributes()
+        with torch.no_grad():
+            self.weight_values.copy_(weight.values)
+            for name in weight.index_names:
+                getattr(self, f"weight_{name}").copy_(_as_buffer(getattr(weight, name)))
+            if weight.scale is not None and self.weight_scale is not None:
+                self.weight_scale.copy_(weight.scale)
+        self._forget_derived()
+
     @property
     def nbytes(self) -> int:
         """Bytes of the weight (what a plan keeps besides included) and the bias."""

@@ -4,6 +4,7 @@ from sparsecore.sparsify.allocation import Uniform
 from sparsecore.sparsify.gradients import SRSTE, STE, Hard
 from sparsecore.sparsify.grow import Fraction, GradientGrow, MomentumGrow, RandomGrow, UnfiredGrow
 from sparsecore.sparsify.once import apply_recipe, prune_once
+from sparsecore.sparsify.packed import exchange_
 from sparsecore.sparsify.presets import alps, magnitude, sparsegpt, wanda
 from sparsecore.sparsify.recipe import Recipe, Start
 from sparsecore.sparsify.schedules import Constant, Cubic, EveryForward, OneShot
@@ -39,6 +40,7 @@ __all__ = [
     "Wanda",
     "alps",
     "apply_recipe",
+    "exchange_",
     "magnitude",
     "prune_once",
     "sparsegpt",

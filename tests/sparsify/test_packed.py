@@ -1,0 +1,74 @@
+"""Exchanges inside packed layers: counts, patterns, survivors and their optimizer state."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import sparsecore as sc
+from sparsecore.sparsify import exchange_
+
+PATTERNS = [
+    (sc.Unstructured(), 0.8),
+    (sc.NM(2, 4), None),
+    (sc.NM(1, 4, vector=16), None),
+    (sc.Group(8, 1), 0.7),
+]
+
+
+@pytest.mark.parametrize(("pattern", "sparsity"), PATTERNS, ids=[str(pattern) for pattern, _ in PATTERNS])
+@pytest.mark.parametrize("make", [torch.optim.Adam, lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)])
+def test_exchange(pattern: sc.Pattern, sparsity: float | None, make: type[torch.optim.Optimizer]) -> None:
+    model = nn.Sequential(nn.Linear(50, 64), nn.ReLU(), nn.Linear(64, 10))
+    sc.sparsify_(model, pattern, sparsity=sparsity)
+    optimizer = make(model.parameters())
+    x = torch.randn(32, 50)
+    for step in range(4):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+        layer = model[0]
+        parameter, old = layer.weight_values, layer.weight
+        mask, dense = old.mask(), old.to_dense()
+        state = {k: v.clone() for k, v in optimizer.state[parameter].items() if v.shape == parameter.shape}
+        states = {k: old.with_values(v).to_dense() for k, v in state.items()}
+        count = int(mask.sum())
+        assert exchange_(model, optimizer, 0.3, step=step) > 0
+        assert layer.weight_values is parameter
+        new = layer.weight.validate()
+        assert int(new.mask().sum()) == count
+        stayed, grown = mask & new.mask(), new.mask() & ~mask
+        assert grown.any()
+        assert torch.equal(new.to_dense()[stayed], dense[stayed])
+        assert not new.to_dense()[grown].any()
+        for name, value in states.items():
+            moved = new.with_values(optimizer.state[parameter][name]).to_dense()
+            assert torch.equal(moved[stayed], value[stayed])
+            assert not moved[grown].any()
+
+
+def test_draws_are_reproducible_and_new_weights_can_be_random() -> None:
+    def once(step: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(32, 32))
+        sc.sparsify_(model, "unstructured", sparsity=0.9)
+        exchange_(model, None, 0.5, step=step, init=0.1)
+        return model[0].weight.to_dense()
+
+    assert torch.equal(once(1), once(1))
+    assert not torch.equal(once(1), once(2))
+    assert int((once(1) != 0).sum()) == round(0.1 * 32 * 32)
+
+
+def test_mistakes() -> None:
+    with pytest.raises(ValueError, match="no trainable SparseLinear"):
+        exchange_(nn.Sequential(nn.Linear(4, 4)), None, 0.3)
+    model = nn.Sequential(nn.Linear(4, 4))
+    sc.sparsify_(model, "2:4")
+    with pytest.raises(ValueError, match="fraction in"):
+        exchange_(model, None, 1.5)
+    with pytest.raises(ValueError, match="float32 values"):
+        model[0].replace_weight(sc.pack(torch.randn(4, 4), "2:4", dtype=torch.bfloat16))
+    with pytest.raises(ValueError, match="4 x 4"):
+        model[0].replace_weight(sc.pack(torch.randn(8, 4), "2:4"))

@@ -1,1 +1,1 @@
-"""Checkpoints, models and calls of other libraries; a module each. Importing one may need its partner, this does not."""
+"""Checkpoints, models and calls of other libraries, a module each; only importing one may need its partner."""

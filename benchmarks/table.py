@@ -223,6 +223,20 @@ def training_section(found: list[Result]) -> str:
     return markdown(head, body)
 
 
+def memory_section(found: list[Result]) -> str:
+    """Highest resident memory while training."""
+    head = ["kept", "tokens", "MiB", "of dense"]
+    body = [
+        [row["pattern"], str(row["tokens"]), f"{row['bytes'] / 2**20:.0f}", f"{row['of_dense']:.2f}"]
+        for result in found
+        for row in result["rows"]
+    ]
+    return (
+        "Four layers of 2048 x 2048 with Adam: what a process grows by at most while it trains them.\n\n"
+        + markdown(head, body)
+    )
+
+
 def wasm_section(found: list[Result]) -> str:
     """Means per build, kernel and sparsity."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
@@ -254,7 +268,8 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Result]], str]]] = {
     "decode": ("Few tokens, weights from memory", decode_section),
     "sparse": ("Beside other sparse products", sparse_section),
     "wasm": ("WebAssembly", wasm_section),
-    "training": ("A training step: forward, input and weight gradient", training_section),
+    "training": ("A training step: forward, input gradient, weight gradient, Adam", training_section),
+    "memory": ("Memory of training", memory_section),
 }
 
 

@@ -1,26 +1,47 @@
 """Which weights go: scores, allocations, schedules and weight rules that compose, and one-shot pruning."""
 
-from sparsecore.sparsify.allocation import Uniform
+from sparsecore.sparsify.aliases import StepSparsifier, WandaSparsifier, WeightNormSparsifier
+from sparsecore.sparsify.allocation import (
+    ER,
+    ERK,
+    LAMP,
+    OWL,
+    ERKPlus,
+    Global,
+    PerLayer,
+    Uniform,
+    UniformPlus,
+)
+from sparsecore.sparsify.budget import masks_from_scores
+from sparsecore.sparsify.drivers import imp
 from sparsecore.sparsify.gradients import SRSTE, STE, Hard
 from sparsecore.sparsify.grow import Fraction, GradientGrow, MomentumGrow, RandomGrow, UnfiredGrow
 from sparsecore.sparsify.once import apply_recipe, prune_once
 from sparsecore.sparsify.packed import exchange_
 from sparsecore.sparsify.presets import alps, magnitude, sparsegpt, wanda
 from sparsecore.sparsify.recipe import Recipe, Start
+from sparsecore.sparsify.recipes import load_recipe, oneshot
 from sparsecore.sparsify.schedules import Constant, Cubic, EveryForward, OneShot
 from sparsecore.sparsify.scores import Magnitude, OBSScore, Random, Saliency, SignedMagnitude, Wanda
 from sparsecore.sparsify.sparsifier import Sparsifier
+from sparsecore.sparsify.training import evolutionary, gmp, granet, rigl, sr_ste, static_random
 from sparsecore.sparsify.weights import ADMM, OBS, Keep
 
 __all__ = [
     "ADMM",
+    "ER",
+    "ERK",
+    "LAMP",
     "OBS",
+    "OWL",
     "SRSTE",
     "STE",
     "Constant",
     "Cubic",
+    "ERKPlus",
     "EveryForward",
     "Fraction",
+    "Global",
     "GradientGrow",
     "Hard",
     "Keep",
@@ -28,6 +49,7 @@ __all__ = [
     "MomentumGrow",
     "OBSScore",
     "OneShot",
+    "PerLayer",
     "Random",
     "RandomGrow",
     "Recipe",
@@ -35,14 +57,28 @@ __all__ = [
     "SignedMagnitude",
     "Sparsifier",
     "Start",
+    "StepSparsifier",
     "UnfiredGrow",
     "Uniform",
+    "UniformPlus",
     "Wanda",
+    "WandaSparsifier",
+    "WeightNormSparsifier",
     "alps",
     "apply_recipe",
+    "evolutionary",
     "exchange_",
+    "gmp",
+    "granet",
+    "imp",
+    "load_recipe",
     "magnitude",
+    "masks_from_scores",
+    "oneshot",
     "prune_once",
+    "rigl",
     "sparsegpt",
+    "sr_ste",
+    "static_random",
     "wanda",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sparsecore.formats.select import score_units
 from sparsecore.patterns import Pattern, Unstructured
 from sparsecore.sparsify import selection
-from sparsecore.sparsify.allocation import Allocation, Layer, Uniform
+from sparsecore.sparsify.allocation import Allocation, Global, Layer, Uniform
 from sparsecore.sparsify.matrices import from_matrix, to_matrix
 
 
@@ -60,19 +60,20 @@ def choose_masks(
     Returns:
         Bool masks in the shape of the weights, True where kept.
     """
-    living = {name: None if alive is None else ~to_matrix(alive[name]) for name in scores}
     values = {name: to_matrix(score) for name, score in scores.items()}
+    dead = {} if alive is None else {name: ~to_matrix(alive[name]) for name in scores}
     compared = {
-        name: value if living[name] is None else value.masked_fill(living[name], 0.0)
-        for name, value in values.items()
+        name: value.masked_fill(dead[name], 0.0) if name in dead else value for name, value in values.items()
     }
     selectors = split_budget(pattern, allocation, compared, compared)
     masks: dict[str, Tensor] = {}
     for name, value in values.items():
-        dead = living[name]
-        # Zero is the worst score and may be that of a living weight too: those come before what is masked.
-        mask = selectors[name].mask(value if dead is None else value.masked_fill(dead, -1.0))
-        masks[name] = from_matrix(mask if dead is None else mask & ~dead, scores[name])
+        if name not in dead:
+            mask = selectors[name].mask(value)
+        else:
+            # Zero is the worst score and may be that of a living weight too: those come before what is masked.
+            mask = selectors[name].mask(value.masked_fill(dead[name], -1.0)) & ~dead[name]
+        masks[name] = from_matrix(mask, scores[name])
     return masks
 
 
@@ -98,8 +99,6 @@ def masks_from_scores(
     Returns:
         Masks by layer name, True where kept.
     """
-    from sparsecore.sparsify.allocation import Global
-
     pattern = Unstructured() if pattern is None else pattern
     if sparsity is None or isinstance(sparsity, (int, float)):
         allocation: Allocation = Uniform(None) if sparsity is None else Global(float(sparsity))

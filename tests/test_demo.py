@@ -16,7 +16,9 @@ from sparsecore.demo.variants import VARIANTS, fuse_gelu, load
 
 transformers = pytest.importorskip("transformers")
 
-SETTINGS = Settings(held_out=24, calibration=16, tokens=16, threads=(1,), batches=(1,), dense_peers=False)
+SETTINGS = Settings(
+    held_out=24, calibration=16, tokens=16, threads=(1,), batches=(1,), dense_peers=False, recovery=0.1
+)
 
 
 def make() -> nn.Module:
@@ -59,13 +61,18 @@ def test_demo_runs_resumes_and_reports(source: Source, tmp_path: Path) -> None:
     assert len(results["variants"]) == len(VARIANTS)
     for variant in VARIANTS:
         found = results["variants"][variant.key]
-        expected = 0.1 if variant.key == "unstructured-90" else 0.5
+        expected = 1 - variant.sparsity if variant.sparsity else 0.5
         assert found["kept"] == pytest.approx(expected, abs=0.01)
+        assert ("one_shot" in found) == (variant.steps > 0)
+        if variant.steps:
+            assert found["cosine"] != found["one_shot"]["cosine"]
+            assert variant.sparsity is None or found["cosine"] > found["one_shot"]["cosine"]
         assert found["disk_bytes"] < results["dense"]["disk_bytes"]
         assert found["packed_bytes"] < found["dense_bytes"]
         assert 0.0 < found["cosine"] <= 1.0
     cosines = [
-        results["variants"][key]["cosine"] for key in ("unstructured-50", "nm-2-4-shared", "unstructured-90")
+        results["variants"][key].get("one_shot", results["variants"][key])["cosine"]
+        for key in ("unstructured-50", "nm-2-4-shared", "unstructured-85")
     ]
     assert cosines == sorted(cosines, reverse=True)
     assert cosines[0] > 0.9

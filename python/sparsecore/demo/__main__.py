@@ -13,6 +13,7 @@ from sparsecore.demo import report
 from sparsecore.demo.encoder import minilm
 from sparsecore.demo.run import Settings, run
 from sparsecore.demo.store import write_atomically
+from sparsecore.demo.variants import FULL, VARIANTS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,16 +24,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--method", choices=("alps", "sparsegpt"), default=Settings.method, help="pruning rule"
     )
+    parser.add_argument(
+        "--full", action="store_true", help="the whole curve of patterns, recovered; about an hour"
+    )
+    parser.add_argument(
+        "--recovery",
+        type=float,
+        default=Settings.recovery,
+        help="factor on the steps of recovery (1; 0: none)",
+    )
     parser.add_argument("--threads", type=int, nargs="+", help="thread counts to time (1 and 2)")
     options = parser.parse_args(arguments)
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = tuple(options.threads or [count for count in Settings.threads if count <= cores])
-    settings = Settings(method=options.method, threads=threads)
+    if not 0.0 <= options.recovery < 1000.0:
+        parser.error(f"--recovery must be between 0 and 1000, got {options.recovery}")
+    settings = Settings(method=options.method, threads=threads, recovery=options.recovery)
     torch.set_num_threads(max(1, min(cores, torch.get_num_threads())))
     print("loading the model and the texts")
     source = minilm(settings.held_out, settings.calibration, settings.tokens)
-    results = run(source, settings, options.output, fresh=options.fresh)
+    variants = FULL if options.full else VARIANTS
+    results = run(source, settings, options.output, variants=variants, fresh=options.fresh)
     text = report.text(results)
     write_atomically(options.output / "report.txt", lambda target: target.write_text(text + "\n"))
     report.figure(results, options.output / "results.png")

@@ -27,6 +27,7 @@ class Source:
         held_out: Batches for judging, none of them in ``calibration``.
         timing: ``timing(batch_size)``: full sequences without padding.
         targets: Rules for the layers to prune, as in :func:`sparsecore.sparsify.prune_once`.
+        learning: Batches for recovery, none of them in ``held_out``; empty: those for pruning.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Source:
     held_out: Sequence[Batch]
     timing: Callable[[int], Batch]
     targets: Sequence[str] = (r"re:encoder\..*",)
+    learning: Sequence[Batch] = ()
 
 
 def minilm_model() -> nn.Module:
@@ -65,13 +67,16 @@ def minilm(held_out: int, calibration: int, tokens: int) -> Source:
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL_DIR)
 
-    def batches(texts: Sequence[str]) -> list[Batch]:
+    def batches(texts: Sequence[str], size: int = 32, longest: int = tokens) -> list[Batch]:
         texts = sorted(texts, key=len)  # neighbours of similar length, so that little is padding
         return [
-            _tokenized(tokenizer, texts[start : start + 32], tokens) for start in range(0, len(texts), 32)
+            _tokenized(tokenizer, texts[start : start + size], longest)
+            for start in range(0, len(texts), size)
         ]
 
-    judge, fit = split(docstrings(), held_out, calibration)
+    texts = docstrings()
+    judge, fit = split(texts, held_out, calibration)
+    learning = batches(texts[held_out:], 24, min(tokens, 96))
 
     def timing(batch_size: int) -> Batch:
         ids = [i for text in judge for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
@@ -84,7 +89,7 @@ def minilm(held_out: int, calibration: int, tokens: int) -> Source:
         rows = torch.cat([first, rows, last], 1)
         return {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
 
-    return Source("all-MiniLM-L6-v2", minilm_model, batches(fit), batches(judge), timing)
+    return Source("all-MiniLM-L6-v2", minilm_model, batches(fit), batches(judge), timing, learning=learning)
 
 
 def _tokenized(tokenizer: Any, texts: Sequence[str], tokens: int) -> Batch:
@@ -92,16 +97,17 @@ def _tokenized(tokenizer: Any, texts: Sequence[str], tokens: int) -> Batch:
     return {"input_ids": found["input_ids"], "attention_mask": found["attention_mask"]}
 
 
+def sentence_embedding(result: Any, batch: Any) -> Tensor:
+    """``(batch, hidden)`` from what the model returns: mean over the tokens that are not padding, of length one."""
+    hidden = result.last_hidden_state
+    mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+    return nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+
+
 def embed(model: nn.Module, batches: Sequence[Batch]) -> Tensor:
-    """Sentence embeddings ``(texts, hidden)``: mean over the tokens that are not padding, of length one."""
-    rows = []
+    """Sentence embeddings ``(texts, hidden)`` of all batches."""
     with torch.inference_mode():
-        for batch in batches:
-            hidden = model(**batch).last_hidden_state
-            mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-            mean = (hidden * mask).sum(1) / mask.sum(1)
-            rows.append(nn.functional.normalize(mean, dim=-1))
-    return torch.cat(rows)
+        return torch.cat([sentence_embedding(model(**batch), batch) for batch in batches])
 
 
 def quality(embeddings: Tensor, dense: Tensor) -> dict[str, float]:

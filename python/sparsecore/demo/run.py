@@ -18,7 +18,7 @@ from sparsecore.demo import memory, peers, timing
 from sparsecore.demo.encoder import Source, embed, minilm_model, quality
 from sparsecore.demo.environment import describe
 from sparsecore.demo.store import Store, write_atomically
-from sparsecore.demo.variants import VARIANTS, Variant, fuse_gelu, load, prune
+from sparsecore.demo.variants import VARIANTS, Variant, fuse_gelu, load, prune, recover
 from sparsecore.sparsify._progress import bar
 
 Say = Callable[[str], object]
@@ -36,6 +36,7 @@ class Settings:
         threads: Numbers of threads to time.
         batches: Batch sizes to time.
         dense_peers: Whether engines other than eager torch are timed.
+        recovery: Factor on the variants' steps of recovery; 0 leaves all as they were pruned.
     """
 
     method: str = "alps"
@@ -45,6 +46,7 @@ class Settings:
     threads: tuple[int, ...] = (1, 2)
     batches: tuple[int, ...] = (1, 32)
     dense_peers: bool = True
+    recovery: float = 1.0
 
 
 def run(
@@ -58,15 +60,22 @@ def run(
     say: Say = print,
 ) -> dict[str, Any]:
     """Runs what is not finished yet and returns all results; also in ``output/results.json``."""
-    keys = {"model": source.name, "variants": [variant.key for variant in variants], **asdict(settings)}
+    planned = [[variant.key, variant.steps, variant.lr] for variant in variants]
+    keys = {"model": source.name, "variants": planned, **asdict(settings)}
     job = _Job(source, settings, variants, Store(output / "parts", keys, fresh), progress)
     results: dict[str, Any] = {"settings": keys, "environment": describe(), "variants": {}, "latency": {}}
     results["dense"] = {"disk_bytes": job.save_dense()}
     for position, variant in enumerate(variants, 1):
+        steps = job.steps(variant)
         say(f"[{position}/{len(variants)}] {variant.title}: prune, pack, judge")
         found = job.pruned(variant) | job.judged(variant)
+        say(f"      one shot: cosine {found['cosine']:.3f}, top-1 {found['top1']:.2f}")
+        if steps:
+            say(f"      recovering in {steps} steps")
+            found = {**found, "one_shot": {key: found[key] for key in ("cosine", "top1")}}
+            found |= job.recovered(variant)
+            say(f"      recovered: cosine {found['cosine']:.3f}, top-1 {found['top1']:.2f}")
         results["variants"][variant.key] = {"title": variant.title, **found}
-        say(f"      cosine {found['cosine']:.3f}, top-1 {found['top1']:.2f}")
     for threads in settings.threads:
         for batch in settings.batches:
             say(f"latency: batch {batch}, {settings.tokens} tokens, {threads} thread{'s' * (threads > 1)}")
@@ -90,8 +99,17 @@ class _Job:
     def __post_init__(self) -> None:
         self.dense = self.source.make()
 
-    def file(self, variant: Variant) -> Path:
+    def steps(self, variant: Variant) -> int:
+        """Of recovery."""
+        return round(self.settings.recovery * variant.steps)
+
+    def pruned_file(self, variant: Variant) -> Path:
         return self.store.folder / f"{variant.key}.safetensors"
+
+    def file(self, variant: Variant) -> Path:
+        """Of the model that is timed and weighed."""
+        done = self.store.folder / f"{variant.key}-recovered.safetensors"
+        return done if self.steps(variant) else self.pruned_file(variant)
 
     def model(self, variant: Variant) -> nn.Module:
         return fuse_gelu(load(self.source, self.file(variant)))
@@ -106,9 +124,10 @@ class _Job:
     def pruned(self, variant: Variant) -> dict[str, Any]:
         def make() -> dict[str, Any]:
             begin = time.perf_counter()
-            prune(self.source, variant, self.settings.method, self.file(variant), self.progress)
+            prune(self.source, variant, self.settings.method, self.pruned_file(variant), self.progress)
             seconds = time.perf_counter() - begin
-            packed = [layer for layer in sc.report(self.model(variant)).layers if layer.pattern != "dense"]
+            model = load(self.source, self.pruned_file(variant))
+            packed = [layer for layer in sc.report(model).layers if layer.pattern != "dense"]
             weights = [layer.shape[0] * layer.shape[1] for layer in packed]
             stored = [(1.0 - layer.sparsity) * count for layer, count in zip(packed, weights, strict=True)]
             return {
@@ -116,16 +135,34 @@ class _Job:
                 "kept": sum(stored) / sum(weights),
                 "packed_bytes": sum(layer.nbytes for layer in packed),
                 "dense_bytes": sum(layer.dense_bytes for layer in packed),
-                "disk_bytes": self.file(variant).stat().st_size,
+                "disk_bytes": self.pruned_file(variant).stat().st_size,
             }
 
         return self._part(f"prune-{variant.key}", make)
 
     def judged(self, variant: Variant) -> dict[str, Any]:
         def make() -> dict[str, Any]:
-            return quality(embed(self.model(variant), self.source.held_out), self._reference())
+            model = fuse_gelu(load(self.source, self.pruned_file(variant)))
+            return quality(embed(model, self.source.held_out), self._reference())
 
         return self._part(f"quality-{variant.key}", make)
+
+    def recovered(self, variant: Variant) -> dict[str, Any]:
+        def make() -> dict[str, Any]:
+            begin = time.perf_counter()
+            losses = recover(
+                self.source,
+                variant,
+                self.steps(variant),
+                self.pruned_file(variant),
+                self.file(variant),
+                self.progress,
+            )
+            seconds = time.perf_counter() - begin
+            found = quality(embed(self.model(variant), self.source.held_out), self._reference())
+            return {**found, "recovery_seconds": seconds, "recovery_losses": losses}
+
+        return self._part(f"recovery-{variant.key}", make)
 
     def timed(self, batch: int, threads: int) -> dict[str, Any]:
         def make() -> dict[str, Any]:

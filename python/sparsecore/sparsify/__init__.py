@@ -16,11 +16,14 @@ from sparsecore.sparsify.budget import masks_from_scores
 from sparsecore.sparsify.drivers import imp
 from sparsecore.sparsify.gradients import SRSTE, STE, Hard
 from sparsecore.sparsify.grow import Fraction, GradientGrow, MomentumGrow, RandomGrow, UnfiredGrow
+from sparsecore.sparsify.masked import MaskedOptimizer, mask_parameters_, merge_lora, merge_lora_
 from sparsecore.sparsify.once import apply_recipe, prune_once
 from sparsecore.sparsify.packed import exchange_
+from sparsecore.sparsify.penalties import Distillation, LayerDistillation, SquareHead
 from sparsecore.sparsify.presets import alps, magnitude, sparsegpt, wanda
 from sparsecore.sparsify.recipe import Recipe, Start
 from sparsecore.sparsify.recipes import load_recipe, oneshot
+from sparsecore.sparsify.recover import Recovery, recover
 from sparsecore.sparsify.schedules import Constant, Cubic, EveryForward, OneShot
 from sparsecore.sparsify.scores import Magnitude, OBSScore, Random, Saliency, SignedMagnitude, Wanda
 from sparsecore.sparsify.sparsifier import Sparsifier
@@ -38,6 +41,7 @@ __all__ = [
     "STE",
     "Constant",
     "Cubic",
+    "Distillation",
     "ERKPlus",
     "EveryForward",
     "Fraction",
@@ -45,7 +49,9 @@ __all__ = [
     "GradientGrow",
     "Hard",
     "Keep",
+    "LayerDistillation",
     "Magnitude",
+    "MaskedOptimizer",
     "MomentumGrow",
     "OBSScore",
     "OneShot",
@@ -53,9 +59,11 @@ __all__ = [
     "Random",
     "RandomGrow",
     "Recipe",
+    "Recovery",
     "Saliency",
     "SignedMagnitude",
     "Sparsifier",
+    "SquareHead",
     "Start",
     "StepSparsifier",
     "UnfiredGrow",
@@ -73,9 +81,13 @@ __all__ = [
     "imp",
     "load_recipe",
     "magnitude",
+    "mask_parameters_",
     "masks_from_scores",
+    "merge_lora",
+    "merge_lora_",
     "oneshot",
     "prune_once",
+    "recover",
     "rigl",
     "sparsegpt",
     "sr_ste",

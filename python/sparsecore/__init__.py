@@ -1,6 +1,7 @@
 """Neural networks that are mostly zeros, faster: N:M and group sparsity from PyTorch."""
 
 from sparsecore import cpu, formats, nn, ops, reference, sparsify
+from sparsecore.advise import Advice, advise
 from sparsecore.convert import densify_, sparsify_
 from sparsecore.env import backends, collect_env
 from sparsecore.formats import (
@@ -17,11 +18,13 @@ from sparsecore.io import load, save
 from sparsecore.nn.plan import plan_
 from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured, pattern
 from sparsecore.report import SparsityReport, report
+from sparsecore.sparsify import oneshot
 
 __version__ = "0.1.0"
 
 __all__ = [
     "NM",
+    "Advice",
     "BitmapDecode",
     "Channel",
     "Group",
@@ -33,6 +36,7 @@ __all__ = [
     "SharedLists",
     "SparsityReport",
     "Unstructured",
+    "advise",
     "backends",
     "check_pattern",
     "collect_env",
@@ -41,6 +45,7 @@ __all__ = [
     "formats",
     "load",
     "nn",
+    "oneshot",
     "ops",
     "pack",
     "pattern",

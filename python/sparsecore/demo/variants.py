@@ -43,7 +43,7 @@ VARIANTS = (
     Variant("unstructured-50", "unstructured 50 %", sc.Unstructured(), 0.5),
     Variant("nm-2-4", "2:4 per row", sc.NM(2, 4), steps=80, lr=3e-4),
     Variant("nm-2-4-shared", "2:4 shared by 64 rows", sc.NM(2, 4, vector=64)),
-    Variant("unstructured-70", "unstructured 70 %", sc.Unstructured(), 0.7),
+    Variant("unstructured-70", "unstructured 70 %", sc.Unstructured(), 0.7, steps=60, lr=5e-4),
     Variant("unstructured-85", "unstructured 85 %", sc.Unstructured(), 0.85, steps=120, lr=1e-3),
 )
 

@@ -184,17 +184,18 @@ def _loaded(
     from sparsecore.integrations import compressed_tensors
     from sparsecore.integrations import transformers as ours
     from sparsecore.report import report
-    from sparsecore.sparsify.recipes import oneshot
+    from sparsecore.sparsify.recipes import load_recipe, oneshot
 
-    ours.register()
-    loaded = _load(transformers, model)
     given: Any = recipe
     if recipe is None:
         given = {"preset": method, "pattern": pattern, "targets": targets or ["Linear"]}
         given |= {} if sparsity is None else {"sparsity": sparsity}
         given["ignore"] = list(DEFAULT_IGNORE) if ignore is None else ignore
+    assignments = load_recipe(given)  # mistakes show before a large model is read
     batches = None if data is None else _batches(transformers, model, data)
-    oneshot(loaded, given, batches, progress=watched())
+    ours.register()
+    loaded = _load(transformers, model)
+    oneshot(loaded, assignments, batches, progress=watched())
     done = [
         Pruned(layer.name, layer.shape, layer.sparsity, layer.dense_bytes, layer.nbytes)
         for layer in report(loaded).layers

@@ -16,8 +16,10 @@ from sparsecore.sparsify.budget import masks_from_scores
 from sparsecore.sparsify.drivers import imp
 from sparsecore.sparsify.gradients import SRSTE, STE, Hard
 from sparsecore.sparsify.grow import Fraction, GradientGrow, MomentumGrow, RandomGrow, UnfiredGrow
+from sparsecore.sparsify.initialization import grasp, snip, synflow
 from sparsecore.sparsify.masked import MaskedOptimizer, mask_parameters_, merge_lora, merge_lora_
 from sparsecore.sparsify.once import apply_recipe, prune_once
+from sparsecore.sparsify.orderings import asp, order_columns, order_hidden_, order_rows, permute_hidden_
 from sparsecore.sparsify.packed import exchange_
 from sparsecore.sparsify.penalties import Distillation, LayerDistillation, SquareHead
 from sparsecore.sparsify.presets import alps, magnitude, sparsegpt, wanda
@@ -74,10 +76,12 @@ __all__ = [
     "WeightNormSparsifier",
     "alps",
     "apply_recipe",
+    "asp",
     "evolutionary",
     "exchange_",
     "gmp",
     "granet",
+    "grasp",
     "imp",
     "load_recipe",
     "magnitude",
@@ -86,11 +90,17 @@ __all__ = [
     "merge_lora",
     "merge_lora_",
     "oneshot",
+    "order_columns",
+    "order_hidden_",
+    "order_rows",
+    "permute_hidden_",
     "prune_once",
     "recover",
     "rigl",
+    "snip",
     "sparsegpt",
     "sr_ste",
     "static_random",
+    "synflow",
     "wanda",
 ]

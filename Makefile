@@ -23,13 +23,14 @@ export PATH := $(VENV)/bin:$(PATH)
 PARTS := lint python cpp wheel abi asan tsan arm wasm
 NATIVE := pyproject.toml CMakeLists.txt $(shell find cmake csrc -name '*.txt' -o -name '*.cmake' -o -name '*.h' -o -name '*.cpp')
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format clean $(PARTS:%=test-%)
+.PHONY: help demo test bench lint docs format clean $(PARTS:%=test-%)
 
 help:
 	@echo 'make demo     sparsify a sentence encoder and run it faster; tables and figures in demo_output/'
 	@echo 'make test     every test; one part alone: $(PARTS:%=test-%)'
 	@echo 'make bench    kernels and layers beside their peers; results in benchmarks/results/'
 	@echo 'make lint     ruff, mypy, clang-format; make format applies what they would change'
+	@echo 'make docs     the documentation as a site in build/site/'
 	@echo 'make clean    remove everything the other targets made, the environment included'
 
 # torch comes first and alone, by its pin: a later resolver then finds it there and never looks for another build.
@@ -84,6 +85,9 @@ lint: test-lint
 
 format: $(VENV)/tools.stamp
 	@$(PY) tools/lint.py --fix
+
+docs: $(VENV)/package.stamp
+	@$(PY) -m mkdocs build --strict --site-dir build/site
 
 demo: $(VENV)/demo.stamp
 	@$(PY) -m sparsecore.demo

@@ -12,22 +12,13 @@ from sparsecore import sparsify
 
 
 class KeepZeros(lightning.Callback):
-    """Pruned weights stay zero: no gradient reaches them, and what a step still changed is undone after it."""
+    """Pruned weights stay zero: no gradient reaches them, so neither momentum nor weight decay moves them."""
 
     def __init__(self, masks: dict[str, torch.Tensor]) -> None:
         self.masks = masks  # by layer name within the LightningModule, True where kept
 
     def on_train_start(self, trainer, pl_module):
-        self.weights = {name: pl_module.get_submodule(name).weight for name in self.masks}
-        self.handles = [  # clipping then sees the gradient of the kept weights alone
-            weight.register_hook(lambda grad, mask=self.masks[name]: grad * mask)
-            for name, weight in self.weights.items()
-        ]
-
-    @torch.no_grad()
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        for name, weight in self.weights.items():
-            weight.mul_(self.masks[name])
+        self.handles = sparsify.mask_parameters_(pl_module, self.masks)
 
     def on_train_end(self, trainer, pl_module):
         for handle in self.handles:

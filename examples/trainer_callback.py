@@ -11,22 +11,13 @@ from sparsecore.integrations import transformers as packed
 
 
 class KeepZeros(transformers.TrainerCallback):
-    """Pruned weights stay zero: no gradient reaches them, and what a step still changed is undone after it."""
+    """Pruned weights stay zero: no gradient reaches them, so neither momentum nor weight decay moves them."""
 
     def __init__(self, masks: dict[str, torch.Tensor]) -> None:
         self.masks = masks  # by layer name, True where kept
 
     def on_train_begin(self, args, state, control, model, **_):
-        self.weights = {name: model.get_submodule(name).weight for name in self.masks}
-        self.handles = [  # clipping then sees the gradient of the kept weights alone
-            weight.register_hook(lambda grad, mask=self.masks[name]: grad * mask)
-            for name, weight in self.weights.items()
-        ]
-
-    @torch.no_grad()
-    def on_optimizer_step(self, args, state, control, **_):
-        for name, weight in self.weights.items():
-            weight.mul_(self.masks[name])
+        self.handles = sparsify.mask_parameters_(model, self.masks)
 
     def on_train_end(self, args, state, control, **_):
         for handle in self.handles:

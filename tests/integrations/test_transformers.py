@@ -89,6 +89,7 @@ def test_zeros_that_are_there_are_the_mask(tmp_path: Path) -> None:
         ({"pattern": "2:4/16"}, torch.bfloat16),
         ({"pattern": "16x1", "sparsity": 0.5, "dtype": "int8", "compute_dtype": "int8"}, torch.float32),
         ({"pattern": "unstructured", "sparsity": 0.75, "dtype": torch.bfloat16}, torch.float32),
+        ({"pattern": "channels", "sparsity": 0.5}, torch.float32),
     ],
 )
 @pytest.mark.parametrize("shard", ["50GB", "20KB"])

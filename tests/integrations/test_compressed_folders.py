@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,15 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"layer '{UP}' has the fused activation"):
         save_folder(model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_partner_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.setitem(sys.modules, "transformers.quantizers", None)
+    monkeypatch.delitem(sys.modules, "sparsecore.integrations.transformers")
+    for call in (lambda: load_folder(tmp_path), lambda: importlib.import_module(register.__module__)):
+        with pytest.raises(ImportError, match=r"pip install 'sparsecore\[transformers\]'"):
+            call()
 
 
 def _sharded(folder: Path) -> Path:

@@ -136,11 +136,11 @@ def load_folder(folder: str | os.PathLike[str], auto_class: Any = None, **option
         FileNotFoundError: A file is missing.
         ImportError: transformers is not installed.
     """
-    import transformers
-
     from sparsecore.integrations.transformers import SparseCoreConfig, register
 
     folder = Path(folder)
+    import transformers  # after ours, whose error says how to install it
+
     content = read_json("load_folder", folder / "config.json")
     _check_block(folder, content)
     register()
@@ -219,11 +219,9 @@ def save_folder(model: Any, folder: str | os.PathLike[str], *, max_shard_size: i
         ValueError: No packed layer, one that keeps more than 2 of 4, int8 values or a fused activation.
         TypeError: It is no transformers model.
     """
-    from transformers import PreTrainedModel
-
     from sparsecore.integrations.transformers import attach
 
-    if not isinstance(model, PreTrainedModel):
+    if not hasattr(model, "save_pretrained"):
         raise TypeError(f"save_folder: needs a transformers model, got {type(model).__name__}.")
     state: dict[str, Tensor] = dict(model.state_dict())
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, SparseLinear)}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import sparsecore as sc
-from sparsecore.sparsify import asp, order_columns, order_hidden_, order_rows, permute_hidden_
+from sparsecore.sparsify import asp, find_pairs, order_columns, order_hidden_, order_rows, permute_hidden_
 from sparsecore.sparsify.orderings import kept_score
 
 
@@ -25,6 +25,45 @@ def test_columns(pattern: sc.NM, width: int) -> None:
     assert found.after >= found.before
     if width > 8:
         assert found.after > found.before + 0.005
+
+
+def exchange_gains(score: Tensor, pattern: sc.NM) -> list[float]:
+    """Gain of every exchange of two columns, one at a time."""
+    gains, kept = [], kept_score(score, pattern)
+    for a in range(score.shape[1]):
+        for b in range(a):
+            order = torch.arange(score.shape[1])
+            order[[a, b]] = order[[b, a]]
+            gains.append(kept_score(score[:, order], pattern) - kept)
+    return gains
+
+
+@pytest.mark.parametrize("pattern", [sc.NM(2, 4), sc.NM(1, 4), sc.NM(5, 8), sc.NM(2, 4, vector=4)], ids=str)
+def test_no_exchange_of_columns_is_left(pattern: sc.NM) -> None:
+    torch.manual_seed(1)
+    score = torch.randn(16, 24).square()
+    found = order_columns(score, pattern)
+    assert max(exchange_gains(score, pattern)) > 1e-4
+    assert max(exchange_gains(score[:, found.order], pattern)) < 1e-5
+
+
+@pytest.mark.parametrize(("scale", "low", "high"), [(1.0, 0.75, 0.766), (0.05, 0.75, 0.955)])
+def test_columns_of_random_weights_reach_what_was_published(scale: float, low: float, high: float) -> None:
+    torch.manual_seed(0)
+    score = torch.randn(64, 64).abs()
+    score[:, 32:] *= scale
+    found = order_columns(score, sc.NM(2, 4))
+    assert found.before < low
+    assert found.after > high
+
+
+def test_columns_with_ties_and_zeros() -> None:
+    torch.manual_seed(0)
+    score = torch.randint(0, 3, (8, 32)).float()
+    found = order_columns(score, sc.NM(2, 4))
+    assert found.after > found.before
+    nothing = order_columns(torch.zeros(8, 32), sc.NM(2, 4))
+    assert torch.equal(nothing.order, torch.arange(32))
 
 
 def test_columns_that_collide_are_parted() -> None:
@@ -85,6 +124,123 @@ def test_models_do_not_change(pattern: sc.Pattern) -> None:
     assert torch.equal(model(x), expected)
 
 
+class Attention(nn.Module):
+    def __init__(self, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.value, self.output = nn.Linear(32, 64), nn.Linear(64, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.value(x).unflatten(-1, (self.heads, -1))
+        weight = torch.arange(1.0, self.heads + 1)[:, None]  # every head treats its units in its own way
+        return self.output((value * weight).flatten(-2))
+
+
+@pytest.mark.parametrize("pattern", [sc.NM(2, 4), sc.NM(2, 4, vector=16), sc.Group(16, 1)], ids=str)
+def test_units_stay_in_their_head(pattern: sc.Pattern) -> None:
+    torch.manual_seed(0)
+    model = Attention()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randint(-3, 4, parameter.shape).float())
+    x = torch.randint(-3, 4, (5, 32)).float()
+    expected = model(x)
+    share = 0.5 if isinstance(pattern, sc.Group) else None
+    found = order_hidden_(model, [("value", "output", 2)], pattern, share, progress=False)["value"]
+    assert found.after > found.before
+    assert found.order[:32].max() < 32
+    assert torch.equal(model(x), expected)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(8, 16), nn.Linear(16, 4)
+        self.up, self.gate, self.down = nn.Linear(16, 32), nn.Linear(16, 32), nn.Linear(32, 16)
+        self.norm = nn.LayerNorm(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.norm(x)
+        x = x + self.down(nn.functional.silu(self.gate(y)) * self.up(y))
+        return self.head(x)
+
+
+def test_pairs_are_found_and_free() -> None:
+    torch.manual_seed(0)
+    model = Residual()
+    with torch.no_grad():
+        model.norm.weight.normal_()
+        model.norm.bias.normal_()
+    pairs = find_pairs(model)
+    named = [(set(pair[0]), set(pair[1])) for pair in pairs]
+    assert ({"gate", "up"}, {"down"}) in named
+    assert ({"stem", "norm", "down"}, {"gate", "up", "head"}) in named
+    assert len(pairs) == 2
+    x = torch.randn(7, 8)
+    expected = model(x)
+    for pattern in (sc.NM(2, 4), sc.NM(2, 4, vector=8)):
+        found = order_hidden_(model, pairs, pattern, progress=False)
+        assert all(ordering.after > ordering.before for ordering in found.values())
+        torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-5)
+
+
+class Outside(nn.Module):
+    """Hidden units that something else reads: the caller, a softmax, another use of a layer."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.first, self.second = how, nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        hidden = torch.relu(self.first(x))
+        if self.how == "returned":
+            return self.second(hidden), hidden
+        if self.how == "softmax":
+            return self.second(hidden.cumsum(-1))
+        if self.how == "twice":
+            return self.second(self.second(hidden))
+        if self.how == "skip":
+            return self.second(hidden + x)
+        if self.how == "weight":
+            return self.second(hidden) + nn.functional.linear(x, self.second.weight)
+        return self.second(hidden)
+
+
+@pytest.mark.parametrize("how", ["returned", "softmax", "twice", "skip", "weight"])
+def test_units_read_elsewhere_are_left(how: str) -> None:
+    assert find_pairs(Outside("")) == [(("first",), ("second",))]
+    assert find_pairs(Outside(how)) == []
+
+
+def test_batch_norm_and_scores_with_data() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 8)).eval()
+    norm = model[1]
+    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        tensor.data.uniform_(0.5, 2.0)
+    x = torch.randn(64, 8)
+    expected = model(x)
+    plain = copy.deepcopy(model)
+    order_hidden_(plain, [(("0", "1"), "3")], sc.NM(2, 4), progress=False)
+    found = order_hidden_(model, [(("0", "1"), "3")], sc.NM(2, 4), data=[x], progress=False)["0"]
+    torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-5)
+    size = torch.relu(norm(model[0](x))).detach().square().mean(0) * model[3].weight.detach().square()
+    assert kept_score(size, sc.NM(2, 4)) == pytest.approx(found.after, rel=1e-4)
+    other = torch.relu(plain[1](plain[0](x))).detach().square().mean(0) * plain[3].weight.detach().square()
+    assert found.after > kept_score(other, sc.NM(2, 4))  # the order that looks at weights alone
+
+
+def test_asp_finds_its_pairs() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 16))
+    before = model[2].weight.detach().clone()
+    masks = asp(model, pairs=None, progress=False)
+    assert set(masks) == {"0", "2"}
+    plain = before.abs() * sc.formats.select.select_mask(before.abs(), sc.NM(2, 4))
+    assert model[2].weight.abs().sum() > 1.01 * plain.sum()
+
+
 def test_asp_keeps_more_with_permutation() -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 16))
@@ -110,6 +266,15 @@ def test_mistakes() -> None:
         order_columns(torch.rand(4, 4), sc.Unstructured())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="finite"):
         order_rows(torch.full((4, 4), float("nan")), sc.Group(4, 1), 0.5)
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    tied[2].weight = tied[0].weight
+    with pytest.raises(ValueError, match="shared with another layer"):
+        order_hidden_(tied, [("0", "1")], sc.NM(2, 4), progress=False)
+    with pytest.raises(ValueError, match="heads must divide"):
+        order_hidden_(Gated(), [("gate", "down", 5)], sc.NM(2, 4), progress=False)
+    with pytest.raises(ValueError, match="Order before pruning"):
+        masked = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+        permute_hidden_([masked], [], torch.arange(4))
     with pytest.raises(TypeError, match=r"no nn\.Linear"):
         order_hidden_(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), [("0", "1")], sc.NM(2, 4), progress=False)
     with pytest.raises(ValueError, match="does not matter"):

@@ -12,16 +12,19 @@ from sparsecore.sparsify.allocation import (
     Uniform,
     UniformPlus,
 )
+from sparsecore.sparsify.asp import asp
 from sparsecore.sparsify.budget import masks_from_scores
 from sparsecore.sparsify.drivers import imp
 from sparsecore.sparsify.gradients import SRSTE, STE, Hard
 from sparsecore.sparsify.grow import Fraction, GradientGrow, MomentumGrow, RandomGrow, UnfiredGrow
+from sparsecore.sparsify.hidden import find_pairs
 from sparsecore.sparsify.initialization import grasp, snip, synflow
 from sparsecore.sparsify.masked import MaskedOptimizer, mask_parameters_, merge_lora, merge_lora_
 from sparsecore.sparsify.once import apply_recipe, prune_once
-from sparsecore.sparsify.orderings import asp, order_columns, order_hidden_, order_rows, permute_hidden_
+from sparsecore.sparsify.orderings import order_columns, order_rows
 from sparsecore.sparsify.packed import exchange_
 from sparsecore.sparsify.penalties import Distillation, LayerDistillation, SquareHead
+from sparsecore.sparsify.permute import order_hidden_, permute_hidden_
 from sparsecore.sparsify.presets import alps, magnitude, sparsegpt, wanda
 from sparsecore.sparsify.recipe import Recipe, Start
 from sparsecore.sparsify.recipes import load_recipe, oneshot
@@ -79,6 +82,7 @@ __all__ = [
     "asp",
     "evolutionary",
     "exchange_",
+    "find_pairs",
     "gmp",
     "granet",
     "grasp",

@@ -1,0 +1,1 @@
+"""The parts of :func:`sparsecore.advise`: values, timings, costs, the knapsack."""

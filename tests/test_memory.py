@@ -16,9 +16,9 @@ from sparsecore.demo.memory import growth
 torch.set_num_threads(1)
 input = {"input": torch.zeros(1, 1024)}
 
-def dense():
+def dense():  # large beside the megabyte a first dense product sets up for itself
     torch.manual_seed(0)
-    return torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(16)))
+    return torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(32)))
 
 def converted():
     return sc.sparsify_(dense(), "PATTERN", sparsity=SPARSITY)

@@ -1,9 +1,9 @@
-"""What an ordering of hidden units is worth: kept magnitude and quality of a real encoder, one shot.
+"""What an ordering of hidden units is worth: kept score and quality of a real encoder, pruned in one shot.
 
-all-MiniLM-L6-v2's feed-forward blocks are reordered (rows of the first layer, columns of the second), then the whole
-encoder is pruned by magnitude order on the reordered weights with ALPS.
+The units of all-MiniLM-L6-v2's feed-forward blocks, and those of its attention heads between value and output, are
+reordered by the score of Wanda; then the whole encoder is pruned, with ALPS or Wanda.
 
-python benchmarks/python/bench_orderings.py [--dry]
+python benchmarks/python/bench_orderings.py [--method wanda] [--dry]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import time
 from typing import Any
 
 import torch
@@ -32,28 +33,41 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dry", action="store_true", help="print only, keep no result file")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each pair of layers")
+    parser.add_argument("--seconds", type=float, default=10.0, help="most, for each pair of layers")
+    parser.add_argument("--method", choices=("alps", "wanda"), default="alps")
     arguments = parser.parse_args()
     source = minilm(512, 128, 128)
     dense = source.make()
     reference = embed(dense, source.held_out)
-    pairs = [
-        (f"encoder.layer.{i}.intermediate.dense", f"encoder.layer.{i}.output.dense")
-        for i in range(len(dense.encoder.layer))
-    ]
+    names = [f"encoder.layer.{i}" for i in range(len(dense.encoder.layer))]
+    heads = dense.config.num_attention_heads
+    blocks = [(f"{name}.intermediate.dense", f"{name}.output.dense") for name in names]
+    attention = [(f"{name}.attention.self.value", f"{name}.attention.output.dense", heads) for name in names]
+    prune = {"alps": sc.sparsify.alps, "wanda": sc.sparsify.wanda}[arguments.method]
     rows: list[dict[str, Any]] = []
     for spec, sparsity in CASES:
         pattern = sc.pattern(spec)
+        row: dict[str, Any] = {"pattern": spec + (f" {sparsity:.0%}" if sparsity else "")}
         for ordered in (False, True):
             model = source.make()
-            gains = [(0.0, 0.0)]
             if ordered:
+                start = time.perf_counter()
                 found = sc.sparsify.order_hidden_(
-                    model, pairs, pattern, sparsity, seconds=arguments.seconds, progress=False
+                    model,
+                    [*blocks, *attention],
+                    pattern,
+                    sparsity,
+                    data=source.calibration,
+                    seconds=arguments.seconds,
+                    progress=False,
                 )
-                gains = [(ordering.before, ordering.after) for ordering in found.values()]
+                row["seconds"] = time.perf_counter() - start
+                for title, pairs in (("blocks", blocks), ("attention", attention)):
+                    mine = [found[pair[0]] for pair in pairs]
+                    row[f"{title}_before"] = sum(each.before for each in mine) / len(mine)
+                    row[f"{title}_after"] = sum(each.after for each in mine) / len(mine)
                 assert torch.allclose(embed(model, source.held_out), reference, atol=1e-4)
-            sc.sparsify.alps(
+            prune(
                 model,
                 pattern,
                 source.calibration,
@@ -61,18 +75,15 @@ def main() -> None:
                 targets=source.targets,
                 progress=False,
             )
-            row = {
-                "pattern": spec + (f" {sparsity:.0%}" if sparsity else ""),
-                "ordered": ordered,
-                "kept_before": sum(before for before, _ in gains) / len(gains),
-                "kept_after": sum(after for _, after in gains) / len(gains),
-                **quality(embed(model, source.held_out), reference),
-            }
-            rows.append(row)
-            print(row, flush=True)
+            judged = quality(embed(model, source.held_out), reference)
+            row |= {f"{key}_{'after' if ordered else 'before'}": value for key, value in judged.items()}
+        rows.append(row)
+        print(row, flush=True)
     if not arguments.dry:
         command = shlex.join(["python", "benchmarks/python/bench_orderings.py", *sys.argv[1:]])
-        print(f"written: {write('orderings', describe(command, {}), rows).relative_to(ROOT)}")
+        print(
+            f"written: {write(f'orderings_{arguments.method}', describe(command, {}), rows).relative_to(ROOT)}"
+        )
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ from sparsecore._advise.advice import Advice, Check, LayerAdvice, Option
 from sparsecore._advise.quality import Candidate, model_costs, random_costs
 from sparsecore._advise.timing import (
     COLD_BYTES,
+    ModelClock,
     ModelTiming,
     Timing,
     count_tokens,
     time_candidates,
-    time_model,
 )
 from sparsecore.patterns import NM, Pattern, pattern_name
 from sparsecore.patterns import pattern as parse_pattern
@@ -125,11 +125,11 @@ def advise(
             layers = _packable(model, targets, ignore)
             shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
         calls = {name: [batch] for name in shapes}
-        whole: ModelTiming | None = None
+        clock: ModelClock | None = None
         if model is not None and batches is not None:
             calls = count_tokens(model, layers, batches[0])
             if all(p.dtype == dtype or not p.is_floating_point() for p in model.parameters()):
-                whole = time_model(model, layers, batches[0])
+                clock = ModelClock(model, layers, batches[0])
         keys = {name: (shape, round(sum(calls[name]) / len(calls[name]))) for name, shape in shapes.items()}
         width = dtype.itemsize
         resident = sum(n * k for n, k in shapes.values()) * width if model is not None else COLD_BYTES
@@ -138,8 +138,14 @@ def advise(
         with bar(len(distinct), "measuring layers", progress, "shape") as advance:
             for shape, tokens in distinct:
                 share = seconds / len(distinct)
+                if clock is not None:
+                    share *= 0.8
+                    clock.look(0.2 * seconds / (len(distinct) + 1))
                 times[shape, tokens] = time_candidates(shape, tokens, candidates, share, dtype, resident)
                 advance()
+        if clock is not None:
+            clock.look(0.2 * seconds / (len(distinct) + 1))
+        whole = None if clock is None else clock.timing()
         if model is None:
             judged = {shape: random_costs(shape, candidates) for shape in dict.fromkeys(shapes.values())}
             costs = {name: judged[shape] for name, shape in shapes.items()}

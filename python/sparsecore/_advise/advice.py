@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sparsecore._advise.knapsack import Knapsack
-from sparsecore._advise.timing import count_tokens, time_model
+from sparsecore._advise.timing import ModelClock, count_tokens
 from sparsecore.convert import _replace_all
 from sparsecore.nn.linear import SparseLinear
 from sparsecore.sparsify.calibration import Batch
@@ -318,7 +318,9 @@ class Advice:
                         f"Advice.check: {layer.name!r} sees {tokens} tokens of these inputs, and advice was given for "
                         f"{layer.tokens}."
                     )
-            timed = time_model(model, layers, inputs, seconds)
+            clock = ModelClock(model, layers, inputs)
+            clock.look(seconds, least=5)
+            timed = clock.timing()
         finally:
             torch.set_num_threads(before)
         return Check(

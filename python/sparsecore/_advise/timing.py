@@ -214,46 +214,52 @@ def count_tokens(model: nn.Module, layers: Mapping[str, nn.Module], batch: Batch
     return counts
 
 
-def time_model(
-    model: nn.Module, layers: Mapping[str, nn.Module], batch: Batch, seconds: float = 1.0
-) -> ModelTiming:
-    """Times a model and its layers on one batch.
+class ModelClock:
+    """Times a model and its layers on one batch, a while now and a while later.
 
-    The whole is timed without hooks, the layers with them, in turn.
+    Several short looks spread over a minute see past a disturbance that one long look would take for the model. The
+    whole is timed without hooks, the layers with them, in turn.
 
     Args:
         model: In any mode; it runs in eval mode and is left as it was.
         layers: By name.
         batch: What the model is called with.
-        seconds: To spend, at least 5 rounds.
-
-    Returns:
-        Medians.
     """
-    whole: list[float] = []
-    rounds: list[dict[str, float]] = []
-    started: dict[str, float] = {}
 
-    def before(name: str, _: Tensor) -> None:
-        started[name] = time.perf_counter()
+    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], batch: Batch) -> None:
+        self._model, self._layers, self._batch = model, layers, batch
+        self._whole: list[float] = []
+        self._rounds: list[dict[str, float]] = []
 
-    def after(name: str) -> None:
-        rounds[-1][name] += time.perf_counter() - started[name]
+    def look(self, seconds: float, least: int = 2) -> None:
+        """Times for a while, and at least so many rounds."""
+        started: dict[str, float] = {}
 
-    with _as_in_use(model):
-        run_model(model, batch)
-        begin = time.perf_counter()
-        while len(whole) < 5 or (time.perf_counter() - begin < seconds and len(whole) < 100):
-            start = time.perf_counter()
-            run_model(model, batch)
-            whole.append(time.perf_counter() - start)
-            rounds.append(dict.fromkeys(layers, 0.0))
-            with _hooked(layers, before, after):
-                run_model(model, batch)
-    timed = _timing(whole)
-    return ModelTiming(
-        timed.seconds, timed.spread, {name: median(each[name] for each in rounds) for name in layers}
-    )
+        def before(name: str, _: Tensor) -> None:
+            started[name] = time.perf_counter()
+
+        def after(name: str) -> None:
+            self._rounds[-1][name] += time.perf_counter() - started[name]
+
+        with _as_in_use(self._model):
+            run_model(self._model, self._batch)
+            begin, rounds = time.perf_counter(), 0
+            while rounds < least or time.perf_counter() - begin < seconds:
+                start = time.perf_counter()
+                run_model(self._model, self._batch)
+                self._whole.append(time.perf_counter() - start)
+                self._rounds.append(dict.fromkeys(self._layers, 0.0))
+                with _hooked(self._layers, before, after):
+                    run_model(self._model, self._batch)
+                rounds += 1
+
+    def timing(self) -> ModelTiming:
+        """Medians over all looks, of at least 5 rounds."""
+        if len(self._whole) < 5:
+            self.look(0.0, 5 - len(self._whole))
+        timed = _timing(self._whole)
+        layers = {name: median(each[name] for each in self._rounds) for name in self._layers}
+        return ModelTiming(timed.seconds, timed.spread, layers)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from sparsecore.sparsify.packed import exchange_
 from sparsecore.sparsify.penalties import Distillation, LayerDistillation, SquareHead
 from sparsecore.sparsify.permute import order_hidden_, permute_hidden_
 from sparsecore.sparsify.presets import alps, magnitude, sparsegpt, wanda
+from sparsecore.sparsify.ratios import allocation_report, from_scores
 from sparsecore.sparsify.recipe import Recipe, Start
 from sparsecore.sparsify.recipes import load_recipe, oneshot
 from sparsecore.sparsify.recover import Recovery, recover
@@ -77,12 +78,14 @@ __all__ = [
     "Wanda",
     "WandaSparsifier",
     "WeightNormSparsifier",
+    "allocation_report",
     "alps",
     "apply_recipe",
     "asp",
     "evolutionary",
     "exchange_",
     "find_pairs",
+    "from_scores",
     "gmp",
     "granet",
     "grasp",

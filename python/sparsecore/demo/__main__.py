@@ -1,8 +1,9 @@
-"""``python -m sparsecore.demo``: sparsify a sentence encoder, run it faster, show what it cost."""
+"""``python -m sparsecore.demo``: sparsify a real model, run it faster, show what it cost."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +11,23 @@ from pathlib import Path
 import torch
 
 from sparsecore.demo import report
-from sparsecore.demo.encoder import minilm
+from sparsecore.demo.models import MODELS
 from sparsecore.demo.run import Settings, run
 from sparsecore.demo.store import write_atomically
-from sparsecore.demo.variants import FULL, VARIANTS
+
+HINT = "pip install 'sparsecore[demo]' and, for the recognizer, pip install --no-deps rapidocr==3.10.0"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, runs the demo, prints and saves what it found."""
     parser = argparse.ArgumentParser(prog="sparsecore demo", description=__doc__)
+    parser.add_argument(
+        "model",
+        nargs="?",
+        choices=tuple(MODELS),
+        default="encoder",
+        help="a sentence encoder or a text recognizer",
+    )
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for results")
     parser.add_argument("--fresh", action="store_true", help="forget finished parts")
     parser.add_argument(
@@ -40,11 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     threads = tuple(options.threads or [count for count in Settings.threads if count <= cores])
     if not 0.0 <= options.recovery < 1000.0:
         parser.error(f"--recovery must be between 0 and 1000, got {options.recovery}")
-    settings = Settings(method=options.method, threads=threads, recovery=options.recovery)
     torch.set_num_threads(max(1, min(cores, torch.get_num_threads())))
-    print("loading the model and the texts")
-    source = minilm(settings.held_out, settings.calibration, settings.tokens)
-    variants = FULL if options.full else VARIANTS
+    chosen = MODELS[options.model]
+    settings = Settings(
+        method=options.method,
+        calibration=chosen.calibration,
+        threads=threads,
+        recovery=options.recovery,
+    )
+    missing = next((name for name in chosen.needs if importlib.util.find_spec(name) is None), None)
+    if missing is not None:
+        parser.error(f"the {options.model} needs {missing}; {HINT}")
+    print("loading the model and its data")
+    source = chosen.source(settings.held_out, settings.calibration, settings.tokens)
+    variants = chosen.full if options.full else chosen.variants
     results = run(source, settings, options.output, variants=variants, fresh=options.fresh)
     text = report.text(results)
     write_atomically(options.output / "report.txt", lambda target: target.write_text(text + "\n"))

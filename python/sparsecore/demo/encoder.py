@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparsecore.demo.source import Batch, Source, Task
 from sparsecore.demo.text import docstrings, split
-
-Batch = dict[str, Tensor]  # input_ids and attention_mask, both (batch, tokens)
-
-
-@dataclass
-class Source:
-    """Everything the demo needs to know about a model.
-
-    Attributes:
-        name: For titles and file names.
-        make: A fresh dense model in eval mode; ``model(**batch).last_hidden_state`` is ``(batch, tokens,
-            hidden)``.
-        calibration: Batches for pruning.
-        held_out: Batches for judging, none of them in ``calibration``.
-        timing: ``timing(batch_size)``: full sequences without padding.
-        targets: Rules for the layers to prune, as in :func:`sparsecore.sparsify.prune_once`.
-        learning: Batches for recovery, none of them in ``held_out``; empty: those for pruning.
-    """
-
-    name: str
-    make: Callable[[], nn.Module]
-    calibration: Sequence[Batch]
-    held_out: Sequence[Batch]
-    timing: Callable[[int], Batch]
-    targets: Sequence[str] = (r"re:encoder\..*",)
-    learning: Sequence[Batch] = ()
 
 
 def minilm_model() -> nn.Module:
@@ -89,7 +63,42 @@ def minilm(held_out: int, calibration: int, tokens: int) -> Source:
         rows = torch.cat([first, rows, last], 1)
         return {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
 
-    return Source("all-MiniLM-L6-v2", minilm_model, batches(fit), batches(judge), timing, learning=learning)
+    return Source(
+        "all-MiniLM-L6-v2",
+        minilm_model,
+        batches(fit),
+        batches(judge),
+        timing,
+        embedding_task(f"{tokens} tokens"),
+        targets=(r"re:encoder\..*",),
+        learning=learning,
+    )
+
+
+class HiddenStates(nn.Module):
+    """Positional tensors in, one tensor out: the shape exporters like."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return hidden
+
+
+def embedding_task(shown: str) -> Task:
+    """Sentence embeddings by a BERT of transformers."""
+    return Task(
+        measures={"cosine": "cosine", "top1": "top-1"},
+        outputs=embed,
+        quality=quality,
+        compared=sentence_embedding,
+        fuse=fuse_gelu,
+        positional=HiddenStates,
+        shown=shown,
+        about="cosine and top-1 retrieval against the dense model on texts it was not pruned with",
+    )
 
 
 def _tokenized(tokenizer: Any, texts: Sequence[str], tokens: int) -> Batch:
@@ -127,3 +136,26 @@ def _nearest(embeddings: Tensor) -> Tensor:
     similarity = embeddings @ embeddings.T
     similarity.fill_diagonal_(-2.0)
     return similarity.argmax(1)
+
+
+def fuse_gelu(model: nn.Module) -> nn.Module:
+    """Lets packed layers apply the activation that follows them, in a BERT of transformers.
+
+    ``BertIntermediate`` is a linear layer and then ``intermediate_act_fn``; the kernel does both at once.
+    """
+    from sparsecore.nn import SparseLinear
+
+    for module in model.modules():
+        linear, activation = getattr(module, "dense", None), getattr(module, "intermediate_act_fn", None)
+        if isinstance(linear, SparseLinear) and _is_exact_gelu(activation):
+            linear.activation = "gelu"
+            module.intermediate_act_fn = nn.Identity()
+    return model
+
+
+def _is_exact_gelu(activation: Any) -> bool:
+    """Whether an activation computes what the kernels call gelu, by trying it."""
+    if not callable(activation) or isinstance(activation, nn.Identity):
+        return False
+    x = torch.linspace(-6.0, 6.0, 101)
+    return torch.equal(activation(x), nn.functional.gelu(x))

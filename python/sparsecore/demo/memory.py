@@ -1,6 +1,6 @@
 """Resident memory of a model that is loaded and has answered once.
 
-Run as ``python -m sparsecore.demo.memory FILE...`` it prints, per packed file (``dense`` for the dense
+Run as ``python -m sparsecore.demo.memory MODEL FILE...`` it prints, per packed file (``dense`` for the dense
 model), by how many bytes the anonymous resident memory of a process grew. Each model gets a forked child of a
 process that has imported everything and computed nothing, so that neither libraries nor other models are
 counted. The dense weights are copied off the file they are mapped from, as ``sparsecore.load`` does
@@ -54,22 +54,23 @@ def growth(make: Callable[[], nn.Module], inputs: dict[str, torch.Tensor]) -> in
     return int(text)
 
 
-def measure(files: Sequence[str]) -> dict[str, int]:
-    """Growth for each file, from a process of its own; ``dense`` stands for the dense model."""
-    command = [sys.executable, "-m", "sparsecore.demo.memory", *files]
+def measure(name: str, files: Sequence[str]) -> dict[str, int]:
+    """Growth of a model for each file, from a process of its own; ``dense`` stands for the dense model."""
+    command = [sys.executable, "-m", "sparsecore.demo.memory", name, *files]
     found = subprocess.run(command, check=True, capture_output=True, text=True)
     values: dict[str, int] = json.loads(found.stdout.splitlines()[-1])
     return values
 
 
-def main(files: Sequence[str]) -> None:
+def main(name: str, files: Sequence[str]) -> None:
     """Prints the growth for each file as one line of JSON."""
-    from sparsecore.demo.encoder import minilm_model
-    from sparsecore.demo.variants import fuse_gelu
+    from sparsecore.demo.models import MODELS
     from sparsecore.io import load
 
+    chosen = MODELS[name]
+
     def dense() -> nn.Module:
-        model = minilm_model()
+        model = chosen.make()
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()
         return model
@@ -77,13 +78,12 @@ def main(files: Sequence[str]) -> None:
     def maker(file: str) -> Callable[[], nn.Module]:
         if file == "dense":
             return dense
-        return lambda: fuse_gelu(load(minilm_model(), file).eval().requires_grad_(False))
+        return lambda: chosen.fuse(load(chosen.make(), file).eval().requires_grad_(False))
 
-    ids = torch.ones(1, 128, dtype=torch.long)
-    inputs = {"input_ids": ids, "attention_mask": ids}
-    minilm_model()  # imports what making a model imports
+    inputs = chosen.inputs()
+    chosen.make()  # imports what making a model imports
     print(json.dumps({file: growth(maker(file), inputs) for file in files}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1], sys.argv[2:])

@@ -7,30 +7,19 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from sparsecore.demo.encoder import Batch
+from sparsecore.demo.source import Batch, Source
 from sparsecore.demo.store import write_atomically
 
 Call = Callable[[], object]
 log = logging.getLogger("sparsecore")
-
-
-class HiddenStates(nn.Module):
-    """Positional tensors in, one tensor out: the shape exporters like."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        hidden: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return hidden
 
 
 def torch_call(model: nn.Module, batch: Batch) -> Call:
@@ -38,7 +27,7 @@ def torch_call(model: nn.Module, batch: Batch) -> Call:
 
     def call() -> object:
         with torch.inference_mode():
-            return model(**batch).last_hidden_state
+            return model(**batch)
 
     return call
 
@@ -47,16 +36,17 @@ def compiled_call(model: nn.Module, batch: Batch, freezing: bool) -> Call:
     """The model under ``torch.compile``, compiled by a first call.
 
     Args:
-        model: The model.
+        model: Called with the batch's tensors in their order.
         batch: Its input.
         freezing: Let the compiler treat weights as constants and lay them out anew: faster for dense layers.
     """
     torch.compiler.reset()
-    compiled = torch.compile(HiddenStates(model), options={"freezing": freezing}, dynamic=False)
+    compiled = torch.compile(model, options={"freezing": freezing}, dynamic=False)
+    arguments = tuple(batch.values())
 
     def call() -> object:
         with torch.no_grad():
-            return compiled(batch["input_ids"], batch["attention_mask"])
+            return compiled(*arguments)
 
     call()
     call()
@@ -77,23 +67,32 @@ def _quiet() -> Iterator[None]:
 
 
 def export_onnx(model: nn.Module, batch: Batch, path: Path) -> None:
-    """Writes the model as ONNX with a free batch dimension, weights inside the file."""
-    arguments = {name: tensor.expand(2, -1) if len(tensor) == 1 else tensor for name, tensor in batch.items()}
+    """Writes a model of positional tensors as ONNX with a free batch dimension, weights inside the file."""
+    arguments = {
+        name: tensor.expand(2, *tensor.shape[1:]) if len(tensor) == 1 else tensor
+        for name, tensor in batch.items()
+    }
 
     def write(target: Path) -> None:
         with _quiet(), torch.no_grad():
             torch.onnx.export(
-                HiddenStates(model).eval(),
+                model.eval(),
                 kwargs=arguments,
                 f=target,
                 input_names=list(batch),
-                output_names=["last_hidden_state"],
+                output_names=["result"],
                 dynamic_shapes={name: {0: torch.export.Dim("batch")} for name in batch},
                 external_data=False,
                 verbose=False,
             )
 
     write_atomically(path, write)
+
+
+def _feed(names: Sequence[str], batch: Batch) -> dict[str, Any]:
+    """Arrays by the names the file uses: the batch's own, or others in the same order."""
+    own = list(batch) if set(names) == set(batch) else names
+    return {name: tensor.numpy() for name, tensor in zip(own, batch.values(), strict=True)}
 
 
 def onnxruntime_call(path: Path, batch: Batch, threads: int) -> Call:
@@ -104,7 +103,7 @@ def onnxruntime_call(path: Path, batch: Batch, threads: int) -> Call:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    feed = {name: tensor.numpy() for name, tensor in batch.items()}
+    feed = _feed([each.name for each in session.get_inputs()], batch)
     return lambda: session.run(None, feed)
 
 
@@ -119,25 +118,37 @@ def openvino_call(path: Path, batch: Batch, threads: int, precision: str) -> Cal
         "INFERENCE_PRECISION_HINT": precision,
     }
     model = core.read_model(path)
-    model.reshape({name: list(tensor.shape) for name, tensor in batch.items()})
+    feed = _feed([each.any_name for each in model.inputs], batch)
+    model.reshape({name: list(array.shape) for name, array in feed.items()})
     compiled = core.compile_model(model, "CPU", options)
     request = compiled.create_infer_request()
-    feed = {name: tensor.numpy() for name, tensor in batch.items()}
     return lambda: request.infer(feed, share_inputs=True)
 
 
 def dense_calls(
-    model: nn.Module, batch: Batch, threads: int, onnx: Path
+    source: Source, model: nn.Module, batch: Batch, threads: int, onnx: Path
 ) -> tuple[dict[str, Call], dict[str, str]]:
-    """Every dense engine that is installed, ready to be timed, and the reason for each that is missing."""
+    """Every dense engine that is installed, ready to be timed, and the reason for each that is missing.
+
+    Args:
+        source: Where the model is from.
+        model: Dense.
+        batch: Its input.
+        threads: For all engines.
+        onnx: File for the engines that read one; written if missing.
+    """
+    positional = source.task.positional(model)
     if not onnx.exists():
         try:
-            export_onnx(model, batch, onnx)
+            if source.task.onnx is None:
+                export_onnx(positional, batch, onnx)
+            else:
+                write_atomically(onnx, source.task.onnx)
         except Exception as error:  # the engines that need the file will be reported as missing
             log.warning("demo: no ONNX export (%s)", f"{type(error).__name__}: {error}".splitlines()[0][:200])
     makers: dict[str, Callable[[], Call]] = {
         "torch eager": lambda: torch_call(model, batch),
-        "torch.compile": lambda: compiled_call(model, batch, freezing=True),
+        "torch.compile": lambda: compiled_call(positional, batch, freezing=True),
         "onnxruntime": lambda: onnxruntime_call(onnx, batch, threads),
         "openvino": lambda: openvino_call(onnx, batch, threads, "f32"),
         "openvino bf16": lambda: openvino_call(onnx, batch, threads, "bf16"),

@@ -27,14 +27,21 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def quality_table(results: dict[str, Any]) -> str:
     """Quality and size of every model."""
-    rows = [["dense", "100 %", "1.000", "1.00", "", "", *_sizes(results["dense"])]]
+    measures = results["settings"]["measures"]
+
+    def cells(values: dict[str, Any]) -> list[str]:
+        return [f"{values[key]:.3f}" for key in measures]
+
+    nothing = [""] * len(measures)
+    rows = [["dense", "100 %", *cells(results["dense"]), *nothing, *_sizes(results["dense"])]]
     for values in results["variants"].values():
         kept = f"{100 * values['kept']:.1f} %"
-        pruned = values.get("one_shot", values)
-        learned = [f"{values['cosine']:.3f}", f"{values['top1']:.2f}"] if "one_shot" in values else ["", ""]
-        first = [f"{pruned['cosine']:.3f}", f"{pruned['top1']:.2f}"]
-        rows.append([values["title"], kept, *first, *learned, *_sizes(values)])
-    head = ["model", "kept", "cosine", "top-1", "recovered", "top-1", "on disk", "resident"]
+        learned = cells(values) if "one_shot" in values else nothing
+        rows.append(
+            [values["title"], kept, *cells(values.get("one_shot", values)), *learned, *_sizes(values)]
+        )
+    after = [f"{title}, recovered" if i == 0 else title for i, title in enumerate(measures.values())]
+    head = ["model", "kept", *measures.values(), *after, "on disk", "resident"]
     return table(head, rows)
 
 
@@ -63,10 +70,9 @@ def text(results: dict[str, Any]) -> str:
     facts = results["environment"]
     where = "; ".join(" ".join(fact.split()) for fact in facts["details"][:4])
     parts = [
-        f"{settings['model']}, every linear layer of the encoder pruned in one shot ({settings['method']}, "
-        f"{settings['calibration']} texts); some recovered by distillation from the dense model, zeros fixed",
-        f"cosine and top-1 retrieval against the dense model on {settings['held_out']} other texts; "
-        f"{settings['tokens']} tokens per text where time is measured",
+        f"{settings['model']}, its linear layers pruned in one shot ({settings['method']}, "
+        f"{settings['calibration']} inputs); some recovered by distillation from the dense model, zeros fixed",
+        f"{settings['about']}, {settings['held_out']} of them; time is measured with {settings['shown']}",
         f"commit {facts['commit']}, {facts['date']}, {where}",
         "",
         quality_table(results),
@@ -98,11 +104,10 @@ def figure(results: dict[str, Any], path: Path) -> None:
     left.barh(names, medians, xerr=spread, color=colours)
     left.invert_yaxis()
     left.set_xlabel("milliseconds, lower is better")
-    left.set_title(
-        f"{results['settings']['model']}, {results['settings']['tokens']} tokens, {first}", fontsize=10
-    )
+    left.set_title(f"{results['settings']['model']}, {results['settings']['shown']}, {first}", fontsize=10)
     right.axhline(1.0, color="tab:gray", linewidth=0.8)
-    right.plot([1.0], [1.0], "o", color="tab:gray")
+    measure, measured = next(iter(results["settings"]["measures"].items()))
+    right.plot([results["dense"][measure]], [1.0], "o", color="tab:gray")
     for name, engine in engines.items():
         if name not in titles and name != "torch eager":
             right.axhline(engine["speedup"], color="tab:gray", linewidth=0.8, linestyle=":")
@@ -110,26 +115,26 @@ def figure(results: dict[str, Any], path: Path) -> None:
     for name, values in titles.items():
         speed = engines[name]["speedup"]
         if "one_shot" in values:
-            before = values["one_shot"]["cosine"]
+            before = values["one_shot"][measure]
             right.annotate(
                 "",
-                (values["cosine"], speed),
+                (values[measure], speed),
                 (before, speed),
                 arrowprops={"arrowstyle": "->", "color": "tab:blue", "linewidth": 0.8},
             )
             right.plot([before], [speed], "o", color="tab:blue", fillstyle="none")
-        right.plot([values["cosine"]], [speed], "o", color="tab:blue")
+        right.plot([values[measure]], [speed], "o", color="tab:blue")
         # Points near the dense model's quality have no room to their right; neighbours take turns above and below.
-        near = values["cosine"] > 0.92
+        near = values[measure] > 0.92
         right.annotate(
             name,
-            (values["cosine"], speed),
+            (values[measure], speed),
             xytext=(0 if near else 5, -13 if near and list(titles).index(name) % 2 else 6),
             textcoords="offset points",
             fontsize=8,
             ha="center" if near else "left",
         )
-    right.set_xlabel("cosine to the dense model's embeddings")
+    right.set_xlabel(measured)
     right.set_ylabel("speed against eager torch")
     right.margins(x=0.12, y=0.08)
     right.set_title("filled: as used; hollow: one shot, before recovery", fontsize=10)

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import sparsecore as sc
 from sparsecore.demo import memory, peers, timing
-from sparsecore.demo.encoder import Source, embed, minilm_model, quality
 from sparsecore.demo.environment import describe
+from sparsecore.demo.models import MODELS
+from sparsecore.demo.source import Source
 from sparsecore.demo.store import Store, write_atomically
-from sparsecore.demo.variants import VARIANTS, Variant, fuse_gelu, load, prune, recover
+from sparsecore.demo.variants import VARIANTS, Variant, load, prune, recover
 from sparsecore.sparsify._progress import bar
 
 Say = Callable[[str], object]
@@ -30,8 +31,8 @@ class Settings:
 
     Attributes:
         method: ``alps`` or ``sparsegpt``.
-        held_out: Texts to judge by.
-        calibration: Texts to prune by.
+        held_out: Inputs to judge by.
+        calibration: Inputs to prune by.
         tokens: Longest text, and the length of every text that is timed.
         threads: Numbers of threads to time.
         batches: Batch sizes to time.
@@ -61,24 +62,31 @@ def run(
 ) -> dict[str, Any]:
     """Runs what is not finished yet and returns all results; also in ``output/results.json``."""
     planned = [[variant.key, variant.steps, variant.lr] for variant in variants]
-    keys = {"model": source.name, "variants": planned, **asdict(settings)}
+    keys = {
+        "model": source.name,
+        "variants": planned,
+        **asdict(settings),
+        "measures": dict(source.task.measures),
+        "shown": source.task.shown,
+        "about": source.task.about,
+    }
     job = _Job(source, settings, variants, Store(output / "parts", keys, fresh), progress)
     results: dict[str, Any] = {"settings": keys, "environment": describe(), "variants": {}, "latency": {}}
-    results["dense"] = {"disk_bytes": job.save_dense()}
+    results["dense"] = {"disk_bytes": job.save_dense(), **job.dense_quality()}
     for position, variant in enumerate(variants, 1):
         steps = job.steps(variant)
         say(f"[{position}/{len(variants)}] {variant.title}: prune, pack, judge")
         found = job.pruned(variant) | job.judged(variant)
-        say(f"      one shot: cosine {found['cosine']:.3f}, top-1 {found['top1']:.2f}")
+        say(f"      one shot: {job.shown(found)}")
         if steps:
             say(f"      recovering in {steps} steps")
-            found = {**found, "one_shot": {key: found[key] for key in ("cosine", "top1")}}
+            found = {**found, "one_shot": {key: found[key] for key in source.task.measures}}
             found |= job.recovered(variant)
-            say(f"      recovered: cosine {found['cosine']:.3f}, top-1 {found['top1']:.2f}")
+            say(f"      recovered: {job.shown(found)}")
         results["variants"][variant.key] = {"title": variant.title, **found}
     for threads in settings.threads:
         for batch in settings.batches:
-            say(f"latency: batch {batch}, {settings.tokens} tokens, {threads} thread{'s' * (threads > 1)}")
+            say(f"latency: batch {batch}, {source.task.shown}, {threads} thread{'s' * (threads > 1)}")
             results["latency"][f"batch {batch}, threads {threads}"] = job.timed(batch, threads)
     for key, value in job.weighed().items():
         (results["dense"] if key == "dense" else results["variants"][key])["resident_bytes"] = value
@@ -98,6 +106,7 @@ class _Job:
 
     def __post_init__(self) -> None:
         self.dense = self.source.make()
+        self._reference: Any = None
 
     def steps(self, variant: Variant) -> int:
         """Of recovery."""
@@ -112,7 +121,7 @@ class _Job:
         return done if self.steps(variant) else self.pruned_file(variant)
 
     def model(self, variant: Variant) -> nn.Module:
-        return fuse_gelu(load(self.source, self.file(variant)))
+        return self.source.task.fuse(load(self.source, self.file(variant)))
 
     def save_dense(self) -> int:
         """Writes the dense model as the variants are written, and returns the size of the file."""
@@ -142,8 +151,7 @@ class _Job:
 
     def judged(self, variant: Variant) -> dict[str, Any]:
         def make() -> dict[str, Any]:
-            model = fuse_gelu(load(self.source, self.pruned_file(variant)))
-            return quality(embed(model, self.source.held_out), self._reference())
+            return self._quality(self.source.task.fuse(load(self.source, self.pruned_file(variant))))
 
         return self._part(f"quality-{variant.key}", make)
 
@@ -159,8 +167,11 @@ class _Job:
                 self.progress,
             )
             seconds = time.perf_counter() - begin
-            found = quality(embed(self.model(variant), self.source.held_out), self._reference())
-            return {**found, "recovery_seconds": seconds, "recovery_losses": losses}
+            return {
+                **self._quality(self.model(variant)),
+                "recovery_seconds": seconds,
+                "recovery_losses": losses,
+            }
 
         return self._part(f"recovery-{variant.key}", make)
 
@@ -176,13 +187,14 @@ class _Job:
         return self._part(f"latency-b{batch}-t{threads}", make)
 
     def weighed(self) -> dict[str, int]:
-        """Resident bytes by variant and for ``dense``, for the model of the package, where the system tells."""
-        if self.source.make is not minilm_model or not Path("/proc/self/status").exists():
+        """Resident bytes by variant and for ``dense``, for models of packages, where the system tells."""
+        name = next((key for key, model in MODELS.items() if model.make is self.source.make), None)
+        if name is None or not Path("/proc/self/status").exists():
             return {}
         files = {variant.key: str(self.file(variant)) for variant in self.variants}
 
         def make() -> dict[str, Any]:
-            found = memory.measure(["dense", *files.values()])
+            found = memory.measure(name, ["dense", *files.values()])
             return {"dense": found["dense"], **{key: found[file] for key, file in files.items()}}
 
         return self._part("memory", make)
@@ -191,10 +203,18 @@ class _Job:
         found: dict[str, Any] = self.store.part(name, make)
         return found
 
-    def _reference(self) -> Tensor:
-        if not hasattr(self, "_embeddings"):
-            self._embeddings = embed(self.dense, self.source.held_out)
-        return self._embeddings
+    def dense_quality(self) -> dict[str, Any]:
+        return self._part("quality-dense", lambda: self._quality(self.dense))
+
+    def shown(self, found: dict[str, Any]) -> str:
+        """The measures in words."""
+        return ", ".join(f"{title} {found[key]:.3f}" for key, title in self.source.task.measures.items())
+
+    def _quality(self, model: nn.Module) -> dict[str, float]:
+        task, held_out = self.source.task, self.source.held_out
+        if self._reference is None:
+            self._reference = task.outputs(self.dense, held_out)
+        return task.quality(task.outputs(model, held_out), self._reference)
 
     def _latency(self, batch: int, threads: int) -> dict[str, Any]:
         inputs = self.source.timing(batch)
@@ -202,7 +222,7 @@ class _Job:
         missing: dict[str, str] = {}
         if self.settings.dense_peers:
             onnx = self.store.folder / "dense.onnx"
-            calls, missing = peers.dense_calls(self.dense, inputs, threads, onnx)
+            calls, missing = peers.dense_calls(self.source, self.dense, inputs, threads, onnx)
         dense_names = [name for name in calls if "bf16" not in name]
         for variant in self.variants:
             calls[variant.title] = peers.torch_call(self.model(variant), inputs)

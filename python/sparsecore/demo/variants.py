@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import sparsecore as sc
-from sparsecore.demo.encoder import Source, sentence_embedding
+from sparsecore.demo.source import Source
 from sparsecore.demo.store import write_atomically
 
 Prune = Callable[..., dict[str, Tensor]]
@@ -25,16 +24,18 @@ class Variant:
     Attributes:
         key: For file names.
         title: For people.
-        pattern: What may be kept.
+        pattern: What may be kept; None: what :func:`sparsecore.advise` proposes for each layer.
         sparsity: Fraction of zeros, where the pattern leaves it open.
+        latency: Budget for the advice, a share of the dense time on one thread.
         steps: Of recovery after pruning; 0: pruned in one shot and left at that.
         lr: Learning rate of the recovery.
     """
 
     key: str
     title: str
-    pattern: sc.Pattern
+    pattern: sc.Pattern | None
     sparsity: float | None = None
+    latency: float | None = None
     steps: int = 0
     lr: float = 5e-4
 
@@ -55,8 +56,8 @@ FULL = (
             f"unstructured {percent} %",
             sc.Unstructured(),
             percent / 100,
-            steps,
-            lr,
+            steps=steps,
+            lr=lr,
         )
         for percent, steps, lr in (
             (50, 100, 3e-4),
@@ -74,12 +75,34 @@ FULL = (
     Variant("nm-3-4-shared-16", "3:4 shared by 16 rows", sc.NM(3, 4, vector=16), steps=200, lr=5e-4),
     Variant("groups-16-50", "16x1 groups 50 %", sc.Group(16, 1), 0.5, steps=300, lr=1e-3),
     Variant("groups-16-75", "16x1 groups 75 %", sc.Group(16, 1), 0.75, steps=300, lr=1e-3),
+    Variant("advised-60", "advised, 60 % of the time", None, latency=0.6, steps=150, lr=5e-4),
+    Variant("advised-45", "advised, 45 % of the time", None, latency=0.45, steps=200, lr=1e-3),
+)
+
+# The recognizer has few redundant weights, and its pictures are quick to learn from.
+READING = (
+    Variant("unstructured-50", "unstructured 50 %", sc.Unstructured(), 0.5),
+    Variant("nm-2-4", "2:4 per row", sc.NM(2, 4)),
+    Variant("unstructured-70", "unstructured 70 %", sc.Unstructured(), 0.7, steps=100, lr=5e-4),
+    Variant("unstructured-85", "unstructured 85 %", sc.Unstructured(), 0.85, steps=200, lr=1e-3),
+)
+READING_FULL = (
+    *READING,
+    Variant("unstructured-90", "unstructured 90 %", sc.Unstructured(), 0.9, steps=300, lr=2e-3),
+    Variant("nm-1-4", "1:4 per row", sc.NM(1, 4), steps=300, lr=1e-3),
+    Variant("nm-2-4-shared-16", "2:4 shared by 16 rows", sc.NM(2, 4, vector=16), steps=300, lr=1e-3),
+    Variant("groups-16-75", "16x1 groups 75 %", sc.Group(16, 1), 0.75, steps=300, lr=1e-3),
+    Variant("advised-60", "advised, 60 % of the time", None, latency=0.6, steps=150, lr=1e-3),
 )
 
 
 def prune(source: Source, variant: Variant, method: str, path: Path, progress: bool) -> None:
     """Prunes a fresh model, packs it and writes it to ``path``."""
     model = source.make()
+    if variant.pattern is None:
+        _advised_(model, source, variant, method, progress)
+        write_atomically(path, lambda target: sc.save(model, target))
+        return
     masks = METHODS[method](
         model,
         variant.pattern,
@@ -90,6 +113,24 @@ def prune(source: Source, variant: Variant, method: str, path: Path, progress: b
     )
     sc.sparsify_(model, variant.pattern, lambda _, name: name in masks, masks=masks)
     write_atomically(path, lambda target: sc.save(model, target))
+
+
+def _advised_(model: nn.Module, source: Source, variant: Variant, method: str, progress: bool) -> None:
+    """Each layer gets what serves a budget of time on one thread best, for single inputs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        advice = sc.advise(
+            model,
+            data=[source.timing(1), *source.calibration],
+            targets=source.targets,
+            latency=variant.latency,
+            seconds=20.0,
+            progress=progress,
+        )
+    finally:
+        torch.set_num_threads(before)
+    advice.apply_(model, source.calibration, method=method, progress=progress)
 
 
 def recover(
@@ -107,7 +148,7 @@ def recover(
         source.learning or source.calibration,
         steps=steps,
         lr=variant.lr,
-        output=sentence_embedding,
+        output=source.task.compared,
         checkpoint=path.with_suffix(".checkpoint"),
         progress=progress,
         title=f"recovering {variant.title}",
@@ -119,24 +160,3 @@ def recover(
 def load(source: Source, path: Path) -> nn.Module:
     """The packed model, for inference."""
     return sc.load(source.make(), path).eval().requires_grad_(False)
-
-
-def fuse_gelu(model: nn.Module) -> nn.Module:
-    """Lets packed layers apply the activation that follows them, in a BERT of transformers.
-
-    ``BertIntermediate`` is a linear layer and then ``intermediate_act_fn``; the kernel does both at once.
-    """
-    for module in model.modules():
-        linear, activation = getattr(module, "dense", None), getattr(module, "intermediate_act_fn", None)
-        if isinstance(linear, sc.nn.SparseLinear) and _is_exact_gelu(activation):
-            linear.activation = "gelu"
-            module.intermediate_act_fn = nn.Identity()
-    return model
-
-
-def _is_exact_gelu(activation: Any) -> bool:
-    """Whether an activation computes what the kernels call gelu, by trying it."""
-    if not callable(activation) or isinstance(activation, nn.Identity):
-        return False
-    x = torch.linspace(-6.0, 6.0, 101)
-    return torch.equal(activation(x), nn.functional.gelu(x))

@@ -27,6 +27,7 @@ NATIVE := pyproject.toml CMakeLists.txt $(shell find cmake csrc -name '*.txt' -o
 
 help:
 	@echo 'make demo     sparsify a sentence encoder and run it faster; tables and figures in demo_output/'
+	@echo '              make demo MODEL=recognizer: the same with a network that reads text'
 	@echo 'make test     every test; one part alone: $(PARTS:%=test-%)'
 	@echo 'make bench    kernels and layers beside their peers; results in benchmarks/results/'
 	@echo 'make lint     ruff, mypy, clang-format; make format applies what they would change'
@@ -51,10 +52,12 @@ $(VENV)/tools.stamp: $(VENV)/torch.stamp pyproject.toml
 	@$(PIP) install scikit-build-core pybind11 cmake ninja ruff mypy clang-format
 	@touch $@
 
+# Of rapidocr only the weights it ships are used, so nothing it depends on is installed.
 # Editable: Python files are used where they lie, the compiled ones are rebuilt when a source below changed.
 $(VENV)/package.stamp: $(VENV)/tools.stamp $(NATIVE)
 	@echo 'package: build and install, editable'
 	@$(EDITABLE) '.[test]'
+	@$(PIP) install --no-deps rapidocr
 	@touch $@
 
 $(VENV)/demo.stamp: $(VENV)/package.stamp
@@ -90,7 +93,7 @@ docs: $(VENV)/package.stamp
 	@$(PY) -m mkdocs build --strict --site-dir build/site
 
 demo: $(VENV)/demo.stamp
-	@$(PY) -m sparsecore.demo
+	@$(PY) -m sparsecore.demo $(MODEL)
 
 bench: $(VENV)/bench.stamp
 	@$(PY) benchmarks/run.py

@@ -1,4 +1,4 @@
-"""Writes the table of README.md and docs/performance.md from benchmarks/results.
+"""Writes docs/performance.md and the tables of README.md and docs/which_pattern.md from benchmarks/results.
 
     python benchmarks/table.py [--check]
 
@@ -287,6 +287,52 @@ def performance_page() -> str:
     return "\n".join(parts)
 
 
+def demo_tables() -> str:
+    """Whole networks: quality and speed of every variant, and the dense engines."""
+    return (
+        "\n".join(demo_table(result) for result in results("demo"))
+        or "No results yet: `make demo` measures.\n"
+    )
+
+
+def demo_table(result: Result) -> str:
+    """One network."""
+    settings, dense = result["settings"], result["dense"]
+    measures = settings["measures"]
+
+    def judged(values: dict[str, Any]) -> str:
+        return ", ".join(f"{values[key]:.3f}" for key in measures)
+
+    def timed(name: str) -> list[str]:
+        found = [part["engines"].get(name) for part in result["latency"].values()]
+        return [f"{each['median_ms']:.1f}, {each['speedup']:.2f}x" if each else "" for each in found]
+
+    head = ["model", "kept", f"one shot: {', '.join(measures.values())}", "recovered"]
+    head += [f"{title}: ms, x eager" for title in result["latency"]]
+    body = []
+    for values in result["variants"].values():
+        learned = "one_shot" in values
+        after = f"{judged(values)} ({values['recovery_seconds']:.0f} s)" if learned else ""
+        first = judged(values["one_shot"] if learned else values)
+        body.append([values["title"], f"{values['kept']:.0%}", first, after, *timed(values["title"])])
+    titles = {values["title"] for values in result["variants"].values()}
+    engines = dict.fromkeys(name for part in result["latency"].values() for name in part["engines"])
+    body += [[f"{name}, dense", "100%", "", "", *timed(name)] for name in engines if name not in titles]
+    facts = result["environment"]
+    return (
+        f"### {settings['model']}\n\n{settings['about'][0].upper()}{settings['about'][1:]}, "
+        f"{settings['held_out']} of them; the dense model: {judged(dense)}. One input is {settings['shown']}; "
+        f"float32 unless named; {' '.join(facts['details'][2].split())}; commit {facts['commit']}, {facts['date']}.\n\n"
+        + markdown(head, body)
+    )
+
+
+def marked(page: Path, text: str) -> str:
+    """A page with another table between its marks."""
+    before, rest = page.read_text(encoding="utf-8").split(START)
+    return f"{before}{START}\n{text}{END}{rest.split(END)[1]}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -294,10 +340,10 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a page would change")
     arguments = parser.parse_args()
     readme = ROOT / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(START)
-    after = rest.split(END)[1]
+    patterns = ROOT / "docs" / "which_pattern.md"
     wanted = {
-        readme: f"{before}{START}\n{readme_table()}{END}{after}",
+        readme: marked(readme, readme_table()),
+        patterns: marked(patterns, demo_tables()),
         ROOT / "docs" / "performance.md": performance_page(),
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]

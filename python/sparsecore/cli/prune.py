@@ -9,12 +9,19 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from torch import nn
 
 from sparsecore.cli._common import emit, reported, table, watched
+from sparsecore.cli._network import DATA_HELP, HELP, batches, is_name
+from sparsecore.cli._network import network as make
+from sparsecore.convert import densify_
 from sparsecore.integrations._folders import INDEX, replaced_folder, weight_files
+from sparsecore.io import save
 from sparsecore.patterns import NM, Pattern
 from sparsecore.patterns import pattern as parse_pattern
+from sparsecore.report import report
 from sparsecore.sparsify._progress import bar
+from sparsecore.sparsify.recipes import load_recipe, oneshot
 from sparsecore.stream import DEFAULT_IGNORE, FORMATS, Pruned, opened, prune_file
 
 METHODS = ("magnitude", "wanda", "sparsegpt", "alps")
@@ -32,7 +39,11 @@ def prune(
     method: Annotated[
         str, typer.Option(help=f"{', '.join(METHODS)}; all but the first need --data.")
     ] = "magnitude",
-    data: Annotated[Path | None, typer.Option(help="Text file for calibration, a text a line.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help=f"For calibration: a text file, a text a line; or, with --network: {DATA_HELP}"),
+    ] = None,
+    network: Annotated[str | None, typer.Option(help=HELP)] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML recipe, in place of pattern and method.")] = None,
     format: Annotated[str, typer.Option(help=f"{', '.join(FORMATS)}.")] = "sparsecore",
     targets: Annotated[list[str] | None, typer.Option(help='Layer or "re:..." to prune, repeatable.')] = None,
@@ -45,19 +56,21 @@ def prune(
     """Prunes a checkpoint and writes it packed, dense with exact zeros, or as sparse-24-bitmask.
 
     By magnitude, tensors are read, pruned and written one at a time: the checkpoint may be larger than memory.
-    The other methods load a transformers model and need text. Embeddings, norms and heads stay dense unless
-    --ignore says otherwise. The output appears when it is complete; a failure leaves nothing behind.
+    The other methods load a transformers model and need text, or call any model that --network makes.
+    Embeddings, norms and heads stay dense unless --ignore says otherwise. The output appears when it is complete; a
+    failure leaves nothing behind.
 
     Examples: sparsecore prune model.safetensors --pattern 2:4 --output sparse.safetensors; sparsecore prune folder
-    --pattern unstructured --sparsity 0.7 --method alps --data texts.txt --output sparse-folder
+    --pattern unstructured --sparsity 0.7 --method alps --data texts.txt --output sparse-folder; sparsecore prune
+    model.safetensors --network mine:model --data mine:batches --pattern 2:4 --method alps --output sparse.safetensors
     """
     with reported():
-        _check(model, output, pattern, method, data, recipe, format, force)
+        _check(model, output, pattern, method, data, recipe, format, force, network)
         rules = {
             "targets": tuple(targets or ()),
             "ignore": DEFAULT_IGNORE if ignore is None else tuple(ignore),
         }
-        simple = recipe is None and method == "magnitude"
+        simple = recipe is None and method == "magnitude" and network is None
         if simple:
             assert pattern is not None
             chosen = parse_pattern(pattern)
@@ -73,7 +86,12 @@ def prune(
         elif simple and format == "dense":
             done = _folder(model, output, chosen, share, rules)
         else:
-            done = _loaded(model, output, pattern, sparsity, method, data, recipe, format, targets, ignore)
+            given = _recipe(pattern, sparsity, method, recipe, targets, ignore)
+            load_recipe(given)  # mistakes show before a large model is read
+            if network is None:
+                done = _transformer(model, output, given, None if data is None else Path(data), format)
+            else:
+                done = _network(model, output, given, data, format, network)
     before, after = sum(layer.dense_bytes for layer in done), sum(layer.nbytes for layer in done)
 
     def show(console: Console) -> None:
@@ -99,10 +117,11 @@ def _check(
     output: Path,
     pattern: str | None,
     method: str,
-    data: Path | None,
+    data: str | None,
     recipe: Path | None,
     format: str,
     force: bool,
+    network: str | None,
 ) -> None:
     if not model.exists():
         raise FileNotFoundError(f"prune: there is no file or folder {model}.")
@@ -114,10 +133,17 @@ def _check(
         raise ValueError(f"prune: --format must be one of {', '.join(FORMATS)}, got {format!r}.")
     if method != "magnitude" and data is None:
         raise ValueError(f"prune: {method} needs text to calibrate with. Pass --data FILE.")
-    if (method != "magnitude" or recipe is not None) and not (model / "config.json").is_file():
+    if network is not None:
+        if not model.is_file():
+            raise ValueError(f"prune: with --network the model is a safetensors file; {model} is a folder.")
+        if data is not None and not is_name(data):
+            raise ValueError(f'prune: with --network, --data is "module:name", got {data!r}.')
+        if format == "sparse-24-bitmask":
+            raise ValueError("prune: --network writes --format sparsecore or dense.")
+    elif (method != "magnitude" or recipe is not None) and not (model / "config.json").is_file():
         raise ValueError(
             f"prune: {method if recipe is None else 'a recipe'} needs the folder of a transformers model, with "
-            f"config.json; {model} is none. --method magnitude takes bare files."
+            f"config.json; {model} is none. --method magnitude takes bare files, --network any model."
         )
     if output.exists() and not force:
         raise ValueError(f"prune: {output} exists. Pass --force to replace it, or another --output.")
@@ -161,17 +187,42 @@ def _folder(
     return done
 
 
-def _loaded(
-    model: Path,
-    output: Path,
+def _recipe(
     pattern: str | None,
     sparsity: float | None,
     method: str,
-    data: Path | None,
     recipe: Path | None,
-    format: str,
     targets: list[str] | None,
     ignore: list[str] | None,
+) -> Path | dict[str, Any]:
+    if recipe is not None:
+        return recipe
+    given: dict[str, Any] = {"preset": method, "pattern": pattern, "targets": targets or ["Linear"]}
+    given |= {} if sparsity is None else {"sparsity": sparsity}
+    return given | {"ignore": list(DEFAULT_IGNORE) if ignore is None else ignore}
+
+
+def _network(
+    model: Path, output: Path, recipe: Path | dict[str, Any], data: str | None, format: str, name: str
+) -> list[Pruned]:
+    """A model of the user's code in memory, pruned by any method."""
+    loaded = make("prune", name, model)
+    oneshot(loaded, recipe, None if data is None else batches("prune", data), progress=watched())
+    done = _done(loaded)
+    save(densify_(loaded) if format == "dense" else loaded, output)
+    return done
+
+
+def _done(model: nn.Module) -> list[Pruned]:
+    return [
+        Pruned(layer.name, layer.shape, layer.sparsity, layer.dense_bytes, layer.nbytes)
+        for layer in report(model).layers
+        if layer.pattern != "dense"
+    ]
+
+
+def _transformer(
+    model: Path, output: Path, recipe: Path | dict[str, Any], data: Path | None, format: str
 ) -> list[Pruned]:
     """A transformers model in memory, pruned by any method."""
     try:
@@ -180,27 +231,14 @@ def _loaded(
         raise ImportError(
             "prune: this needs transformers: pip install 'sparsecore[transformers]'."
         ) from error
-    from sparsecore.convert import densify_
     from sparsecore.integrations import compressed_tensors
     from sparsecore.integrations import transformers as ours
-    from sparsecore.report import report
-    from sparsecore.sparsify.recipes import load_recipe, oneshot
 
-    given: Any = recipe
-    if recipe is None:
-        given = {"preset": method, "pattern": pattern, "targets": targets or ["Linear"]}
-        given |= {} if sparsity is None else {"sparsity": sparsity}
-        given["ignore"] = list(DEFAULT_IGNORE) if ignore is None else ignore
-    assignments = load_recipe(given)  # mistakes show before a large model is read
-    batches = None if data is None else _batches(transformers, model, data)
+    texts = None if data is None else _batches(transformers, model, data)
     ours.register()
     loaded = _load(transformers, model)
-    oneshot(loaded, assignments, batches, progress=watched())
-    done = [
-        Pruned(layer.name, layer.shape, layer.sparsity, layer.dense_bytes, layer.nbytes)
-        for layer in report(loaded).layers
-        if layer.pattern != "dense"
-    ]
+    oneshot(loaded, recipe, texts, progress=watched())
+    done = _done(loaded)
     with replaced_folder(output) as temporary:
         if format == "sparse-24-bitmask":
             compressed_tensors.save_folder(loaded, temporary)

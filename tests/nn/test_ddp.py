@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import sparsecore as sc
+from tests.ranks import RANKS, run_ranks
 
-STEPS, BATCH, RANKS = 3, 16, 2
+STEPS, BATCH = 3, 16
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
@@ -36,29 +37,20 @@ def _train(model: nn.Module, input: Tensor, target: Tensor) -> None:
         optimizer.step()
 
 
-def _run_rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS
-    )
-    try:
-        batch = torch.load(f"{folder}/batch.pt")
-        share = slice(rank * BATCH // RANKS, (rank + 1) * BATCH // RANKS)
-        for index, pattern in enumerate(PATTERNS):
-            model = _model(
-                pattern, seed=rank
-            )  # rank 0 decides for all which weights are kept: DDP sends buffers
-            parallel = nn.parallel.DistributedDataParallel(model)
-            _train(parallel, batch["input"][share], batch["target"][share])
-            torch.save(model.state_dict(), f"{folder}/{index} {rank}.pt")
-    finally:
-        torch.distributed.destroy_process_group()
+def _train_share(rank: int, folder: Path) -> None:
+    batch = torch.load(folder / "batch.pt")
+    share = slice(rank * BATCH // RANKS, (rank + 1) * BATCH // RANKS)
+    for index, pattern in enumerate(PATTERNS):
+        model = _model(pattern, seed=rank)  # rank 0 decides which weights are kept: DDP sends buffers
+        parallel = nn.parallel.DistributedDataParallel(model)
+        _train(parallel, batch["input"][share], batch["target"][share])
+        torch.save(model.state_dict(), folder / f"{index} {rank}.pt")
 
 
 def test_ranks_agree_with_each_other_and_with_one_process(tmp_path: Path) -> None:
     batch = {"input": torch.randn(BATCH, 64), "target": torch.randn(BATCH, 32)}
     torch.save(batch, tmp_path / "batch.pt")
-    torch.multiprocessing.spawn(_run_rank, args=(str(tmp_path),), nprocs=RANKS)
+    run_ranks(_train_share, tmp_path)
     for index, pattern in enumerate(PATTERNS):
         first, second = (torch.load(tmp_path / f"{index} {rank}.pt") for rank in range(RANKS))
         single = _model(pattern, seed=0)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import torch
-import torch.multiprocessing as multiprocessing
+from tests.ranks import run_ranks
 from torch import Tensor, nn
 
 from sparsecore.patterns import NM, Unstructured
@@ -53,23 +52,15 @@ def train(model: nn.Module, first: int, stride: int) -> dict[str, Tensor]:
     return sparsifier.masks
 
 
-def worker(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+def agree(rank: int, folder: Path) -> None:
     pruned = network()
     once = sparsegpt(pruned, NM(2, 4), [batch(100 + rank)], progress=False)
     found = {"once": once, "weights": pruned.state_dict(), "trained": train(network(), rank, 2)}
-    torch.save(found, Path(folder) / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    torch.save(found, folder / f"{rank}.pt")
 
 
 def test_all_processes_agree(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    run_ranks(agree, tmp_path)
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for part in ("once", "weights", "trained"):
         assert all(torch.equal(value, other[part][name]) for name, value in one[part].items()), part

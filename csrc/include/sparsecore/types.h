@@ -39,7 +39,19 @@ enum class Isa : int32_t {
   kWasmRelaxed = 21,
 };
 
-enum class Activation : int32_t { kNone = 0, kRelu = 1, kGelu = 2, kGeluTanh = 3, kSilu = 4 };
+// ReLU6 is min(max(x, 0), 6); hard sigmoid is ReLU6(x + 3) / 6, hard swish x times that.
+enum class Activation : int32_t {
+  kNone = 0,
+  kRelu = 1,
+  kGelu = 2,
+  kGeluTanh = 3,
+  kSilu = 4,
+  kRelu6 = 5,
+  kHardSwish = 6,
+  kHardSigmoid = 7,
+  kSigmoid = 8,
+};
+constexpr int32_t kLastActivation = static_cast<int32_t>(Activation::kSigmoid);
 
 enum class Status : int32_t {
   kOk = 0,

@@ -87,8 +87,10 @@ DenseSide dense_side(const char* function, const Tensor& input, const Tensor& va
   STD_TORCH_CHECK(input.dim() >= 1, function, ": input must be (..., in_features), got a scalar.");
   STD_TORCH_CHECK(values.is_cpu() && values.is_contiguous(), function, ": values must be a contiguous CPU tensor.");
   STD_TORCH_CHECK(out_features >= 0, function, ": out_features must not be negative, got ", out_features, ".");
-  STD_TORCH_CHECK(activation >= 0 && activation <= static_cast<int64_t>(Activation::kSilu), function,
-                  ": activation must be 0..4 (none, relu, gelu, gelu_tanh, silu), got ", activation, ".");
+  STD_TORCH_CHECK(
+      activation >= 0 && activation <= kLastActivation, function,
+      ": activation must be 0..8 (none, relu, gelu, gelu_tanh, silu, relu6, hard_swish, hard_sigmoid, sigmoid), got ",
+      activation, ".");
   STD_TORCH_CHECK(compute >= 0 && compute <= static_cast<int64_t>(Compute::kInt8), function,
                   ": compute must be 0..2 (float32, float16, int8), got ", compute, ".");
   DenseSide side;

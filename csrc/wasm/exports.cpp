@@ -25,7 +25,7 @@ bool known(int32_t value, int32_t last) { return value >= 0 && value <= last; }
 
 // Numbers from outside become enumerators only once they are known to be one.
 Status make_io(IO_PARAMETERS, LinearIo* io) {
-  if (!known(dtype, 3) || !known(bias_dtype, 3) || !known(weight_dtype, 3) || !known(activation, 4) ||
+  if (!known(dtype, 3) || !known(bias_dtype, 3) || !known(weight_dtype, 3) || !known(activation, kLastActivation) ||
       !known(compute, 2))
     return Status::kUnsupportedDType;
   io->x = x;
@@ -132,7 +132,7 @@ EXPORT(dense_pack) void export_dense_pack(const float* weight, int32_t n, int32_
 EXPORT(dense_linear)
 int32_t export_dense_linear(const float* x, const float* packed, const float* bias, float* y, int32_t m, int32_t n,
                             int32_t k, int32_t activation) {
-  if (!known(activation, 4)) return static_cast<int32_t>(Status::kUnsupportedDType);
+  if (!known(activation, kLastActivation)) return static_cast<int32_t>(Status::kUnsupportedDType);
   return static_cast<int32_t>(wasm::dense_linear(x, packed, bias, y, m, n, k, static_cast<Activation>(activation)));
 }
 

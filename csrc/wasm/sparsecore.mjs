@@ -11,7 +11,9 @@
 
 const DTYPES = { float32: 0, bfloat16: 1, float16: 2, int8: 3 };
 const ARRAYS = { float32: Float32Array, bfloat16: Uint16Array, float16: Uint16Array, int8: Int8Array };
-const ACTIVATIONS = { none: 0, relu: 1, gelu: 2, gelu_tanh: 3, silu: 4 };
+const ACTIVATIONS = {
+  none: 0, relu: 1, gelu: 2, gelu_tanh: 3, silu: 4, relu6: 5, hard_swish: 6, hard_sigmoid: 7, sigmoid: 8,
+};
 const COMPUTES = { float32: 0, float16: 1, int8: 2 };
 
 export class SparsecoreError extends Error {

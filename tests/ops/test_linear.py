@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import sparsecore as sc
 from tests.cases import PACKINGS, TOLERANCE, difference, exact_linear, packings
 
-ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu")
+ACTIVATIONS = tuple(sc.reference.ACTIVATIONS)
 
 
 @packings

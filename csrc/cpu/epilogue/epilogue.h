@@ -2,9 +2,8 @@
 //
 //   y[t][i] = activation(scale[i] * sums[t][i] + bias[i])
 //
-// where sums are float, or int32 times token_scale[t]. GELU is x * (1 + erf(x / sqrt 2)) / 2, GELU tanh its usual
-// approximation, SiLU x / (1 + exp(-x)); relative error below 1e-6 of max(|x|, 1) in every file. Reads and writes
-// nothing outside the block.
+// where sums are float, or int32 times token_scale[t]. Activations are those of cpu/activate.h; their error is below
+// 1e-6 of max(|x|, 1) in every file. Reads and writes nothing outside the block.
 #pragma once
 
 #include "sparsecore/linear.h"

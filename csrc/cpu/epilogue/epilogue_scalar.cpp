@@ -1,22 +1,9 @@
-#include <cmath>
-
+#include "cpu/activate.h"
 #include "cpu/epilogue/epilogue.h"
 #include "cpu/narrow.h"
 
 namespace sparsecore::epilogue::scalar {
 namespace {
-
-float activate(float x, Activation activation) {
-  switch (activation) {
-    case Activation::kNone: return x;
-    case Activation::kRelu: return x < 0.0f ? 0.0f : x;  // NaN passes
-    case Activation::kGelu: return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f));
-    case Activation::kGeluTanh:
-      return 0.5f * x * (1.0f + std::tanh(0.79788456080286536f * (x + 0.044715f * x * x * x)));
-    case Activation::kSilu: return x / (1.0f + std::exp(-x));
-  }
-  return x;
-}
 
 float load(const void* array, DType dtype, int64_t i) {
   switch (dtype) {

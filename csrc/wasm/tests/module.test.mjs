@@ -73,6 +73,10 @@ test("activations, int8 weights with scales, bfloat16 on both sides", () => {
     relu: (v) => Math.max(v, 0),
     gelu_tanh: (v) => 0.5 * v * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3))),
     silu: (v) => v / (1 + Math.exp(-v)),
+    relu6: (v) => Math.min(Math.max(v, 0), 6),
+    hard_swish: (v) => (v * Math.min(Math.max(v + 3, 0), 6)) / 6,
+    hard_sigmoid: (v) => Math.min(Math.max(v + 3, 0), 6) / 6,
+    sigmoid: (v) => 1 / (1 + Math.exp(-v)),
   };
   for (const [activation, activate] of Object.entries(functions)) {
     const layer = core.rowLists({ ...size, activation });

@@ -12,7 +12,17 @@ from typing_extensions import Self
 
 from sparsecore.patterns import Pattern
 
-ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2, "gelu_tanh": 3, "silu": 4}
+ACTIVATIONS = {
+    "none": 0,
+    "relu": 1,
+    "gelu": 2,
+    "gelu_tanh": 3,
+    "silu": 4,
+    "relu6": 5,
+    "hard_swish": 6,
+    "hard_sigmoid": 7,
+    "sigmoid": 8,
+}
 COMPUTE = {"float32": 0, "float16": 1, "int8": 2}
 VALUE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int8)
 

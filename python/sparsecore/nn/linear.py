@@ -54,7 +54,8 @@ class SparseLinear(nn.Module):
         bias: Whether there is one.
         pattern: ``NM(2, 4)``, ``Unstructured()``, ``Group(16, 1)``, or a short name.
         sparsity: Fraction of zeros, for patterns that leave it open.
-        activation: ``"none"``, ``"relu"``, ``"gelu"``, ``"gelu_tanh"`` or ``"silu"``, fused into the kernel.
+        activation: Fused: ``none``, ``relu``, ``gelu``, ``gelu_tanh``, ``silu``, ``relu6``, ``hard_swish``,
+            ``hard_sigmoid`` or ``sigmoid``.
         compute_dtype: None; ``torch.float16`` for products at the float16 rate of CPUs that have one (relative error
             at most 1.5e-3); ``torch.int8`` for int8 shared lists with inputs quantised per token. Inference only.
         device: Where the parameters live.

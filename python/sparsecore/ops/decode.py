@@ -36,7 +36,8 @@ def nm_decode_linear(
         out_features: Rows of W.
         n: Weights kept of every ``m``.
         m: Group length.
-        activation: ``"none"``, ``"relu"``, ``"gelu"``, ``"gelu_tanh"`` or ``"silu"``.
+        activation: Fused: ``none``, ``relu``, ``gelu``, ``gelu_tanh``, ``silu``, ``relu6``, ``hard_swish``,
+            ``hard_sigmoid`` or ``sigmoid``.
         compute: ``"float32"``.
 
     Returns:
@@ -71,7 +72,8 @@ def bitmap_decode_linear(
         scale: ``(out_features,)`` float32, required beside int8 values.
         bias: ``(out_features,)``.
         out_features: Rows of W.
-        activation: ``"none"``, ``"relu"``, ``"gelu"``, ``"gelu_tanh"`` or ``"silu"``.
+        activation: Fused: ``none``, ``relu``, ``gelu``, ``gelu_tanh``, ``silu``, ``relu6``, ``hard_swish``,
+            ``hard_sigmoid`` or ``sigmoid``.
         compute: ``"float32"``.
 
     Returns:

@@ -42,7 +42,8 @@ def row_lists_linear(
         bias: ``(out_features,)``.
         out_features: Rows of W.
         block: Columns of a block.
-        activation: ``"none"``, ``"relu"``, ``"gelu"``, ``"gelu_tanh"`` or ``"silu"``.
+        activation: Fused: ``none``, ``relu``, ``gelu``, ``gelu_tanh``, ``silu``, ``relu6``, ``hard_swish``,
+            ``hard_sigmoid`` or ``sigmoid``.
         compute: ``"float32"`` or ``"float16"`` (products at the float16 rate where the CPU has one).
         transposed: What :func:`row_lists_transpose` returns, to spare the backward pass that work.
 

@@ -39,7 +39,8 @@ def shared_lists_linear(
         scale: ``(out_features,)`` float32, required beside int8 values.
         bias: ``(out_features,)``.
         out_features: Rows of W.
-        activation: ``"none"``, ``"relu"``, ``"gelu"``, ``"gelu_tanh"`` or ``"silu"``.
+        activation: Fused: ``none``, ``relu``, ``gelu``, ``gelu_tanh``, ``silu``, ``relu6``, ``hard_swish``,
+            ``hard_sigmoid`` or ``sigmoid``.
         compute: ``"float32"``, ``"float16"``, or ``"int8"`` (int8 values; the input is quantised per token).
         transposed: What :func:`shared_lists_transpose` returns, to spare the backward pass that work.
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "silu": functional.silu,
+    "relu6": functional.relu6,
+    "hard_swish": functional.hardswish,
+    "hard_sigmoid": functional.hardsigmoid,
+    "sigmoid": torch.sigmoid,
+}
+"""What the kernels fuse, by name."""
+
 
 def activate(input: Tensor, activation: str) -> Tensor:
-    """Applies ``"none"``, ``"relu"``, ``"gelu"``, ``"gelu_tanh"`` or ``"silu"``."""
-    if activation == "relu":
-        return functional.relu(input)
-    if activation == "gelu":
-        return functional.gelu(input)
-    if activation == "gelu_tanh":
-        return functional.gelu(input, approximate="tanh")
-    if activation == "silu":
-        return functional.silu(input)
-    if activation != "none":
-        raise ValueError(
-            f"activate: activation must be none, relu, gelu, gelu_tanh or silu, got {activation!r}."
-        )
-    return input
+    """Applies an activation by its name, one of the keys of :data:`ACTIVATIONS`."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activate: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
+    return ACTIVATIONS[activation](input)
 
 
 def linear(

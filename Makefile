@@ -23,7 +23,7 @@ export PATH := $(VENV)/bin:$(PATH)
 PARTS := lint python cpp wheel abi asan tsan arm wasm
 NATIVE := pyproject.toml CMakeLists.txt $(shell find cmake csrc -name '*.txt' -o -name '*.cmake' -o -name '*.h' -o -name '*.cpp')
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint docs format clean $(PARTS:%=test-%)
+.PHONY: help demo test bench lint docs format wasm-package clean $(PARTS:%=test-%)
 
 help:
 	@echo 'make demo     sparsify a sentence encoder and run it faster; tables and figures in demo_output/'
@@ -32,6 +32,7 @@ help:
 	@echo 'make bench    kernels and layers beside their peers; results in benchmarks/results/'
 	@echo 'make lint     ruff, mypy, clang-format; make format applies what they would change'
 	@echo 'make docs     the documentation as a site in build/site/'
+	@echo 'make wasm-package   the npm package, both WebAssembly builds in it, in build/npm/sparsecore/'
 	@echo 'make clean    remove everything the other targets made, the environment included'
 
 # torch comes first and alone, by its pin: a later resolver then finds it there and never looks for another build.
@@ -91,6 +92,12 @@ format: $(VENV)/tools.stamp
 
 docs: $(VENV)/package.stamp
 	@$(PY) -m mkdocs build --strict --site-dir build/site
+
+# In the test presets' folders, so that what is built there is used; tests are not built.
+wasm-package: $(VENV)/wasm.stamp
+	@for preset in wasm wasm-relaxed; do \
+	  cmake --preset $$preset -DSPARSECORE_TESTS=OFF >/dev/null && \
+	  cmake --build --preset $$preset --target sparsecore_npm || exit 1; done
 
 demo: $(VENV)/demo.stamp
 	@$(PY) -m sparsecore.demo $(MODEL)

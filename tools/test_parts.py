@@ -84,8 +84,11 @@ def wasm() -> None:
     version = subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout.strip()
     if int(version.lstrip("v").split(".")[0]) < 20:
         raise Skip(f"node is {version}, and the WebAssembly tests need 20 or later")
-    cmake_preset("wasm")
-    cmake_preset("wasm-relaxed")
+    for preset in ("wasm", "wasm-relaxed"):
+        cmake_preset(preset)
+        run("cmake", "--build", "--preset", preset, "--target", "sparsecore_npm")
+    need("npm", "npm")
+    run(node, "--test", "csrc/wasm/npm")
 
 
 def wheel() -> None:

@@ -1,0 +1,118 @@
+// Types of sparsecore.mjs. Sizes are counted in elements; 16-bit floats travel as their bits in an Uint16Array.
+
+export type DType = "float32" | "bfloat16" | "float16" | "int8";
+export type Activation =
+  | "none" | "relu" | "gelu" | "gelu_tanh" | "silu" | "relu6" | "hard_swish" | "hard_sigmoid" | "sigmoid";
+export type Values = Float32Array | Uint16Array | Int8Array;
+
+/** Everything this package throws on bad input: what was needed, what was given. */
+export class SparsecoreError extends Error {}
+
+/** Whether the engine knows the 128-bit vectors of WebAssembly, which the package needs. */
+export function hasSimd(): boolean;
+/** Whether it knows relaxed SIMD, whose fused product is faster. */
+export function hasRelaxedSimd(): boolean;
+
+export interface LoadOptions {
+  /** Force (true) or refuse (false) the relaxed SIMD build; detected where left out. */
+  relaxed?: boolean;
+  /** Where the .wasm files are; the folder of sparsecore.mjs where left out. */
+  folder?: string | URL;
+}
+/** Compiles the module. Independent modules have memories of their own. */
+export function load(options?: LoadOptions): Promise<Sparsecore>;
+
+/** What every packed layer takes beside the arrays of its format. */
+export interface LayerOptions {
+  inFeatures: number;
+  outFeatures: number;
+  values: Values;
+  /** Type of `values`; int8 for an Int8Array, else float32, where left out. */
+  valuesDtype?: DType;
+  /** [outFeatures]; required for int8 values. */
+  scale?: Float32Array | null;
+  /** [outFeatures], of `biasDtype`. */
+  bias?: Values | null;
+  biasDtype?: DType;
+  activation?: Activation;
+  /** int8: the input is quantised per token, sums are int32; shared lists alone. */
+  compute?: "float32" | "float16" | "int8";
+  /** Of the layer's input and output. */
+  dtype?: Exclude<DType, "int8">;
+}
+export interface RowListsOptions extends LayerOptions {
+  /** Columns of a block. 128 where left out. */
+  block?: number;
+  offsets: Uint8Array;
+  blockPtr: Int32Array;
+}
+export interface SharedListsOptions extends LayerOptions {
+  /** Neighbouring output channels that keep the same inputs. */
+  vector: number;
+  columns: Uint16Array;
+  groupPtr: Int32Array;
+}
+export interface NmDecodeOptions extends LayerOptions {
+  /** [n, m]: n kept of every m. */
+  pattern: [n: number, m: number];
+  codes: Uint32Array;
+}
+export interface BitmapDecodeOptions extends LayerOptions {
+  bitmap: BigUint64Array;
+  rowPtr: Int32Array;
+}
+export interface DenseOptions {
+  inFeatures: number;
+  outFeatures: number;
+  /** [outFeatures, inFeatures] */
+  weight: Float32Array;
+  bias?: Float32Array | null;
+  activation?: Activation;
+}
+
+/** A layer whose weights live in the module's memory until free(). */
+export interface Layer {
+  readonly family: string;
+  readonly outFeatures: number;
+  readonly inFeatures: number;
+  readonly dtype: DType;
+  /** Bytes of the packed weight. */
+  readonly nbytes: number;
+  /** [tokens, inFeatures] -> [tokens, outFeatures], both flat. `out` is filled and returned where given. */
+  forward<T extends Float32Array | Uint16Array>(x: T, out?: T): T;
+  free(): void;
+}
+
+/** The module. Made by load(). */
+export class Sparsecore {
+  private constructor();
+  /** The build that runs: "wasm" or "wasm_relaxed". */
+  readonly isa: string;
+  /** Bytes of linear memory that the module holds. */
+  readonly memoryBytes: number;
+  /** Any per-row pattern; made for 16 tokens and more. */
+  rowLists(options: RowListsOptions): Layer;
+  /** Groups of `vector` output channels that keep the same inputs: the fastest format for linear layers. */
+  sharedLists(options: SharedListsOptions): Layer;
+  /** Per-row N:M for one to eight tokens. */
+  nmDecode(options: NmDecodeOptions): Layer;
+  /** Unstructured for one to eight tokens. */
+  bitmapDecode(options: BitmapDecodeOptions): Layer;
+  dense(options: DenseOptions): Layer;
+  /** Gives back the module's working memory; layers stay. */
+  releaseScratch(): void;
+}
+
+export interface SafetensorsTensor {
+  /** As the file spells it: "F32", "U8" and so on. */
+  dtype: string;
+  shape: number[];
+  data:
+    | Float64Array | Float32Array | Uint32Array | Int32Array | Uint16Array | Int16Array | Uint8Array | Int8Array
+    | BigInt64Array | BigUint64Array;
+}
+/** Reads a safetensors file, checked; throws SparsecoreError on a damaged one. */
+export function readSafetensors(file: ArrayBuffer | Uint8Array): {
+  metadata: Record<string, string>;
+  tensors: Map<string, SafetensorsTensor>;
+};

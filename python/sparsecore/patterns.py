@@ -70,9 +70,13 @@ class Unstructured:
 class Group:
     """Keeps or drops ``rows`` x ``cols`` weights together.
 
+    ``Group(4, 1)`` is four output channels of one input, ``Group(1, 16)`` sixteen inputs of one output channel,
+    ``Group(4, 4)`` a block. Groups at the right and lower edge of a matrix may be cut off. Of a convolution the matrix
+    is ``(out_channels, kernel positions * in_channels)``, input channels innermost.
+
     Attributes:
-        rows: Neighbouring output channels of a group: 4, 8, 16, 32 or 64.
-        cols: Neighbouring inputs of a group; only 1 has kernels.
+        rows: Neighbouring output channels of a group: 1, 2, 4, 8, 16 or 32; 64 where ``cols`` is 1.
+        cols: Neighbouring inputs of a group: 1, 2, 4, 8, 16 or 32.
     """
 
     rows: int
@@ -81,12 +85,15 @@ class Group:
     def __post_init__(self) -> None:
         _require_int("Group", "rows", self.rows, 1, 64)
         _require_int("Group", "cols", self.cols, 1, 64)
-        if self.rows not in (4, 8, 16, 32, 64):
-            raise ValueError(
-                f"Group: rows must be 4, 8, 16, 32 or 64, got {self.rows}. Use Unstructured() for 1."
-            )
-        if self.cols != 1:
-            raise ValueError(f"Group: there are kernels for cols=1 only, got {self.cols}.")
+        for name, value in (("rows", self.rows), ("cols", self.cols)):
+            if value & (value - 1) or (value == 64 and (name, self.cols) != ("rows", 1)):
+                longest = "1, 2, 4, 8, 16 or 32" + (", or 64 with cols=1" if name == "rows" else "")
+                below = min(1 << (value.bit_length() - 1), 32)
+                raise ValueError(
+                    f"Group: {name} must be {longest}, got {value}. The nearest below is {below}."
+                )
+        if self.rows == self.cols == 1:
+            raise ValueError("Group: a group of 1 x 1 is a single weight. Use Unstructured().")
 
     def __repr__(self) -> str:
         return f"Group({self.rows}, {self.cols})"
@@ -123,8 +130,8 @@ def pattern(spec: str | Pattern) -> Pattern:
     """A pattern from its short name.
 
     Args:
-        spec: ``"2:4"``, ``"2:4/16"`` (shared by 16 outputs), ``"16x1"``, ``"unstructured"``,
-            ``"channels"`` (of the output), ``"inputs"``, or a pattern.
+        spec: ``"2:4"``, ``"2:4/16"`` (shared by 16 outputs), ``"16x1"`` or ``"4x4"`` (groups of outputs x inputs),
+            ``"unstructured"``, ``"channels"`` (of the output), ``"inputs"``, or a pattern.
 
     Raises:
         ValueError: The name is none of these.
@@ -143,7 +150,7 @@ def pattern(spec: str | Pattern) -> Pattern:
     if found := re.fullmatch(r"(\d+)x(\d+)", text):
         return Group(int(found[1]), int(found[2]))
     raise ValueError(
-        f'pattern: {spec!r} is none of "2:4", "2:4/16", "16x1", "unstructured", "channels", "inputs".'
+        f'pattern: {spec!r} is none of "2:4", "2:4/16", "16x1", "4x4", "unstructured", "channels", "inputs".'
     )
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsecore as sc
+from sparsecore.formats.check import mask_violations
 from sparsecore.formats.pack import from_tensors
 from tests.cases import PACKINGS, packings
 
@@ -81,12 +82,46 @@ def test_check_pattern_counts_and_locates() -> None:
     assert "first at row 5, column 8" in str(found)
     assert sc.check_pattern(weight, sc.NM(3, 4)).ok
     assert sc.check_pattern(weight, sc.Unstructured()).ok
+    assert sc.check_pattern(weight, "4x4").sparsity == 1 - 3 / 128  # zeros inside a kept block do no harm
+    with pytest.raises(ValueError, match=r"got shape \(8,\)"):
+        sc.check_pattern(weight[:, 0], "4x4")
+
+
+@pytest.mark.parametrize(
+    "group", [(2, 1), (4, 1), (64, 1), (1, 4), (1, 32), (4, 4), (16, 4), (32, 32)], ids=str
+)
+@pytest.mark.parametrize("shape", [(32, 64), (33, 7), (1, 1), (0, 5), (5, 0), (70, 95)], ids=str)
+def test_groups_are_kept_whole_at_edges_too(group: tuple[int, int], shape: tuple[int, int]) -> None:
+    pattern, score = sc.Group(*group), torch.rand(shape)
+    mask = sc.formats.select_mask(score, pattern, 0.5)
+    assert not mask_violations(mask, pattern)[0].any()
+    units = -(-shape[0] // group[0]) * -(-shape[1] // group[1])
+    assert int(mask[:: group[0], :: group[1]].sum()) == round(0.5 * units)
+    if mask.any() and mask[: group[0], : group[1]].numel() > 1:
+        row, column = mask.nonzero()[-1].tolist()
+        torn = mask.clone()
+        torn[row, column] = False
+        last = (row // group[0] * group[0], column // group[1] * group[1])
+        if mask[last[0] : last[0] + group[0], last[1] : last[1] + group[1]].numel() > 1:
+            with pytest.raises(ValueError, match=f"first at row {last[0]}, column {last[1]}"):
+                sc.pack(score, pattern, torn)
+
+
+def test_convolutions_are_checked_as_matrices() -> None:
+    weight = torch.zeros(4, 8, 3, 3)
+    weight[:, 4:8, 1, 2] = 1.0  # neighbouring inputs of one kernel position
+    assert sc.check_pattern(weight, "2:4").first == (0, 44)
+    assert sc.check_pattern(weight, "1x4").ok
 
 
 def test_patterns_are_values() -> None:
     assert sc.NM(2, 4) == sc.pattern("2:4")
     assert sc.pattern("2:4/16") == sc.NM(2, 4, vector=16)
     assert sc.pattern("16x1") == sc.Group(16, 1)
+    for rows, cols in ((2, 1), (64, 1), (1, 4), (1, 32), (4, 4), (16, 4), (16, 16), (32, 32)):
+        name = f"{rows}x{cols}"
+        assert sc.pattern(name) == sc.Group(rows, cols)
+        assert sc.patterns.pattern_name(sc.pattern(name)) == name
     assert len({sc.NM(2, 4), sc.NM(2, 4), sc.Unstructured()}) == 2
     assert str(sc.NM(2, 4)) == "2:4 (keeps 2 of every 4)"
     for wrong in (
@@ -95,7 +130,10 @@ def test_patterns_are_values() -> None:
         lambda: sc.NM(1, 33),
         lambda: sc.NM(2, 4, vector=3),
         lambda: sc.Group(3, 1),
-        lambda: sc.Group(4, 2),
+        lambda: sc.Group(1, 1),
+        lambda: sc.Group(64, 2),
+        lambda: sc.Group(4, 64),
+        lambda: sc.Group(4, 12),
         lambda: sc.pattern("two of four"),
     ):
         with pytest.raises(ValueError, match=r"."):

@@ -75,7 +75,7 @@ def test_columns_that_collide_are_parted() -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "sparsity"),
-    [(sc.NM(2, 4, vector=8), None), (sc.Group(8, 1), 0.5), (sc.Group(16, 1), 0.75)],
+    [(sc.NM(2, 4, vector=8), None), (sc.Group(8, 1), 0.5), (sc.Group(16, 1), 0.75), (sc.Group(4, 4), 0.75)],
     ids=str,
 )
 def test_rows_of_a_kind_come_together(pattern: sc.Pattern, sparsity: float | None) -> None:

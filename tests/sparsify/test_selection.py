@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsecore.formats.check import mask_violations
 from sparsecore.patterns import NM, Group, Pattern, Unstructured
 from sparsecore.sparsify.selection import Selector, check
 
@@ -16,29 +17,38 @@ SCOPES = ("row", "block", "layer")
     rows=st.integers(1, 20),
     width=st.integers(1, 40),
     sparsity=st.floats(0.0, 0.99),
-    group=st.sampled_from([1, 4, 8]),
+    group=st.sampled_from([(1, 1), (4, 1), (8, 1), (1, 4), (2, 8), (4, 4)]),
     within=st.sampled_from(SCOPES),
     step=st.integers(1, 40),
     levels=st.integers(1, 4),
     seed=st.integers(0, 9),
 )
 def test_counts_are_exact_whole_and_in_runs(
-    rows: int, width: int, sparsity: float, group: int, within: str, step: int, levels: int, seed: int
+    rows: int,
+    width: int,
+    sparsity: float,
+    group: tuple[int, int],
+    within: str,
+    step: int,
+    levels: int,
+    seed: int,
 ) -> None:
-    pattern: Pattern = Group(group) if group > 1 else Unstructured()
+    height, cols = group
+    pattern: Pattern = Group(height, cols) if group != (1, 1) else Unstructured()
     selector = Selector(pattern, sparsity, within)  # type: ignore[arg-type]
     # Few distinct scores: ties everywhere.
     score = torch.randint(0, levels, (rows, width), generator=torch.Generator().manual_seed(seed)).float()
-    units = -(-rows // group)
+    units, columns, step = -(-rows // height), -(-width // cols), step * cols
     expected = (
-        units * round((1 - sparsity) * width) if within == "row" else round((1 - sparsity) * units * width)
+        units * round((1 - sparsity) * columns)
+        if within == "row"
+        else round((1 - sparsity) * units * columns)
     )
     whole = selector.mask(score)
     runs = torch.cat([selector.mask(score[:, s : s + step], s) for s in range(0, width, step)], 1)
     for mask in (whole, runs):
-        assert mask[::group].sum() == expected
-        for start in range(0, rows, group):
-            assert (mask[start : start + group] == mask[start]).all()
+        assert mask[::height, ::cols].sum() == expected
+        assert not mask_violations(mask, pattern)[0].any()
 
 
 def test_ties_go_to_the_lowest_index() -> None:

@@ -148,7 +148,7 @@ def test_exchanges_keep_every_count(grow: object, within: str) -> None:
     assert sparsifier.explored() > 0.2
 
 
-@pytest.mark.parametrize("pattern", [NM(2, 4), NM(2, 8, vector=8), Group(8, 1)], ids=str)
+@pytest.mark.parametrize("pattern", [NM(2, 4), NM(2, 8, vector=8), Group(8, 1), Group(4, 4)], ids=str)
 def test_exchanges_keep_the_pattern(pattern: sc.Pattern) -> None:
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsecore.formats.select import shared_rows
+from sparsecore.formats.matrices import to_matrix
+from sparsecore.formats.select import spread, tiles, unit_shape
 from sparsecore.patterns import NM, Channel, Pattern
+from sparsecore.patterns import pattern as parse_pattern
 
 
 @dataclass(frozen=True)
@@ -46,58 +48,49 @@ class PatternReport:
 def mask_violations(mask: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
     """Which groups of ``mask`` (``(n, k)``, True = kept) break the pattern, and how many columns a group spans.
 
-    N:M groups break it by keeping more than n. Rows that share their columns break it by keeping different ones.
+    N:M groups break it by keeping more than n. Weights that are kept together break it by being kept apart.
     """
     if isinstance(pattern, Channel):
         side = 1 if pattern.side == "out" else 0
         torn = mask.any(side, keepdim=True) & ~mask.all(side, keepdim=True)
         return torn, mask.shape[1] if side else 1
-    rows, (n, k) = shared_rows(pattern), mask.shape
-    kept, partial = mask, torch.zeros((n, k), dtype=torch.bool, device=mask.device)
-    if rows > 1:
-        padded = torch.nn.functional.pad(mask, (0, 0, 0, -n % rows)).view(-(-n // rows), rows, k)
-        live = torch.full((padded.shape[0],), rows, device=mask.device)
-        if n % rows and len(live):
-            live[-1] = n % rows
-        count = padded.sum(1)
-        kept, partial = count > 0, (count > 0) & (count < live.unsqueeze(1))
+    rows, cols = unit_shape(pattern)
+    count = tiles(mask.int(), rows, cols).sum((1, 3))
+    size = tiles(torch.ones_like(mask, dtype=torch.int), rows, cols).sum((1, 3))
+    kept, partial = count > 0, (count > 0) & (count < size)
     if not isinstance(pattern, NM):
-        return partial, 1
-    width = -(-k // pattern.m) * pattern.m
-    groups = torch.nn.functional.pad(kept, (0, width - k)).view(kept.shape[0], width // pattern.m, pattern.m)
-    torn = (
-        torch.nn.functional.pad(partial, (0, width - k))
-        .view(kept.shape[0], width // pattern.m, pattern.m)
-        .any(-1)
-    )
-    return (groups.sum(-1) > pattern.n) | torn, pattern.m
+        return partial, cols
+    runs, torn = tiles(kept.int(), 1, pattern.m).sum((1, 3)), tiles(partial.int(), 1, pattern.m).sum((1, 3))
+    return (runs > pattern.n) | (torn > 0), pattern.m
 
 
-def check_pattern(weight: Tensor, pattern: Pattern) -> PatternReport:
+def check_pattern(weight: Tensor, pattern: Pattern | str) -> PatternReport:
     """Does the non-zero part of a dense weight follow a pattern?
 
-    Shared patterns (``vector > 1``, ``Group``, ``Channel``) are judged by what they share: zeros inside a kept column
-    or channel do no harm.
+    Shared patterns (``vector > 1``, ``Group``, ``Channel``) are judged by what they share: zeros inside a kept column,
+    block or channel do no harm. A convolution is judged as the matrix it multiplies by, input channels innermost.
 
     Args:
-        weight: ``(out_features, in_features)``.
-        pattern: For example ``NM(2, 4)``.
+        weight: ``(out_features, in_features)``, or ``(out_channels, in_channels, *kernel)``.
+        pattern: For example ``NM(2, 4)`` or ``"4x4"``.
+
+    Raises:
+        ValueError: The weight has less than two dimensions.
     """
-    if weight.dim() != 2:
+    pattern = parse_pattern(pattern)
+    if weight.dim() < 2:
         raise ValueError(
-            f"check_pattern: weight must be (out_features, in_features), got shape {tuple(weight.shape)}."
+            f"check_pattern: weight must be (out_features, in_features) or (out_channels, in_channels, *kernel), got "
+            f"shape {tuple(weight.shape)}."
         )
-    rows = shared_rows(pattern)
+    weight = to_matrix(weight)
+    rows, cols = unit_shape(pattern)
     mask = weight.detach() != 0
-    if rows > 1:  # a column any row uses counts as kept by all
-        padded = torch.nn.functional.pad(mask, (0, 0, 0, -mask.shape[0] % rows)).view(
-            -(-mask.shape[0] // rows), rows, mask.shape[1]
-        )
-        whole = padded.any(1).repeat_interleave(rows, 0)[: mask.shape[0]]
-    elif isinstance(pattern, Channel):
+    if isinstance(pattern, Channel):
         whole = mask.any(1 if pattern.side == "out" else 0, keepdim=True).expand(mask.shape)
-    else:
-        whole = mask
+    else:  # what any weight of a unit uses counts as kept by all
+        used = tiles(mask.int(), rows, cols).sum((1, 3)) > 0
+        whole = spread(used, rows, cols, (mask.shape[0], mask.shape[1]))
     broken, width = mask_violations(whole, pattern)
     places = broken.nonzero()
     first = (int(places[0, 0]) * rows, int(places[0, 1]) * width) if len(places) else None

@@ -16,9 +16,9 @@ from sparsecore.formats.check import mask_violations
 from sparsecore.formats.nm_decode import NMDecode
 from sparsecore.formats.quantize import quantize_rows
 from sparsecore.formats.row_lists import RowLists
-from sparsecore.formats.select import select_mask, shared_rows
+from sparsecore.formats.select import select_mask, shared_rows, unit_shape
 from sparsecore.formats.shared_lists import SharedLists
-from sparsecore.patterns import NM, Channel, Pattern, Unstructured
+from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured
 from sparsecore.patterns import pattern as parse_pattern
 
 LAYOUTS: dict[str, type[PackedWeight]] = {
@@ -30,8 +30,11 @@ def layouts_for(pattern: Pattern) -> tuple[str, ...]:
     """The layouts a pattern can be packed in, the default first."""
     if isinstance(pattern, Channel):
         return ("channels",)
-    if shared_rows(pattern) > 1:
+    rows, cols = unit_shape(pattern)
+    if rows > 2 and cols == 1:
         return ("shared_lists",)
+    if isinstance(pattern, Group):
+        return ("row_lists",)
     if isinstance(pattern, NM):
         return ("row_lists", "nm_decode")
     return ("row_lists", "bitmap_decode")
@@ -102,9 +105,10 @@ def _checked_mask(mask: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
         broken, width = mask_violations(mask, pattern)
         if broken.any():
             row, group = (int(i) for i in broken.nonzero()[0])
+            height = 1 if isinstance(pattern, Channel) else shared_rows(pattern)
             raise ValueError(
                 f"pack: the mask breaks {pattern} in {int(broken.sum())} groups, first at row "
-                f"{row * shared_rows(pattern)}, column {group * width}. Select a mask for this pattern or leave it out."
+                f"{row * height}, column {group * width}. Select a mask for this pattern or leave it out."
             )
     return mask
 

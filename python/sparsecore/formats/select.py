@@ -1,7 +1,7 @@
 """Which units a pattern keeps, given a score: exact counts, ties to the lowest index, groups never cross rows.
 
-A *unit* is what is kept or dropped as one: a weight, the weights of one column in the rows that share a list, or a
-channel.
+A *unit* is what is kept or dropped as one: a weight, the weights of one column in the rows that share a list, a block
+of a matrix, or a channel.
 """
 
 from __future__ import annotations
@@ -33,45 +33,52 @@ def nm_mask(units: Tensor, n: int, m: int) -> Tensor:
     return top_mask(padded.view(rows, groups, m), n).reshape(rows, groups * m)[:, :width]
 
 
+def unit_shape(pattern: Pattern) -> tuple[int, int]:
+    """Output channels and inputs of a unit of this pattern; of ``Channel``, whose units span the matrix, ``(1, 1)``."""
+    if isinstance(pattern, NM):
+        return pattern.vector, 1
+    return (pattern.rows, pattern.cols) if isinstance(pattern, Group) else (1, 1)
+
+
 def shared_rows(pattern: Pattern) -> int:
     """Neighbouring output channels that share their columns under this pattern."""
-    if isinstance(pattern, NM):
-        return pattern.vector
-    return pattern.rows if isinstance(pattern, Group) else 1
+    return unit_shape(pattern)[0]
 
 
-def unit_scores(score: Tensor, rows: int) -> Tensor:
-    """Sums of ``score`` over runs of ``rows`` rows, ``(ceil(n / rows), k)``; the last run may be short."""
-    if rows == 1:
-        return score
-    padded = torch.nn.functional.pad(score, (0, 0, 0, -score.shape[0] % rows))
-    return padded.view(padded.shape[0] // rows, rows, score.shape[1]).sum(1)
+def tiles(matrix: Tensor, rows: int, cols: int) -> Tensor:
+    """A view of a matrix, filled up with zeros, as ``(ceil(n / rows), rows, ceil(k / cols), cols)``."""
+    padded = torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % cols, 0, -matrix.shape[0] % rows))
+    return padded.view(padded.shape[0] // rows, rows, padded.shape[1] // cols, cols)
 
 
-def spread(units: Tensor, rows: int, out_features: int) -> Tensor:
-    """A mask of units as a mask of weights."""
-    return units.repeat_interleave(rows, 0)[:out_features] if rows > 1 else units
+def spread(units: Tensor, rows: int, cols: int, shape: tuple[int, int]) -> Tensor:
+    """A mask of units of ``rows`` x ``cols`` weights as a mask of the weights of a matrix of this shape."""
+    if rows > 1:
+        units = units.repeat_interleave(rows, 0)[: shape[0]]
+    return units.repeat_interleave(cols, 1)[:, : shape[1]] if cols > 1 else units
 
 
 def score_units(score: Tensor, pattern: Pattern) -> Tensor:
-    """Scores of the units of a pattern, a matrix: sums over the weights of each."""
+    """Scores of the units of a pattern, a matrix: sums over the weights of each; those at an edge may have fewer."""
     if isinstance(pattern, Channel):
         return score.sum(1 if pattern.side == "out" else 0, keepdim=True)
-    return unit_scores(score, shared_rows(pattern))
+    rows, cols = unit_shape(pattern)
+    return score if rows == cols == 1 else tiles(score, rows, cols).sum((1, 3))
 
 
 def mask_units(mask: Tensor, pattern: Pattern) -> Tensor:
     """A mask of weights that follows the pattern as a mask of its units."""
     if isinstance(pattern, Channel):
         return mask[:, :1] if pattern.side == "out" else mask[:1]
-    return mask[:: shared_rows(pattern)]
+    rows, cols = unit_shape(pattern)
+    return mask[::rows, ::cols]
 
 
 def spread_units(units: Tensor, pattern: Pattern, shape: tuple[int, int]) -> Tensor:
     """The inverse of :func:`mask_units` for a weight of this shape."""
     if isinstance(pattern, Channel):
         return units.expand(shape).contiguous()
-    return spread(units, shared_rows(pattern), shape[0])
+    return spread(units, *unit_shape(pattern), shape)
 
 
 def select_mask(score: Tensor, pattern: Pattern, sparsity: float | None = None) -> Tensor:

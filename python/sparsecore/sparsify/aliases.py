@@ -178,12 +178,12 @@ class WeightNormSparsifier(StepSparsifier):
                     f"calls sparsity_level=1.0; got {sparsity_level}."
                 )
             pattern, sparsity = NM(columns - zeros, columns), None
-        elif columns == 1 and zeros == rows:
-            pattern = Unstructured() if rows == 1 else Group(rows, 1)
+        elif zeros == rows * columns:
+            pattern = Unstructured() if zeros == 1 else Group(rows, columns)
         else:
             raise ValueError(
                 f"WeightNormSparsifier: no kernel for blocks of {rows} x {columns} with {zeros} zeros. Use (1, m) "
-                f"with zeros_per_block < m, (r, 1) or (1, 1)."
+                f"with zeros_per_block < m, or blocks whose weights go together."
             )
         super().__init__(Recipe(pattern, Magnitude(), Uniform(sparsity, "layer" if sparsity else "row")))
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from sparsecore.formats.matrices import from_matrix, to_matrix
 from sparsecore.formats.select import score_units
 from sparsecore.patterns import Pattern, Unstructured
 from sparsecore.sparsify import selection
 from sparsecore.sparsify.allocation import Allocation, Global, Layer, Uniform
-from sparsecore.sparsify.matrices import from_matrix, to_matrix
 
 
 def split_budget(

@@ -162,7 +162,7 @@ def prune_once(
 
     Args:
         model: Any module; its ``nn.Linear`` layers can be pruned.
-        pattern: ``NM``, ``Unstructured`` or ``Group(rows, 1)``.
+        pattern: ``NM``, ``Unstructured``, ``Group`` or ``Channel``.
         score: What a weight is worth; ``Magnitude()`` by default.
         weights: What the surviving weights become; ``Keep()`` by default.
         sparsity: Fraction of zeros, or an allocation; left out where the pattern fixes it.

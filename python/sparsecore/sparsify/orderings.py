@@ -3,7 +3,7 @@
 Which channels are neighbours decides what a pattern can keep:
 
     columns   N:M groups keep more if large weights of a row do not meet in one (channel permutations, Pool and Yu 2021)
-    rows      outputs that share a list (NM(n, m, vector=V), Group(V, 1)) keep more if they like the same inputs
+    rows      outputs that share a list (NM(n, m, vector=V), Group(V, c)) keep more if they like the same inputs
 
 Both searches take only exchanges that raise the kept score and stop where no single exchange does so any more; their
 result is never worse than the order that was there. :mod:`~sparsecore.sparsify.permute` applies it to a model.
@@ -17,7 +17,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsecore.formats.select import nm_mask, score_units, select_mask, shared_rows, top_mask
+from sparsecore.formats.select import (
+    nm_mask,
+    score_units,
+    select_mask,
+    shared_rows,
+    spread,
+    tiles,
+    top_mask,
+    unit_shape,
+)
 from sparsecore.patterns import NM, Pattern
 
 _CHUNK = 1024  # rows of a square matrix of gains that are looked at together: bounds memory beside the matrix
@@ -202,7 +211,7 @@ def order_rows(
 
     Args:
         score: ``(out, in)``, what each weight is worth.
-        pattern: ``NM(n, m, vector=V)`` or ``Group(V, 1)``.
+        pattern: ``NM(n, m, vector=V)`` or ``Group(V, c)``.
         sparsity: For ``Group``.
         seconds: When to stop. The result is the same for the same seed unless time runs out.
         seed: Of the first centres.
@@ -267,8 +276,10 @@ def _lists(sums: Tensor, pattern: Pattern, sparsity: float | None) -> Tensor:
     """The best lists of runs, as masks ``(runs, in)``."""
     if isinstance(pattern, NM):
         return nm_mask(sums, pattern.n, pattern.m)
-    keep = round((1.0 - (sparsity or 0.0)) * sums.numel())
-    return top_mask(sums.flatten(), keep).view(sums.shape)
+    cols = unit_shape(pattern)[1]
+    units = tiles(sums, 1, cols).sum((1, 3))
+    keep = round((1.0 - (sparsity or 0.0)) * units.numel())
+    return spread(top_mask(units.flatten(), keep).view(units.shape), 1, cols, (sums.shape[0], sums.shape[1]))
 
 
 def _reassign(

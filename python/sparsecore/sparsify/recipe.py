@@ -85,7 +85,7 @@ class Recipe:
         if isinstance(self.pattern, NM) and not isinstance(self.allocation, Uniform):
             raise ValueError(
                 f"Recipe: {self.pattern} fixes how much each layer keeps, so {self.allocation} has nothing to "
-                f"split. Use Uniform(), or Unstructured() or Group(rows, 1) as the pattern."
+                f"split. Use Uniform(), or Unstructured() or a Group as the pattern."
             )
         if self.allocation.requires and self.allocation.within != "layer":
             raise ValueError(

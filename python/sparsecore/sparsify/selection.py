@@ -1,8 +1,7 @@
 """A pattern with a budget, asked about whole matrices or about runs of their columns.
 
-A pattern decides about *units*: a weight, or the V weights of one column in V neighbouring rows when the rows
-share their list. The score of a unit is the sum over its rows (the last group may have fewer), so scores must
-add up.
+A pattern decides about *units*: a weight, or the weights of a group of rows and columns. The score of a unit is the sum
+over its weights (at the edges it may have fewer), so scores must add up.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sparsecore.formats.select import nm_mask, score_units, shared_rows, spread_units, top_mask
+from sparsecore.formats.select import nm_mask, score_units, shared_rows, spread_units, top_mask, unit_shape
 from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured
 from sparsecore.sparsify.allocation import Scope
 
@@ -21,7 +20,7 @@ class Selector:
     """A pattern with its budget, ready to be asked about a matrix or about a run of its columns.
 
     Attributes:
-        pattern: ``NM``, ``Unstructured``, ``Group(rows, 1)`` or ``Channel``.
+        pattern: ``NM``, ``Unstructured``, ``Group`` or ``Channel``.
         sparsity: Fraction of zeros; ignored by ``NM``.
         within: What competes: see :class:`~sparsecore.sparsify.allocation.Uniform`.
     """
@@ -34,6 +33,11 @@ class Selector:
     def rows(self) -> int:
         """Rows that share a decision."""
         return shared_rows(self.pattern)
+
+    @property
+    def align(self) -> int:
+        """Runs of columns start at a multiple of this."""
+        return self.pattern.m if isinstance(self.pattern, NM) else unit_shape(self.pattern)[1]
 
     @property
     def step(self) -> int | None:
@@ -52,8 +56,7 @@ class Selector:
     def mask(self, score: Tensor, start: int = 0) -> Tensor:
         """The mask of columns ``start`` to ``start + score.shape[1]``, True where a weight is kept.
 
-        Counts of neighbouring runs add up to the count of the whole. A run of an N:M pattern starts at a
-        group.
+        Counts of neighbouring runs add up to the count of the whole. A run starts at a multiple of ``align``.
 
         Args:
             score: ``(rows, columns)``, higher is better.
@@ -64,6 +67,7 @@ class Selector:
         """
         units = score_units(score, self.pattern)
         groups, width = units.shape
+        start //= unit_shape(self.pattern)[1]
         if isinstance(self.pattern, NM):
             mask = nm_mask(units, self.pattern.n, self.pattern.m)
         elif self.within == "row" and not isinstance(self.pattern, Channel):
@@ -78,8 +82,7 @@ def check(pattern: Pattern, sparsity: float | None) -> float:
     """The fraction of zeros a pattern leads to.
 
     Raises:
-        ValueError: The pattern needs a sparsity and got none, or fixes another one, or has groups wider than
-            a column.
+        ValueError: The pattern needs a sparsity and got none, or fixes another one.
     """
     if isinstance(pattern, NM):
         fixed = 1.0 - pattern.n / pattern.m
@@ -88,10 +91,6 @@ def check(pattern: Pattern, sparsity: float | None) -> float:
                 f"prune_once: {pattern} fixes the sparsity to {fixed:g}, got {sparsity:g}. Leave it out."
             )
         return fixed
-    if isinstance(pattern, Group) and pattern.cols != 1:
-        raise ValueError(
-            f"prune_once: {pattern} spans {pattern.cols} columns; only Group(rows, 1) can be pruned."
-        )
     if not isinstance(pattern, (Group, Unstructured, Channel)):
         raise TypeError(
             f"prune_once: pattern must be NM, Unstructured, Group or Channel, got {type(pattern).__name__}."

@@ -105,8 +105,7 @@ def obs(problem: Problem, selector: Selector, score: Score, block_size: int) -> 
     weight[:, problem.dead] = 0.0
     width = weight.shape[1]
     mask = torch.zeros_like(weight, dtype=torch.bool)
-    if selector.step is not None:
-        block_size = max(selector.step, block_size // selector.step * selector.step)
+    block_size = max(selector.align, block_size // selector.align * selector.align)
     whole = selector.whole
     if whole:
         mask = selector.mask(score(weight, Statistics(problem.norm, pivot)))

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sparsecore.convert import sparsify_
+from sparsecore.formats.matrices import from_matrix, to_matrix
 from sparsecore.formats.select import mask_units, score_units, spread_units
 from sparsecore.patterns import Pattern
 from sparsecore.sparsify import distributed
@@ -21,7 +22,6 @@ from sparsecore.sparsify.budget import choose_masks
 from sparsecore.sparsify.exchange import competitors, exchange
 from sparsecore.sparsify.gradients import MaskedWeight
 from sparsecore.sparsify.grow import Candidates
-from sparsecore.sparsify.matrices import from_matrix, to_matrix
 from sparsecore.sparsify.recipe import Recipe
 from sparsecore.sparsify.scores import Score, Statistics
 from sparsecore.sparsify.targets import find_trainable

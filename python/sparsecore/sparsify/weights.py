@@ -62,7 +62,7 @@ class OBS:
 
     Attributes:
         block_size: Columns updated together before the rest of the matrix catches up, and the run of columns
-            inside which a pattern without groups is selected. Rounded down to whole N:M groups.
+            inside which a pattern without groups is selected. Rounded down to whole groups.
         dampening: Added to the diagonal of the second moment, as a fraction of its mean.
         refit: Conjugate gradient steps towards least squares on the final support; 0 is the published method.
         follow: Whose outputs a layer imitates: with ``pruned`` those its dense weights would give for the

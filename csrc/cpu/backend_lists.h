@@ -15,5 +15,6 @@ BackendList shared_lists_backends();
 BackendList nm_decode_backends();
 BackendList bitmap_decode_backends();
 BackendList epilogue_backends();
+BackendList planes_backends();
 
 }  // namespace sparsecore

@@ -1,0 +1,37 @@
+#include "cpu/arch.h"
+#include "cpu/backend_lists.h"
+#include "cpu/planes/planes.h"
+#include "sparsecore/cpu.h"
+
+namespace sparsecore {
+namespace planes {
+namespace {
+
+// Best first.
+constexpr const Kernel* kKernels[] = {
+    &scalar::kKernel,
+};
+constexpr int kCount = sizeof(kKernels) / sizeof(kKernels[0]);
+
+}  // namespace
+
+const Kernel& kernel() {
+  for (const Kernel* candidate : kKernels)
+    if (isa_enabled(candidate->isa)) return *candidate;
+  return scalar::kKernel;
+}
+
+}  // namespace planes
+
+BackendList planes_backends() {
+  static Backend rows[planes::kCount];
+  static const bool filled = [] {
+    for (int i = 0; i < planes::kCount; ++i)
+      rows[i] = {"planes", planes::kKernels[i]->name, planes::kKernels[i]->isa, "float32"};
+    return true;
+  }();
+  (void)filled;
+  return {rows, planes::kCount};
+}
+
+}  // namespace sparsecore

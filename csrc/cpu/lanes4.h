@@ -6,9 +6,9 @@
 #pragma once
 
 #include <cstring>
-#include <utility>
 
 #include "cpu/arch.h"
+#include "cpu/each.h"
 #include "sparsecore/types.h"
 
 #if defined(SPARSECORE_ARM)
@@ -169,17 +169,6 @@ inline Float4 power_of_two4(Float4 n) {
 }
 
 #endif
-
-// body<0>() .. body<Count - 1>(), written out before any optimisation: arrays that are only indexed by such constants
-// are registers from the start.
-template <size_t... Index, typename Body>
-__attribute__((always_inline)) inline void each_of(std::index_sequence<Index...>, Body& body) {
-  (body.template operator()<Index>(), ...);
-}
-template <size_t Count, typename Body>
-__attribute__((always_inline)) inline void each(Body&& body) {
-  each_of(std::make_index_sequence<Count>(), body);
-}
 
 #if defined(SPARSECORE_WASM)
 // Loads stay on their side of it and no instruction is made. Without it the compiler lifts all broadcasts of a tile to

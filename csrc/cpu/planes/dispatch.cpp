@@ -9,6 +9,10 @@ namespace {
 
 // Best first.
 constexpr const Kernel* kKernels[] = {
+#if defined(SPARSECORE_X86)
+    &avx512::kKernel,
+    &avx2::kKernel,
+#endif
     &scalar::kKernel,
 };
 constexpr int kCount = sizeof(kKernels) / sizeof(kKernels[0]);

@@ -42,7 +42,7 @@ struct PoolRows {
   const Window* window;
   int64_t row_begin, row_end;
   Pool pool;
-  float* row;  // window->width floats of scratch
+  float* row;  // pool_scratch() bytes, or null for none
 };
 
 // y[i] = activation(factor * x[i] + addend[i]), i < count; no addend where it is null.
@@ -73,6 +73,7 @@ struct Kernel {
   void (*stem)(const StemRows&);
   size_t (*stem_scratch)(const Window&, int64_t channels, int64_t out_channels);
   void (*pool)(const PoolRows&);
+  size_t (*pool_scratch)(const Window&);
   float (*sum)(const float* x, int64_t count);
   void (*line)(const Line&);
   void (*dense)(const DenseRows&);

@@ -104,6 +104,7 @@ const Kernel kKernel = {.isa = Isa::kScalar,
                         .stem = stem,
                         .stem_scratch = [](const Window&, int64_t, int64_t) { return size_t{0}; },
                         .pool = pool,
+                        .pool_scratch = [](const Window&) { return size_t{0}; },
                         .sum = sum,
                         .line = line,
                         .dense = dense};

@@ -18,12 +18,13 @@ Status pool_planes(const PoolIo& io) {
   if (!io.x || !io.y) return Status::kNullPointer;
 
   const Kernel& best = kernel();
+  const size_t scratch_size = best.pool_scratch(window);
   const Cut cut(io.images, io.channels, window.out_height);
   std::atomic<Status> result{Status::kOk};
   parallel_for_each(cut.tasks(), [&](int64_t task) {
     run_task(cut, task, [&](int64_t image, int64_t begin, int64_t end, int64_t row_begin, int64_t row_end) {
-      float* row = static_cast<float*>(scratch(Scratch::kPanel, window.width * sizeof(float)));
-      if (!row) {
+      float* row = static_cast<float*>(scratch_size ? scratch(Scratch::kPanel, scratch_size) : nullptr);
+      if (scratch_size && !row) {
         result = Status::kOutOfMemory;
         return;
       }

@@ -19,6 +19,7 @@ from sparsecore.sparsify.gradients import SRSTE, STE, Hard
 from sparsecore.sparsify.grow import Fraction, GradientGrow, MomentumGrow, RandomGrow, UnfiredGrow
 from sparsecore.sparsify.hidden import find_pairs
 from sparsecore.sparsify.initialization import grasp, snip, synflow
+from sparsecore.sparsify.kinds import Kernels, PerKind
 from sparsecore.sparsify.masked import MaskedOptimizer, mask_parameters_, merge_lora, merge_lora_
 from sparsecore.sparsify.once import apply_recipe, prune_once
 from sparsecore.sparsify.orderings import order_columns, order_rows
@@ -27,6 +28,7 @@ from sparsecore.sparsify.penalties import Distillation, LayerDistillation, Squar
 from sparsecore.sparsify.permute import order_hidden_, permute_hidden_
 from sparsecore.sparsify.presets import alps, magnitude, sparsegpt, wanda
 from sparsecore.sparsify.ratios import allocation_report, from_scores
+from sparsecore.sparsify.rearrange import Rearrangement, rearrange_
 from sparsecore.sparsify.recipe import Recipe, Start
 from sparsecore.sparsify.recipes import load_recipe, oneshot
 from sparsecore.sparsify.recover import Recovery, recover
@@ -55,15 +57,18 @@ __all__ = [
     "GradientGrow",
     "Hard",
     "Keep",
+    "Kernels",
     "LayerDistillation",
     "Magnitude",
     "MaskedOptimizer",
     "MomentumGrow",
     "OBSScore",
     "OneShot",
+    "PerKind",
     "PerLayer",
     "Random",
     "RandomGrow",
+    "Rearrangement",
     "Recipe",
     "Recovery",
     "Saliency",
@@ -102,6 +107,7 @@ __all__ = [
     "order_rows",
     "permute_hidden_",
     "prune_once",
+    "rearrange_",
     "recover",
     "rigl",
     "snip",

@@ -1,9 +1,9 @@
 """What each operator asks of the axes of its tensors, and a walk over a whole exported network.
 
-Each rule takes the axes of the inputs, joins those that need one order, and says what the axes of the result are. Weights
-are inputs like any other, whose axes start free: a convolution joins its weight's input axis to the channels it reads, a
-batch norm its scale to the channels it scales, and the result has the order of the weight's rows. An operator without a
-rule freezes whatever it touches, so that a network may contain anything.
+Each rule takes the axes of the inputs, joins those that need one order, and says what the axes of the result are.
+Weights are inputs like any other, whose axes start free: a convolution joins its weight's input axis to the channels it
+reads, a batch norm its scale to the channels it scales, and the result has the order of the weight's rows. An operator
+without a rule freezes whatever it touches, so that a network may contain anything.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from sparsecore.sparsify.axes import Axis, between, extent, freeze, fresh, join,
 
 Axes: TypeAlias = tuple[Axis, ...]  # of one tensor
 Kind: TypeAlias = Literal["linear", "pointwise", "conv", "depthwise"]
-aten = torch.ops.aten
 
 
 @dataclass
@@ -45,6 +44,18 @@ class Walk:
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """Shape of the tensor a node makes in the example."""
     return tuple(int(size) for size in node.meta["val"].shape)
+
+
+def _argument(node: fx.Node, place: int, name: str, default: Any = None) -> Any:
+    """An argument by place or by name."""
+    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+
+
+def _source(walk: Walk, node: fx.Node) -> Axes:
+    """Axes of the first argument."""
+    found = walk.of(node.args[0])
+    assert found is not None
+    return found
 
 
 def _normal(dim: int, count: int) -> int:
@@ -83,8 +94,7 @@ def _elementwise(walk: Walk, node: fx.Node) -> Axes:
 
 def _carried(walk: Walk, node: fx.Node, changed: set[int]) -> Axes:
     """The axes of the first argument, but for those that the operator computes anew."""
-    source = walk.of(node.args[0])
-    assert source is not None
+    source = _source(walk, node)
     for dim in changed:
         freeze(source[dim])
     shape = shape_of(node)
@@ -93,10 +103,9 @@ def _carried(walk: Walk, node: fx.Node, changed: set[int]) -> Axes:
 
 def _convolution(walk: Walk, node: fx.Node) -> Axes:
     transposed = "transpose" in str(node.target)
-    arguments = [*node.args, None, None, None, None, None, None, None, None]
-    groups = int(node.kwargs.get("groups", arguments[7 if transposed else 6]) or 1)
-    source, weight, bias = (walk.of(value) for value in arguments[:3])
-    assert source is not None and weight is not None and isinstance(node.args[1], fx.Node)
+    groups: int = _argument(node, 6, "groups", 1)
+    source, weight, bias = _source(walk, node), walk.of(node.args[1]), walk.of(_argument(node, 2, "bias"))
+    assert weight is not None and isinstance(node.args[1], fx.Node)
     channels = len(source) - (len(weight) - 2) - 1
     reads, makes = (weight[0], weight[1]) if transposed else (weight[1], weight[0])
     _freeze_all([weight[2:], source[channels + 1 :]])
@@ -122,9 +131,8 @@ def _kind(shape: tuple[int, ...], groups: int) -> Kind:
 
 
 def _linear(walk: Walk, node: fx.Node) -> Axes:
-    source, weight = walk.of(node.args[0]), walk.of(node.args[1])
-    bias = walk.of(node.args[2]) if len(node.args) > 2 else walk.of(node.kwargs.get("bias"))
-    assert source is not None and weight is not None and isinstance(node.args[1], fx.Node)
+    source, weight, bias = _source(walk, node), walk.of(node.args[1]), walk.of(_argument(node, 2, "bias"))
+    assert weight is not None and isinstance(node.args[1], fx.Node)
     join(source[-1], weight[1])
     if bias is not None:
         join(weight[0], bias[0])
@@ -132,11 +140,11 @@ def _linear(walk: Walk, node: fx.Node) -> Axes:
     return (*source[:-1], weight[0])
 
 
-def _matmul(walk: Walk, node: fx.Node) -> Axes:
-    first, second = walk.of(node.args[0]), walk.of(node.args[1])
-    assert first is not None and second is not None
+def _matmul(walk: Walk, node: fx.Node) -> Any:
+    first, second = _source(walk, node), walk.of(node.args[1])
+    assert second is not None
     if len(first) < 2 or len(second) < 2:
-        return _unknown(walk, node)  # type: ignore[return-value]
+        return _frozen(walk, node)
     join(first[-1], second[-2])
     outer = _broadcast(shape_of(node)[:-2], [first[:-2], second[:-2]])
     return (*outer, first[-2], second[-1])
@@ -144,8 +152,7 @@ def _matmul(walk: Walk, node: fx.Node) -> Axes:
 
 def _batch_norm(walk: Walk, node: fx.Node) -> Axes:
     """Channels are the second axis; what belongs to them are vectors, wherever they stand in the arguments."""
-    source = walk.of(node.args[0])
-    assert source is not None
+    source = _source(walk, node)
     for value in node.args[1:]:
         vector = walk.of(value)
         if vector is not None:
@@ -154,8 +161,8 @@ def _batch_norm(walk: Walk, node: fx.Node) -> Axes:
 
 
 def _layer_norm(walk: Walk, node: fx.Node) -> Axes:
-    source, normalized = walk.of(node.args[0]), node.args[1]
-    assert source is not None and isinstance(normalized, (list, tuple))
+    source, normalized = _source(walk, node), node.args[1]
+    assert isinstance(normalized, (list, tuple))
     for value in (*node.args[2:], *node.kwargs.values()):
         scale = walk.of(value)
         for mine, theirs in zip(source[len(source) - len(normalized) :], scale or (), strict=False):
@@ -164,8 +171,7 @@ def _layer_norm(walk: Walk, node: fx.Node) -> Axes:
 
 
 def _prelu(walk: Walk, node: fx.Node) -> Axes:
-    source, slope = walk.of(node.args[0]), walk.of(node.args[1])
-    assert source is not None and slope is not None
+    source, slope = _source(walk, node), walk.of(node.args[1])
     if slope and extent(slope[0]) > 1:
         join(source[1], slope[0])
     return source
@@ -173,39 +179,34 @@ def _prelu(walk: Walk, node: fx.Node) -> Axes:
 
 def _spatial(walk: Walk, node: fx.Node) -> Axes:
     """Pooling and resampling: the last axes change, as many as the operator's name says."""
-    name, source = str(node.target), walk.of(node.args[0])
-    assert source is not None
+    name, source = str(node.target), _source(walk, node)
     count = next((n for n in (1, 2, 3) if f"{n}d" in name), 2)
     return _carried(walk, node, set(range(len(source) - count, len(source))))
 
 
 def _pad(walk: Walk, node: fx.Node) -> Axes:
-    source, amounts = walk.of(node.args[0]), node.args[1]
-    assert source is not None and isinstance(amounts, (list, tuple))
+    source, amounts = _source(walk, node), _argument(node, 1, "pad")
     touched = {len(source) - 1 - i // 2 for i, amount in enumerate(amounts) if amount != 0}
     return _carried(walk, node, touched)
 
 
 def _reduction(walk: Walk, node: fx.Node) -> Axes:
     """Sums, means and extremes ask no order of the axes they take away."""
-    source = walk.of(node.args[0])
-    assert source is not None
-    arguments = [*node.args, None, None]
-    gone = _dims(node.kwargs.get("dim", arguments[1]), len(source))  # type: ignore[arg-type]
+    source = _source(walk, node)
+    gone = _dims(_argument(node, 1, "dim"), len(source))
     if len(shape_of(node)) == len(source):
         return tuple(fresh(1, frozen=True) if d in gone else axis for d, axis in enumerate(source))
     return tuple(axis for d, axis in enumerate(source) if d not in gone)
 
 
 def _same(walk: Walk, node: fx.Node) -> Axes:
-    source = walk.of(node.args[0])
-    assert source is not None
-    return source
+    return _source(walk, node)
 
 
 def _concatenate(walk: Walk, node: fx.Node) -> Axes:
-    tensors = [axes for value in node.args[0] if (axes := walk.of(value)) is not None]  # type: ignore[union-attr]
-    dim = _normal(int(node.args[1]) if len(node.args) > 1 else int(node.kwargs.get("dim", 0)), len(tensors[0]))  # type: ignore[arg-type]
+    parts: Any = node.args[0]
+    tensors = [axes for value in parts if (axes := walk.of(value)) is not None]
+    dim = _normal(_argument(node, 1, "dim", 0), len(tensors[0]))
     result: list[Axis] = []
     for d, axis in enumerate(tensors[0]):
         if d == dim:
@@ -219,9 +220,8 @@ def _concatenate(walk: Walk, node: fx.Node) -> Axes:
 
 def _pieces(walk: Walk, node: fx.Node) -> list[Axes]:
     """chunk, split and their like: as the results of the example are cut."""
-    source = walk.of(node.args[0])
-    assert source is not None
-    dim = _normal(int(node.args[2]) if len(node.args) > 2 else int(node.kwargs.get("dim", 0)), len(source))  # type: ignore[arg-type]
+    source = _source(walk, node)
+    dim = _normal(_argument(node, 2, "dim", 0), len(source))
     found, start = [], 0
     for part in node.meta["val"]:
         stop = start + int(part.shape[dim])
@@ -231,32 +231,29 @@ def _pieces(walk: Walk, node: fx.Node) -> list[Axes]:
 
 
 def _slice(walk: Walk, node: fx.Node) -> Axes:
-    source = walk.of(node.args[0])
-    assert source is not None
-    _, dim, start, stop, step = (*node.args, *(0, None, None, 1)[len(node.args) - 1 :])
-    dim, size = _normal(int(dim), len(source)), extent(source[_normal(int(dim), len(source))])  # type: ignore[arg-type]
-    if step != 1:
+    source = _source(walk, node)
+    dim = _normal(_argument(node, 1, "dim", 0), len(source))
+    start, stop = _argument(node, 2, "start"), _argument(node, 3, "end")
+    if _argument(node, 4, "step", 1) != 1:
         return _carried(walk, node, {dim})
-    low, high, _ = slice(start, stop).indices(size)
+    low, high, _ = slice(start, stop).indices(extent(source[dim]))
     return (*source[:dim], between(source[dim], low, max(high, low)), *source[dim + 1 :])
 
 
 def _select(walk: Walk, node: fx.Node) -> Axes:
-    source = walk.of(node.args[0])
-    assert source is not None
-    dim = _normal(int(node.args[1]), len(source))  # type: ignore[arg-type]
+    source = _source(walk, node)
+    dim = _normal(_argument(node, 1, "dim"), len(source))
     freeze(source[dim])
     return (*source[:dim], *source[dim + 1 :])
 
 
 def _permute(walk: Walk, node: fx.Node) -> Axes:
-    source = walk.of(node.args[0])
-    assert source is not None
+    source = _source(walk, node)
     order = list(range(len(source)))
-    if node.target in (aten.permute.default,):
-        order = [_normal(d, len(source)) for d in node.args[1]]  # type: ignore[union-attr, arg-type]
+    if node.target is torch.ops.aten.permute.default:
+        order = [_normal(d, len(source)) for d in _argument(node, 1, "dims")]
     elif len(node.args) == 3:
-        a, b = (_normal(int(d), len(source)) for d in node.args[1:])  # type: ignore[arg-type]
+        a, b = (_normal(_argument(node, place, f"dim{place - 1}"), len(source)) for place in (1, 2))
         order[a], order[b] = b, a
     else:
         order.reverse()
@@ -265,8 +262,7 @@ def _permute(walk: Walk, node: fx.Node) -> Axes:
 
 def _reshape(walk: Walk, node: fx.Node) -> Axes:
     """Axes that are cut or glued: the outermost channel keeps its freedom, in runs; what is inside keeps its order."""
-    source = walk.of(node.args[0])
-    assert source is not None
+    source = _source(walk, node)
     old, new = [extent(axis) for axis in source], list(shape_of(node))
     result: list[Axis] = []
     i = j = 0
@@ -313,21 +309,20 @@ def _regroup(old: list[Axis], sizes: list[int]) -> list[Axis]:
 
 
 def _expand(walk: Walk, node: fx.Node) -> Axes:
-    source, shape = walk.of(node.args[0]), shape_of(node)
-    assert source is not None
+    source, shape = _source(walk, node), shape_of(node)
     new = [fresh(size) for size in shape[: len(shape) - len(source)]]
     grown = zip(source, shape[len(shape) - len(source) :], strict=True)
     return (*new, *(axis if extent(axis) == size else fresh(size) for axis, size in grown))
 
 
 def _embedding(walk: Walk, node: fx.Node) -> Axes:
-    table, index = walk.of(node.args[0]), walk.of(node.args[1])
-    assert table is not None and index is not None
+    table, index = _source(walk, node), walk.of(node.args[1])
+    assert index is not None
     freeze(table[0])
     return (*index, table[1])
 
 
-def _unknown(walk: Walk, node: fx.Node) -> Axes | list[Axes] | None:
+def _frozen(walk: Walk, node: fx.Node) -> Axes | list[Axes] | None:
     """No rule: everything the operator touches keeps its order."""
     for source in node.all_input_nodes:
         found = walk.axes.get(source, ())
@@ -353,8 +348,8 @@ _RULES: dict[str, Rule] = {
         _batch_norm: "batch_norm instance_norm",
         _layer_norm: "layer_norm rms_norm",
         _prelu: "prelu",
-        _elementwise: "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout hardswish hardswish_ relu6 relu6_ "
-        "selu selu_ type_as masked_fill",
+        _elementwise: "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout hardswish hardswish_ relu6 "
+        "relu6_ selu selu_ type_as masked_fill",
         _spatial: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
         "adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d upsample_nearest1d upsample_nearest2d "
         "upsample_bilinear2d upsample_bicubic2d",
@@ -377,11 +372,11 @@ _RULES: dict[str, Rule] = {
 def _rule(node: fx.Node) -> Rule:
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
-        return _unknown
+        return _frozen
     namespace, _, name = target._schema.name.partition("::")
     if namespace == "aten" and name in _RULES:
         return _RULES[name]
-    return _elementwise if torch.Tag.pointwise in target.tags else _unknown
+    return _elementwise if torch.Tag.pointwise in target.tags else _frozen
 
 
 @dataclass(frozen=True)
@@ -417,7 +412,10 @@ def network_axes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) from error
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    held = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    held = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
     walk, owned = Walk(), {}
     shared: dict[int, Axes] = {}  # one tensor may go by two names
     for node in program.graph.nodes:
@@ -426,16 +424,16 @@ def network_axes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
             if not isinstance(value, Tensor):
                 continue
             name = names.get(node.name)
-            axes = tuple(fresh(int(size), frozen=name is None) for size in value.shape)
+            axes: Axes = tuple(fresh(int(size), frozen=name is None) for size in value.shape)
             if name is not None:
                 axes = shared.setdefault(id(held[name]), axes)
                 owned[node] = name
             walk.axes[node] = axes
         elif node.op == "output":
-            _unknown(walk, node)
+            _frozen(walk, node)
         else:
             _visit(walk, node)
-    tensors = {name: axes for node, name in owned.items() if isinstance(axes := walk.axes[node], tuple)}
+    tensors = {name: found for node, name in owned.items() if (found := walk.of(node)) is not None}
     return Network(tensors, {owned[node]: kind for node, kind in walk.weights.items() if node in owned})
 
 
@@ -443,12 +441,14 @@ def _visit(walk: Walk, node: fx.Node) -> None:
     if node.target is operator.getitem:
         source, index = node.args
         several = walk.axes.get(source)  # type: ignore[arg-type]
-        found = several[index] if isinstance(several, list) and isinstance(index, int) else _unknown(walk, node)
+        found = (
+            several[index] if isinstance(several, list) and isinstance(index, int) else _frozen(walk, node)
+        )
     else:
         first = node.args[0] if node.args else None
         listed = isinstance(first, (list, tuple))
         known = listed or walk.of(first) is not None
         rule = _rule(node)
-        found = rule(walk, node) if known or rule is _elementwise else _unknown(walk, node)
+        found = rule(walk, node) if known or rule is _elementwise else _frozen(walk, node)
     if found is not None:
         walk.axes[node] = found

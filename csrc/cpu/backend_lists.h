@@ -12,6 +12,7 @@ struct BackendList {
 
 BackendList row_lists_backends();
 BackendList shared_lists_backends();
+BackendList group_lists_backends();
 BackendList nm_decode_backends();
 BackendList bitmap_decode_backends();
 BackendList epilogue_backends();

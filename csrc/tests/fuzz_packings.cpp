@@ -15,6 +15,7 @@
 
 #include "sparsecore/bitmap_decode.h"
 #include "sparsecore/cpu.h"
+#include "sparsecore/group_lists.h"
 #include "sparsecore/nm_decode.h"
 #include "sparsecore/parallel.h"
 #include "sparsecore/row_lists.h"
@@ -180,10 +181,11 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How often each status came back, per family: the run must have seen both good and bad packings.
 constexpr int kStatuses = static_cast<int>(Status::kOutOfMemory) + 1;
-int64_t seen[4][kStatuses];
+constexpr int kFamilyCount = 5;
+int64_t seen[kFamilyCount][kStatuses];
 int64_t current_case;
 uint64_t current_seed;
-const char* const kFamilies[] = {"row_lists", "shared_lists", "nm_decode", "bitmap_decode"};
+const char* const kFamilies[] = {"row_lists", "shared_lists", "nm_decode", "bitmap_decode", "group_lists"};
 
 void fail(const char* what) {
   std::fprintf(stderr, "case %lld (seed %llu, %s): %s\nagain: fuzz_packings 1 %lld %llu\n",
@@ -200,8 +202,10 @@ void judge(int family, const Surroundings& around, bool damaged, Status validate
   if (!damaged && validated != Status::kOk) fail(describe(validated));
   if (validated == Status::kOk && checked != Status::kOk) fail("valid in full, yet the quick check refuses it");
   if (ran == Status::kOutOfMemory) fail("linear wanted more memory than there is");
-  if (checked == Status::kOk && ran != Status::kOk && ran != Status::kUnsupportedDType && ran != Status::kBadScale)
-    fail("linear refuses what its own check accepts");
+  // Indices are looked at by linear only, and by the check of everything.
+  const bool found_later = ran == Status::kUnsupportedDType || ran == Status::kBadScale ||
+                           (ran == Status::kBadIndex && validated != Status::kOk);
+  if (checked == Status::kOk && ran != Status::kOk && !found_later) fail("linear refuses what its own check accepts");
   if (checked != Status::kOk && ran == Status::kOk && around.io.m > 0 && around.io.n > 0)
     fail("linear runs what its own check refuses");
 }
@@ -292,6 +296,129 @@ void fuzz_shared_lists(Random& random, Shape shape, DType dtype, int times) {
                            weight);
   if (validated != Status::kOk) return;
   if (shared_lists_unpack(weight, dtype, shape.n, shape.k, dense.get()) != Status::kOk) fail("unpack refuses it");
+}
+
+// A small convolution of as many columns as the weight has, planes as long as they are said to be.
+void fuzz_group_lists_conv(Random& random, const GroupLists& weight, int64_t n, int64_t k, DType weights,
+                           Status checked) {
+  ConvIo io;
+  Window& w = io.window;
+  w.kernel_h = random.pick<int64_t>({1, 1, 2, 3}), w.kernel_w = random.pick<int64_t>({1, 1, 3});
+  if (k % (w.kernel_h * w.kernel_w)) w.kernel_h = w.kernel_w = 1;
+  w.height = 1 + random.below(9), w.width = 1 + random.below(20);
+  w.out_height = random.one_in(3) ? 1 + random.below(9) : w.height;
+  w.out_width = random.one_in(3) ? 1 + random.below(20) : w.width;
+  w.stride_h = 1 + random.below(2), w.stride_w = 1 + random.below(3);
+  w.pad_top = random.below(3), w.pad_left = random.below(3);
+  w.dilation_h = 1 + random.below(2);
+  if (random.one_in(2)) w.stride_h = w.stride_w = 1, w.pad_top = w.pad_left = 0;
+  io.images = random.below(3);
+  io.channels = k / (w.kernel_h * w.kernel_w), io.out_channels = n;
+  io.dtype = any_dtype(random), io.weight_dtype = weights;
+  io.x_layout = random.pick({ImageLayout::kChw, ImageLayout::kHwc});
+  io.y_layout = random.pick({ImageLayout::kChw, ImageLayout::kHwc});
+  io.padded = random.one_in(3);
+  io.activation = static_cast<Activation>(random.below(kLastActivation + 1));
+  const auto side = [&](ImageLayout layout, int64_t channels, int64_t pixels, int64_t* image_stride, int64_t* stride) {
+    const int64_t plane = io.padded ? ceil_div(pixels, kPlaneLanes) * kPlaneLanes : pixels;
+    *stride = layout == ImageLayout::kHwc ? channels : plane;
+    *image_stride = std::max<int64_t>(1, channels * (layout == ImageLayout::kHwc ? pixels : plane));
+    return io.images * *image_stride;
+  };
+  Bytes x, y, residual;
+  Surroundings::fill(random, x, io.dtype,
+                     side(io.x_layout, io.channels, w.height * w.width, &io.x_image_stride, &io.x_stride));
+  const int64_t outputs = side(io.y_layout, n, w.out_height * w.out_width, &io.y_image_stride, &io.y_stride);
+  y.resize(outputs * size_of(io.dtype));
+  if (random.one_in(2)) {
+    Surroundings::fill(random, residual, io.dtype, outputs);
+    io.residual = residual.get();
+    io.residual_image_stride = io.y_image_stride, io.residual_stride = io.y_stride;
+  }
+  Array<float> scale;
+  scale.resize(n);
+  io.weight_scale = scale.get();
+  io.x = x.get(), io.y = y.get();
+  const Status ran = group_lists_conv(io, weight);
+  if (ran == Status::kOk && checked != Status::kOk) fail("conv runs what its own check refuses");
+  if (ran != Status::kOk && ran != checked && ran != Status::kBadIndex && check_window(w) == Status::kOk)
+    fail("conv refuses what its check accepts");
+  Array<float> out;
+  out.resize((weight.records + 1) * std::clamp(weight.rows, 0, 32) * std::clamp(weight.cols, 0, 32));
+  ConvGradIo gradient;
+  gradient.grad_y = y.get(), gradient.x = x.get(), gradient.out = out.get();
+  gradient.images = io.images, gradient.channels = io.channels, gradient.out_channels = n;
+  gradient.x_image_stride = io.x_image_stride, gradient.x_stride = io.x_stride;
+  gradient.grad_y_image_stride = io.y_image_stride, gradient.grad_y_stride = io.y_stride;
+  gradient.layout = io.x_layout, gradient.window = w, gradient.dtype = io.dtype;
+  if (io.x_layout == io.y_layout) group_lists_conv_weight_grad(gradient, weight);
+}
+
+void fuzz_group_lists(Random& random, Shape shape, DType dtype, int times) {
+  GroupLists weight;
+  weight.rows = random.pick<int32_t>({1, 1, 2, 4, 8, 16, 32}), weight.cols = random.pick<int32_t>({1, 1, 2, 4, 16});
+  weight.depth = 16 * static_cast<int32_t>(1 + random.below(20));
+  if (random.one_in(20)) weight.depth = random.pick<int32_t>({512, 4096, 65536});
+  weight.window = static_cast<int32_t>(1 + random.below(random.one_in(2) ? 256 : 12));
+  const int64_t groups = ceil_div(shape.n, weight.rows), blocks = ceil_div(shape.k, weight.cols);
+  const Array<uint8_t> mask = any_mask(random, groups * blocks);
+  Bytes dense, values, index;
+  Array<uint16_t> wide_index;
+  Surroundings::fill(random, dense, dtype, shape.n * shape.k);
+  Array<uint8_t> order;
+  Array<int32_t> starts;
+  weight.records = group_lists_count(mask.get(), groups, blocks);
+  bool wide = false;
+  // Arrays as long as the pattern says, as far as it says anything.
+  const auto fit = [&] {
+    if (weight.rows < 1 || weight.rows > 32 || weight.cols < 1 || weight.cols > 32 || weight.depth < 1) return;
+    wide = group_lists_index_bytes(weight.cols, weight.depth) == 2;
+    values.resize((weight.records + 1) * weight.rows * weight.cols * size_of(dtype));
+    index.resize(weight.records + 1), wide_index.resize(weight.records + 1);
+    const int64_t now = ceil_div(shape.n, weight.rows), panels = ceil_div(shape.k, weight.depth);
+    order.resize(panels * now), starts.resize(panels * (now + 1));
+  };
+  fit();
+  void* indices = wide ? static_cast<void*>(wide_index.get()) : index.get();
+  if (group_lists_pack(dense.get(), dtype, mask.get(), shape.n, shape.k, weight.rows, weight.cols, weight.depth,
+                       weight.window, values.get(), indices, order.get(), starts.get()) != Status::kOk)
+    fail("group_lists_pack refuses a good mask");
+  for (int i = 0; i < times; ++i) switch (random.below(8)) {
+      case 0:
+      case 1: starts.damage(random); break;
+      case 2:
+      case 3: index.damage(random), wide_index.damage(random); break;
+      case 4: order.damage(random); break;
+      case 5: weight.records = damaged_count(random, weight.records); break;
+      case 6: weight.window = random.pick<int32_t>({0, -1, 1, 7, 256, 257, INT32_MAX}); break;
+      default:
+        if (random.one_in(2))
+          weight.depth = random.pick<int32_t>({0, -16, 8, 16, 24, 32, 272, 65536, 65552, INT32_MAX});
+        else
+          (random.one_in(2) ? weight.rows : weight.cols) = random.pick<int32_t>({0, -1, 1, 2, 3, 8, 32, 64, INT32_MAX});
+    }
+  fit();
+  weight.values = values.get(), weight.order = order.get(), weight.starts = starts.get();
+  weight.index = wide ? static_cast<void*>(wide_index.get()) : index.get();
+  Surroundings around(random, shape.m, shape.n, shape.k, dtype);
+  int64_t where = 0;
+  const Status validated = group_lists_validate(weight, shape.n, shape.k, &where);
+  const Status checked = group_lists_check(weight, shape.n, shape.k);
+  judge(4, around, times > 0, validated, checked, group_lists_linear(around.io, weight));
+  Array<float> gradient;
+  const int64_t record = std::clamp(weight.rows, 0, 32) * std::clamp(weight.cols, 0, 32);
+  group_lists_weight_grad(around.gradient(gradient, (weight.records + 1) * record), weight);
+  fuzz_group_lists_conv(random, weight, shape.n, shape.k, dtype, checked);
+  if (validated != Status::kOk) return;
+  if (group_lists_unpack(weight, dtype, shape.n, shape.k, dense.get()) != Status::kOk) fail("unpack refuses it");
+  const int64_t groups_t = ceil_div(shape.k, weight.cols), panels_t = ceil_div(shape.n, 64);
+  Array<uint8_t> index_t, order_t;
+  Array<int32_t> starts_t, source;
+  index_t.resize(weight.records + 1), source.resize(weight.records);
+  order_t.resize(panels_t * groups_t), starts_t.resize(panels_t * (groups_t + 1));
+  if (group_lists_transpose(weight, shape.n, shape.k, 64, 16, index_t.get(), order_t.get(), starts_t.get(),
+                            source.get()) != Status::kOk)
+    fail("transpose refuses it");
 }
 
 void fuzz_nm_decode(Random& random, Shape shape, DType dtype, int times) {
@@ -398,15 +525,16 @@ int main(int argc, char** argv) {
     const Shape shape = any_shape(random);
     const DType dtype = random.one_in(3) ? DType::kInt8 : any_dtype(random);
     const int times = random.one_in(8) ? 0 : static_cast<int>(1 + random.below(3));
-    switch (current_case % 4) {
+    switch (current_case % kFamilyCount) {
       case 0: fuzz_row_lists(random, shape, dtype, times); break;
       case 1: fuzz_shared_lists(random, shape, dtype, times); break;
       case 2: fuzz_nm_decode(random, shape, dtype, times); break;
+      case 3: fuzz_group_lists(random, shape, dtype, times); break;
       default: fuzz_bitmap_decode(random, shape, dtype, times);
     }
   }
   bool both = true;
-  for (int family = 0; family < 4; ++family) {
+  for (int family = 0; family < kFamilyCount; ++family) {
     int64_t total = 0;
     for (int64_t count : seen[family]) total += count;
     std::printf("%s: %lld packings", kFamilies[family], static_cast<long long>(total));

@@ -1,0 +1,54 @@
+#include <algorithm>
+
+#include "cpu/arch.h"
+#include "cpu/backend_lists.h"
+#include "cpu/group_lists/group_lists.h"
+#include "sparsecore/cpu.h"
+
+namespace sparsecore {
+namespace group_lists {
+namespace {
+
+// Best first.
+constexpr const Kernel* kKernels[] = {
+    &scalar::kKernel,
+};
+
+}  // namespace
+
+const Kernel& kernel() {
+  for (const Kernel* kernel : kKernels)
+    if (isa_enabled(kernel->isa)) return *kernel;
+  return scalar::kKernel;
+}
+
+}  // namespace group_lists
+
+// A panel of 64 lanes and 128 columns takes 32 KB. Wider groups read x less often for their work, and may take it from
+// the level 2 cache.
+int32_t group_lists_depth(int32_t rows, int32_t cols, int64_t k, double density) {
+  const int32_t depth = rows >= 8 ? 256 : 128;
+  return k <= depth ? std::max<int32_t>(32, static_cast<int32_t>((k + 31) / 32 * 32)) : depth;
+}
+
+// A quarter of the layer, so that few threads share it well, within what sorting likes.
+int32_t group_lists_window(int32_t rows, int64_t n) {
+  const int64_t groups = (n + rows - 1) / rows;
+  int32_t window = 8;
+  while (window < 128 && 4 * window < groups) window *= 2;
+  return window;
+}
+
+BackendList group_lists_backends() {
+  using namespace group_lists;
+  constexpr int kCount = sizeof(kKernels) / sizeof(kKernels[0]);
+  static Backend rows[kCount];
+  static const bool filled = [] {
+    for (int i = 0; i < kCount; ++i)
+      rows[i] = {"group_lists_conv", kKernels[i]->name, kKernels[i]->isa, kKernels[i]->weights};
+    return true;
+  }();
+  return {rows, filled ? kCount : 0};
+}
+
+}  // namespace sparsecore

@@ -1,0 +1,372 @@
+// The driver of linear layers and convolutions. A task owns some pixels and some windows of channels:
+//
+//   for each tile of pixels
+//     for each panel of the input
+//       x where it lies, or packed: columns of the panel x pixels of the tile
+//       for each window: add its lists to the sums; after the last panel scale, bias, residual and activation
+//     where y is not planes of float32: narrow the sums, or turn them into pixels
+//
+// Sums gather in y itself where y holds planes of float32, else in scratch memory that stays in the level 2 cache. A
+// linear layer is a convolution of 1 x 1 whose image is one column of tokens, channels together.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
+#include "cpu/epilogue/epilogue.h"
+#include "cpu/group_lists/check.h"
+#include "cpu/group_lists/columns.h"
+#include "cpu/group_lists/group_lists.h"
+#include "sparsecore/parallel.h"
+
+namespace sparsecore {
+namespace group_lists {
+namespace {
+
+constexpr int64_t kSumBytes = 512 * 1024;      // of staged sums: windows of a chunk times a tile
+constexpr int64_t kFinishChannels = 128;       // turned into pixels at once
+constexpr int64_t kWidenedValues = 64 * 1024;  // of narrow weights at once, where a list is not longer
+constexpr int64_t kFewProducts = 1 << 18;      // a call below this is not worth a second thread
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// What a window without a single column is packed as.
+struct NoRecords {
+  int32_t starts[257] = {};
+  uint8_t order[256];
+  NoRecords() {
+    for (int i = 0; i < 256; ++i) order[i] = static_cast<uint8_t>(i);
+  }
+};
+const NoRecords no_records;
+
+// Activations that the kernels apply; the others follow as a pass over the sums.
+bool in_kernel(Activation activation) {
+  return activation == Activation::kNone || activation == Activation::kRelu || activation == Activation::kRelu6 ||
+         activation == Activation::kHardSwish;
+}
+
+// Scratch memory of a task, in floats.
+struct Memory {
+  float *panel, *sums, *residual, *rows, *bias, *values;
+  char* staging;
+};
+
+class ConvTask {
+ public:
+  ConvTask(const ConvIo& io, const GroupLists& weight, const Layout& layout, const Kernel& kernel)
+      : io_(io),
+        weight_(weight),
+        layout_(layout),
+        kernel_(kernel),
+        finish_(epilogue::block_function()),
+        x_{io.x, io.x_image_stride, io.x_stride, io.x_layout, io.dtype, io.channels, io.window},
+        residual_{io.residual, io.residual_image_stride, io.residual_stride, io.y_layout,
+                  io.dtype,    io.out_channels,          io.window} {
+    pixels_ = x_.out_pixels();
+    strips_ = ceil_div(pixels_, kernel.vector);
+    most_strips_ = std::max(1, kernel.max_lanes(weight.rows, weight.cols, weight.depth) / kernel.vector);
+    planes_in_ = x_.pointwise() && io.x_layout == ImageLayout::kChw && io.dtype == DType::kFloat32 &&
+                 layout.k % weight.cols == 0;
+    planes_out_ = io.y_layout == ImageLayout::kChw && io.dtype == DType::kFloat32;
+    widened_records_ = 0;
+    if (io.weight_dtype != DType::kFloat32) {
+      int64_t longest = 0;
+      for (int64_t p = 0; p < layout.panels; ++p) {
+        const Panel panel = panel_of(weight, layout, p);
+        for (int64_t i = 0; i < layout.groups; ++i)
+          longest = std::max<int64_t>(longest, panel.starts[i + 1] - panel.starts[i]);
+      }
+      widened_records_ = std::max(longest, kWidenedValues / (weight.rows * weight.cols));
+    }
+  }
+
+  // Registers of pixels in an image: parts and tiles begin at multiples of them.
+  int64_t strips() const { return strips_; }
+  int64_t most_strips() const { return most_strips_; }
+
+  // Strips are counted through all images.
+  Status run(int64_t strip_begin, int64_t strip_end, int64_t window_begin, int64_t window_end) const {
+    if (strip_begin >= strip_end || window_begin >= window_end) return Status::kOk;
+    if (!indices_inside(weight_, layout_, window_begin, window_end)) return Status::kBadIndex;
+    const int64_t widest = std::min(most_strips_, strip_end - strip_begin) * kernel_.vector;
+    const int64_t window_channels = int64_t{weight_.window} * weight_.rows;
+    const int64_t windows_at_once = std::max<int64_t>(1, kSumBytes / (window_channels * widest * 4));
+    Memory memory;
+    if (!take(memory, widest, std::min(windows_at_once, window_end - window_begin) * window_channels))
+      return Status::kOutOfMemory;
+    for (int64_t image = strip_begin / strips_; image * strips_ < strip_end; ++image) {
+      const int64_t begin = std::max<int64_t>(0, strip_begin - image * strips_),
+                    end = std::min(strips_, strip_end - image * strips_), tiles = ceil_div(end - begin, most_strips_);
+      for (int64_t w = window_begin; w < window_end; w += windows_at_once)
+        for (int64_t i = 0; i < tiles; ++i)
+          run_tile(memory, image, begin + i * (end - begin) / tiles, begin + (i + 1) * (end - begin) / tiles, w,
+                   std::min(window_end, w + windows_at_once));
+    }
+    return Status::kOk;
+  }
+
+ private:
+  bool take(Memory& memory, int64_t lanes, int64_t channels) const {
+    const int64_t columns = ceil_div(std::min<int64_t>(weight_.depth, layout_.k), weight_.cols) * weight_.cols;
+    const auto floats = [](Scratch slot, int64_t count) {
+      return static_cast<float*>(scratch(slot, std::max<int64_t>(count, 16) * sizeof(float)));
+    };
+    memory.panel =
+        floats(Scratch::kPanel, columns * lanes + staging_bytes(x_, static_cast<int>(columns), lanes) / 4 + 1);
+    memory.sums = floats(Scratch::kSums, 2 * channels * lanes);
+    memory.rows = floats(Scratch::kWidened, kFinishChannels * lanes + layout_.n);
+    memory.values = floats(Scratch::kCompressed, (widened_records_ + 1) * weight_.rows * weight_.cols);
+    if (!memory.panel || !memory.sums || !memory.rows || !memory.values) return false;
+    memory.staging = reinterpret_cast<char*>(memory.panel + columns * lanes);
+    memory.residual = memory.sums + channels * lanes;
+    memory.bias = memory.rows + kFinishChannels * lanes;
+    if (io_.bias) kernel_.widen(io_.bias, io_.bias_dtype, layout_.n, memory.bias);
+    return true;
+  }
+
+  void run_tile(const Memory& memory, int64_t image, int64_t strip_begin, int64_t strip_end, int64_t window_begin,
+                int64_t window_end) const {
+    const int64_t pixel = strip_begin * kernel_.vector, first_channel = first_channel_of(window_begin),
+                  channels = first_channel_of(window_end) - first_channel;
+    const int lanes = static_cast<int>((strip_end - strip_begin) * kernel_.vector),
+              tokens = static_cast<int>(std::min<int64_t>(lanes, pixels_ - pixel));
+    const bool whole = kernel_.masks || io_.padded || tokens == lanes;
+    const bool x_in_place = planes_in_ && whole, y_in_place = planes_out_ && whole;
+
+    Finish finish = {};
+    finish.low = -INFINITY, finish.high = INFINITY;
+    if (io_.activation == Activation::kRelu || io_.activation == Activation::kRelu6) finish.low = 0.0f;
+    if (io_.activation == Activation::kRelu6) finish.high = 6.0f;
+    finish.hard_swish = io_.activation == Activation::kHardSwish;
+    finish.scale = io_.weight_scale ? io_.weight_scale + first_channel : nullptr;
+    finish.bias = io_.bias ? memory.bias + first_channel : nullptr;
+    if (io_.residual && y_in_place) {
+      finish.residual_stride = residual_.stride;
+      finish.residual = reinterpret_cast<const float*>(residual_.at(image, first_channel * residual_.stride + pixel));
+    } else if (io_.residual) {
+      pack_channels(kernel_, residual_, image, first_channel, channels, channels, pixel, tokens, lanes,
+                    memory.residual);
+      finish.residual_stride = lanes;
+      finish.residual = memory.residual;
+    }
+
+    Tile tile = {};
+    tile.rows = weight_.rows, tile.cols = weight_.cols;
+    tile.wide_index = layout_.wide_index;
+    tile.lanes = kernel_.masks ? tokens : lanes;
+    tile.sums = memory.sums;
+    tile.sums_stride = lanes;
+    if (y_in_place) {
+      tile.sums = static_cast<float*>(io_.y) + image * io_.y_image_stride + first_channel * io_.y_stride + pixel;
+      tile.sums_stride = io_.y_stride;
+    }
+    for (int64_t p = 0; p == 0 || p < layout_.panels; ++p) {
+      Panel panel = {0, 0, 0, no_records.starts, no_records.order};
+      if (layout_.panels) panel = panel_of(weight_, layout_, p);
+      if (x_in_place) {
+        tile.x = reinterpret_cast<const float*>(x_.at(image, panel.first_column * x_.stride + pixel));
+        tile.x_stride = x_.stride;
+      } else {
+        pack_columns(kernel_, x_, image, panel.first_column, panel.columns, panel.blocks * weight_.cols, pixel, tokens,
+                     lanes, memory.panel, memory.staging);
+        tile.x = memory.panel;
+        tile.x_stride = lanes;
+      }
+      tile.accumulate = p > 0;
+      tile.finish = p + 1 >= layout_.panels ? &finish : nullptr;
+      for (int64_t w = window_begin; w < window_end; ++w) run_window(memory, panel, w, window_begin, tile);
+    }
+    if (!y_in_place)
+      unstage(memory, image, pixel, tokens, lanes, first_channel, channels);
+    else if (!in_kernel(io_.activation))
+      activate_in_place(tile.sums, tokens, channels);
+  }
+
+  int64_t first_channel_of(int64_t window) const { return std::min(layout_.n, window * weight_.window * weight_.rows); }
+
+  // `tile` as it is for the windows from `first` on, moved to window w.
+  void run_window(const Memory& memory, const Panel& panel, int64_t w, int64_t first, Tile tile) const {
+    const int64_t place = w * weight_.window, places = std::min<int64_t>(weight_.window, layout_.groups - place),
+                  offset = first_channel_of(w) - first_channel_of(first);
+    Finish finish;
+    if (tile.finish) {
+      finish = *tile.finish;
+      if (finish.scale) finish.scale += offset;
+      if (finish.bias) finish.bias += offset;
+      if (finish.residual) finish.residual += offset * finish.residual_stride;
+      tile.finish = &finish;
+    }
+    tile.sums += offset * tile.sums_stride;
+    tile.channels = first_channel_of(w + 1) - first_channel_of(w);
+    if (layout_.panels == 0) {
+      tile.starts = panel.starts, tile.order = panel.order, tile.places = places;
+      kernel_.tile(tile);
+      return;
+    }
+    const int32_t* starts = panel.starts + place;
+    const int64_t record_values = int64_t{weight_.rows} * weight_.cols,
+                  value_bytes = record_values * size_of(io_.weight_dtype);
+    for (int64_t done = 0; done < places; done += tile.places) {
+      tile.starts = starts + done, tile.order = panel.order + place + done;
+      tile.places = places - done;
+      tile.index = static_cast<const char*>(weight_.index) + int64_t{starts[done]} * (layout_.wide_index ? 2 : 1);
+      const char* values = static_cast<const char*>(weight_.values) + starts[done] * value_bytes;
+      tile.values = reinterpret_cast<const float*>(values);
+      if (io_.weight_dtype != DType::kFloat32) {
+        tile.places = 1;
+        while (done + tile.places < places && starts[done + tile.places + 1] - starts[done] <= widened_records_)
+          ++tile.places;
+        kernel_.widen(values, io_.weight_dtype, (starts[done + tile.places] - starts[done]) * record_values,
+                      memory.values);
+        tile.values = memory.values;
+      }
+      kernel_.tile(tile);
+    }
+  }
+
+  void activate_in_place(float* sums, int tokens, int64_t channels) const {
+    epilogue::Block block = {};
+    block.sums = sums, block.sums_stride = io_.y_stride;
+    block.y = sums, block.y_row_stride = io_.y_stride;
+    block.rows = channels, block.n = tokens;
+    block.activation = io_.activation;
+    finish_(block);
+  }
+
+  // Staged sums [channels, lanes] -> y.
+  void unstage(const Memory& memory, int64_t image, int64_t pixel, int tokens, int lanes, int64_t first_channel,
+               int64_t channels) const {
+    char* y = static_cast<char*>(io_.y) + image * io_.y_image_stride * size_of(io_.dtype);
+    epilogue::Block block = {};
+    block.activation = in_kernel(io_.activation) ? Activation::kNone : io_.activation;
+    block.y_row_stride = io_.y_stride;
+    block.dtype = io_.dtype;
+    if (io_.y_layout == ImageLayout::kChw) {
+      block.sums = memory.sums, block.sums_stride = lanes;
+      block.y = y + (first_channel * io_.y_stride + pixel) * size_of(io_.dtype);
+      block.rows = channels, block.n = tokens;
+      return finish_(block);
+    }
+    const bool directly = io_.dtype == DType::kFloat32 && block.activation == Activation::kNone;
+    for (int64_t c = 0; c < channels; c += kFinishChannels) {
+      const int64_t count = std::min(kFinishChannels, channels - c);
+      char* to = y + (pixel * io_.y_stride + first_channel + c) * size_of(io_.dtype);
+      const float* sums = memory.sums + c * lanes;
+      if (directly) {
+        kernel_.unpack(sums, count, lanes, tokens, reinterpret_cast<float*>(to), io_.y_stride);
+        continue;
+      }
+      kernel_.unpack(sums, count, lanes, tokens, memory.rows, kFinishChannels);
+      block.sums = memory.rows, block.sums_stride = kFinishChannels;
+      block.y = to;
+      block.rows = tokens, block.n = count;
+      finish_(block);
+    }
+  }
+
+  const ConvIo& io_;
+  const GroupLists& weight_;
+  const Layout& layout_;
+  const Kernel& kernel_;
+  epilogue::BlockFunction finish_;
+  Images x_, residual_;
+  int64_t pixels_, strips_, most_strips_, widened_records_;
+  bool planes_in_, planes_out_;
+};
+
+// How a call is cut into tasks: strips of pixels x windows of channels, so that the largest part is small. Cutting
+// windows reads x once more; cutting strips may leave tiles narrower than they could be.
+struct Grid {
+  int64_t strip_parts = 1, window_parts = 1;
+
+  Grid(const ConvTask& task, const GroupLists& weight, const Layout& layout, int64_t strips, int64_t pixels) {
+    const int64_t threads = num_threads(), products = weight.records * weight.rows * weight.cols * pixels;
+    if (threads <= 1 || products < kFewProducts) return;
+    const auto records_before = [&](int64_t window) {
+      const int64_t group = std::min(layout.groups, window * weight.window);
+      int64_t total = 0;
+      for (int64_t p = 0; p < layout.panels; ++p) {
+        const Panel panel = panel_of(weight, layout, p);
+        total += panel.starts[group] - panel.starts[0];
+      }
+      return total;
+    };
+    double best = 1.0;
+    for (int64_t a = 1; a <= std::min(threads, strips); ++a) {
+      const int64_t b = std::min(threads / a, layout.windows), widest = ceil_div(strips, a);
+      int64_t most = 0;
+      for (int64_t part = 0; part < b; ++part)
+        most = std::max(most, records_before(first_window(weight, layout, part + 1, b)) -
+                                  records_before(first_window(weight, layout, part, b)));
+      double time = static_cast<double>(widest) / strips * most / std::max<int64_t>(weight.records, 1);
+      time *= 1.0 + 0.03 * static_cast<double>(b - 1);
+      if (a > 1 && widest < task.most_strips()) time *= 1.15;
+      if (time < best) best = time, strip_parts = a, window_parts = b;
+    }
+  }
+};
+
+Status run_conv(const ConvIo& io, const GroupLists& weight, int64_t k) {
+  const Layout layout(weight, io.out_channels, k);
+  const ConvTask task(io, weight, layout, kernel());
+  const int64_t strips = io.images * task.strips();
+  const Grid grid(task, weight, layout, strips, io.images * io.window.out_height * io.window.out_width);
+  std::atomic<Status> result{Status::kOk};
+  parallel_for_each(grid.strip_parts * grid.window_parts, [&](int64_t i) {
+    const int64_t strip_part = i / grid.window_parts, window_part = i % grid.window_parts;
+    const Status done = task.run(strip_part * strips / grid.strip_parts, (strip_part + 1) * strips / grid.strip_parts,
+                                 first_window(weight, layout, window_part, grid.window_parts),
+                                 first_window(weight, layout, window_part + 1, grid.window_parts));
+    if (done != Status::kOk) result = done;
+  });
+  return result;
+}
+
+Status check_conv(const ConvIo& io, const GroupLists& weight) {
+  const Window& window = io.window;
+  Status status = check_sides(io.images, io.channels, io.out_channels, window);
+  if (status != Status::kOk) return status;
+  const int64_t pixels = window.height * window.width, out_pixels = window.out_height * window.out_width;
+  if (!good_strides(io.images, io.x_image_stride, io.x_stride, io.x_layout, io.channels, pixels, io.padded) ||
+      !good_strides(io.images, io.y_image_stride, io.y_stride, io.y_layout, io.out_channels, out_pixels, io.padded) ||
+      (io.residual && !good_strides(io.images, io.residual_image_stride, io.residual_stride, io.y_layout,
+                                    io.out_channels, out_pixels, io.padded)))
+    return Status::kBadShape;
+  if (io.dtype == DType::kInt8 || io.bias_dtype == DType::kInt8) return Status::kUnsupportedDType;
+  if (io.weight_dtype == DType::kInt8 && !io.weight_scale && io.out_channels) return Status::kBadScale;
+  if (io.compute == Compute::kInt8) return Status::kUnsupportedDType;
+  status = group_lists_check(weight, io.out_channels, io.channels * window.kernel_h * window.kernel_w);
+  if (status != Status::kOk) return status;
+  if (io.images && io.out_channels && (!io.y || (io.channels && !io.x))) return Status::kNullPointer;
+  return Status::kOk;
+}
+
+}  // namespace
+}  // namespace group_lists
+
+Status group_lists_conv(const ConvIo& io, const GroupLists& weight) {
+  using namespace group_lists;
+  const Status status = check_conv(io, weight);
+  if (status != Status::kOk || io.images == 0 || io.out_channels == 0) return status;
+  return run_conv(io, weight, io.channels * io.window.kernel_h * io.window.kernel_w);
+}
+
+Status group_lists_linear(const LinearIo& io, const GroupLists& weight) {
+  using namespace group_lists;
+  Status status = check_io(io);
+  if (status == Status::kOk) status = group_lists_check(weight, io.n, io.k);
+  if (status != Status::kOk || io.m == 0 || io.n == 0) return status;
+  if (io.compute == Compute::kInt8) return Status::kUnsupportedDType;
+  ConvIo conv;
+  conv.x = io.x, conv.y = io.y, conv.bias = io.bias, conv.weight_scale = io.weight_scale;
+  conv.channels = io.k, conv.out_channels = io.n;
+  conv.x_stride = io.x_row_stride, conv.y_stride = io.y_row_stride;
+  conv.x_layout = conv.y_layout = ImageLayout::kHwc;
+  conv.window.height = conv.window.out_height = io.m;
+  conv.window.width = conv.window.out_width = 1;
+  conv.dtype = io.dtype, conv.bias_dtype = io.bias_dtype, conv.weight_dtype = io.weight_dtype;
+  conv.activation = io.activation;
+  return run_conv(conv, weight, io.k);
+}
+
+}  // namespace sparsecore

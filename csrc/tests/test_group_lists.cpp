@@ -560,7 +560,7 @@ TEST_CASE("group lists: windows") {
       window_of(8, 8, 1, 1, 2, 0, 0, 1, 4, 4),   window_of(9, 6, 5, 3, 1, 2, 0, 1, 9, 6),
       window_of(11, 5, 3, 3, 1, 2, 2, 2, 11, 5), window_of(5, 5, 2, 4, 3, 0, 1, 1, 2, 2),
       window_of(1, 1, 3, 3, 1, 1, 1, 1, 1, 1),   window_of(6, 20, 1, 7, 1, 0, 3, 1, 6, 20),
-      window_of(4, 4, 1, 1, 1, 1, 1, 1, 6, 6),   window_of(3, 3, 1, 1, 1, 0, 0, 1, 2, 3),
+      window_of(4, 4, 2, 2, 1, 1, 1, 1, 5, 5),   window_of(3, 3, 1, 1, 1, 0, 0, 1, 2, 3),
       window_of(10, 10, 3, 3, 2, 0, 0, 3, 2, 3)};
   unsigned seed = 500;
   for (const Window& window : windows)

@@ -99,8 +99,49 @@ export class Sparsecore {
   /** Unstructured for one to eight tokens. */
   bitmapDecode(options: BitmapDecodeOptions): Layer;
   dense(options: DenseOptions): Layer;
+  /** A whole network from the bytes of its file, checked; throws SparsecoreError on a damaged one. */
+  network(file: ArrayBuffer | Uint8Array): Network;
+  /** A whole network from where its file lies, relative to the page. */
+  fetchNetwork(url: string | URL): Promise<Network>;
   /** Gives back the module's working memory; layers stay. */
   releaseScratch(): void;
+}
+
+/** An input or an output of a network: an array of `shape` per image. */
+export interface Port {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** [C, H, W], [H, W, C] or [features]. */
+  readonly layout: "chw" | "hwc" | "vector";
+}
+
+/** One operator of a network. */
+export interface Step {
+  readonly op: string;
+  /** The name of its weight in the file, or empty. */
+  readonly weight: string;
+  readonly kernel: string;
+  /** Multiply-adds that are done for one image, and that a dense weight would take. */
+  readonly products: number;
+  readonly denseProducts: number;
+  /** Of the last profile(), else 0. */
+  readonly seconds: number;
+}
+
+/** A whole network whose weights live in the module's memory until free(). Made by Sparsecore.network(). */
+export class Network {
+  private constructor();
+  readonly inputs: readonly Port[];
+  readonly outputs: readonly Port[];
+  /** One array per input, its images one after the other; a list of arrays where the network has several outputs. */
+  run(...inputs: Float32Array[]): Float32Array | Float32Array[];
+  /** Runs images like run() and returns the steps with the seconds each took. */
+  profile(...inputs: Float32Array[]): Step[];
+  steps(): Step[];
+  /** Bytes of memory for all values between the steps. */
+  readonly arenaBytes: number;
+  readonly weightBytes: number;
+  free(): void;
 }
 
 export interface SafetensorsTensor {

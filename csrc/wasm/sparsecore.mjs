@@ -6,6 +6,9 @@
 //   const y = layer.forward(x);          // x and y are Float32Array, [tokens, features]
 //   layer.free();
 //
+//   const network = await core.fetchNetwork("mobilenet.safetensors");   // or core.network(bytes)
+//   const logits = network.run(pixels);  // Float32Array, as network.inputs and network.outputs say
+//
 // Two builds lie beside this file. load() takes sparsecore_relaxed.wasm where the engine has relaxed SIMD (fused
 // multiply-add), sparsecore.wasm otherwise. Weights are copied into the module once, checked, and never trusted again.
 
@@ -48,7 +51,7 @@ async function readBytes(url) {
     return readFile(url);
   }
   const response = await fetch(url);
-  requireThat(response.ok, `load: ${url} answered ${response.status}`);
+  requireThat(response.ok, `${url} answered ${response.status}`);
   return response.arrayBuffer();
 }
 
@@ -64,6 +67,10 @@ function systemCalls(memory) {
       return success;
     },
     environ_get: () => success,
+    clock_time_get(id, precision, time) {
+      new DataView(memory().buffer).setBigUint64(time, BigInt(Math.round(performance.now() * 1e6)), true);
+      return success;
+    },
     proc_exit(code) {
       throw new SparsecoreError(`the module stopped with code ${code}`);
     },
@@ -158,6 +165,24 @@ export class Sparsecore {
     return new Layer("dense", n, k, "float32", 4 * count, memory, (x, out) => this.#forward("dense", run, x, out, n, k, "float32"));
   }
 
+  /**
+   * A whole network from the bytes of its file, checked.
+   *
+   * @param {ArrayBuffer | Uint8Array} file
+   * @returns {Network}
+   */
+  network(file) {
+    const bytes = file instanceof ArrayBuffer ? new Uint8Array(file) : file;
+    requireThat(bytes instanceof Uint8Array, "network: the file must be an ArrayBuffer or an Uint8Array");
+    return new Network(this.#exports, bytes);
+  }
+
+  /** A whole network from where its file lies. */
+  async fetchNetwork(url) {
+    const base = globalThis.document?.baseURI ?? globalThis.location?.href ?? import.meta.url;
+    return this.network(new Uint8Array(await readBytes(new URL(url, base))));
+  }
+
   /** Gives back the module's working memory; layers stay. */
   releaseScratch() {
     this.#exports.sparsecore_release_scratch();
@@ -228,9 +253,14 @@ export class Sparsecore {
   }
 
   #text(address) {
-    const bytes = new Uint8Array(this.#exports.memory.buffer, address >>> 0);
-    return new TextDecoder().decode(bytes.slice(0, bytes.indexOf(0)));
+    return textAt(this.#exports.memory, address);
   }
+}
+
+// The zero-terminated text at an address. Slices: decoders refuse memory that may be shared.
+function textAt(memory, address) {
+  const bytes = new Uint8Array(memory.buffer, address >>> 0);
+  return new TextDecoder().decode(bytes.slice(0, bytes.indexOf(0)));
 }
 
 /** A layer whose weights live in the module's memory until free(). */
@@ -254,6 +284,146 @@ class Layer {
     this.#memory?.free();
     this.#memory = null;
   }
+}
+
+const ERROR_BYTES = 512;
+
+/** A whole network whose weights live in the module's memory until free(). Made by Sparsecore.network(). */
+export class Network {
+  #exports;
+  #handle = 0;
+  #buffers = new Map();
+
+  constructor(exports, file) {
+    this.#exports = exports;
+    const memory = new Owned(exports);
+    try {
+      const error = memory.reserve(ERROR_BYTES);
+      this.#handle = exports.sparsecore_network_load(memory.copy(file), file.byteLength, error) >>> 0;
+      requireThat(this.#handle, `network: ${textAt(exports.memory, error)}`);
+    } finally {
+      memory.free();
+    }
+    this.inputs = this.#ports(0, exports.sparsecore_network_inputs(this.#handle));
+    this.outputs = this.#ports(1, exports.sparsecore_network_outputs(this.#handle));
+  }
+
+  /**
+   * Images in, results out. Each array holds its images one after the other, laid out as `inputs` and `outputs` say.
+   *
+   * @param {...Float32Array} inputs one per input
+   * @returns {Float32Array | Float32Array[]} one array, or a list where the network has several outputs
+   */
+  run(...inputs) {
+    return this.#run(inputs, 0);
+  }
+
+  /** Runs images like run() and returns the steps with the seconds each took. */
+  profile(...inputs) {
+    this.#run(inputs, 1);
+    return this.steps();
+  }
+
+  /** The operators in order: op, weight, kernel, products, denseProducts, seconds (of the last profile, else 0). */
+  steps() {
+    const exports = this.#live();
+    const memory = new Owned(exports);
+    try {
+      const [texts, numbers] = [memory.reserve(12), memory.reserve(24)];
+      return Array.from({ length: exports.sparsecore_network_steps(this.#handle) }, (_, i) => {
+        exports.sparsecore_network_step(this.#handle, i, texts, numbers);
+        const view = new DataView(exports.memory.buffer);
+        const [op, weight, kernel] = [0, 4, 8].map((at) => textAt(exports.memory, view.getUint32(texts + at, true)));
+        const [products, denseProducts, seconds] = [0, 8, 16].map((at) => view.getFloat64(numbers + at, true));
+        return { op, weight, kernel, products, denseProducts, seconds };
+      });
+    } finally {
+      memory.free();
+    }
+  }
+
+  /** Bytes of memory for all values between the steps. */
+  get arenaBytes() {
+    return this.#live().sparsecore_network_arena_bytes(this.#handle) >>> 0;
+  }
+
+  /** Bytes of the weights. */
+  get weightBytes() {
+    return this.#live().sparsecore_network_weight_bytes(this.#handle) >>> 0;
+  }
+
+  free() {
+    if (!this.#handle) return;
+    this.#exports.sparsecore_network_free(this.#handle);
+    for (const { address } of this.#buffers.values()) this.#exports.sparsecore_free(address);
+    this.#buffers.clear();
+    this.#handle = 0;
+  }
+
+  #live() {
+    requireThat(this.#handle, "network: used after free()");
+    return this.#exports;
+  }
+
+  #ports(output, count) {
+    const memory = new Owned(this.#exports);
+    try {
+      const place = memory.reserve(20);
+      return Array.from({ length: count }, (_, i) => {
+        const name = textAt(this.#exports.memory, this.#exports.sparsecore_network_port(this.#handle, output, i, place));
+        const [rank, channels, height, width, hwc] = new Int32Array(this.#exports.memory.buffer, place, 5);
+        if (rank === 1) return { name, shape: [channels], layout: "vector" };
+        return hwc
+          ? { name, shape: [height, width, channels], layout: "hwc" }
+          : { name, shape: [channels, height, width], layout: "chw" };
+      });
+    } finally {
+      memory.free();
+    }
+  }
+
+  #run(inputs, profile) {
+    const exports = this.#live();
+    requireThat(inputs.length === this.inputs.length,
+      `network: needs ${this.inputs.length} inputs (${this.inputs.map((port) => port.name)}), got ${inputs.length}`);
+    let images;
+    inputs.forEach((array, i) => {
+      const { name, shape, layout } = this.inputs[i];
+      requireThat(array instanceof Float32Array, `network: ${name} must be a Float32Array`);
+      const count = array.length / elements(shape);
+      requireThat(Number.isInteger(count),
+        `network: ${name} holds ${array.length} numbers, which are not whole images of [${shape.join(", ")}] (${layout})`);
+      images ??= count;
+      requireThat(count === images, `network: ${name} holds ${count} images, and the input before it ${images}`);
+    });
+    const sizes = this.outputs.map((port) => images * elements(port.shape));
+    const from = inputs.map((array, i) => this.#grown(`input ${i}`, array.byteLength));
+    const to = sizes.map((size, i) => this.#grown(`output ${i}`, 4 * size));
+    const addresses = this.#grown("addresses", 4 * (from.length + to.length));
+    // No memory is asked for below, so that views stay valid until the network runs.
+    new Uint32Array(exports.memory.buffer, addresses, from.length + to.length).set([...from, ...to]);
+    inputs.forEach((array, i) => new Float32Array(exports.memory.buffer, from[i], array.length).set(array));
+    const status = exports.sparsecore_network_run(this.#handle, images, addresses, addresses + 4 * from.length, profile);
+    requireThat(status === 0,
+      `network: ${textAt(exports.memory, exports.sparsecore_network_describe(status))}`);
+    const results = sizes.map((size, i) => new Float32Array(exports.memory.buffer, to[i], size).slice());
+    return results.length === 1 ? results[0] : results;
+  }
+
+  #grown(name, bytes) {
+    const buffer = this.#buffers.get(name) ?? { address: 0, bytes: -1 };
+    if (buffer.bytes >= bytes) return buffer.address;
+    this.#exports.sparsecore_free(buffer.address);
+    this.#buffers.delete(name);
+    const address = this.#exports.sparsecore_malloc(bytes) >>> 0;
+    requireThat(address, `network: no memory for ${bytes} bytes`);
+    this.#buffers.set(name, { address, bytes });
+    return address;
+  }
+}
+
+function elements(shape) {
+  return shape.reduce((product, size) => product * size, 1);
 }
 
 // Blocks of module memory that are given back together.

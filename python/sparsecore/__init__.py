@@ -15,6 +15,7 @@ from sparsecore.formats import (
     pack,
 )
 from sparsecore.io import load, save
+from sparsecore.network import Network
 from sparsecore.nn.plan import plan_
 from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured, pattern
 from sparsecore.report import SparsityReport, report
@@ -29,6 +30,7 @@ __all__ = [
     "Channel",
     "Group",
     "NMDecode",
+    "Network",
     "PackedWeight",
     "Pattern",
     "PatternReport",

@@ -13,22 +13,26 @@ import torch
 logger = logging.getLogger("sparsecore")
 
 
-def _operator_library() -> Path:
-    names = ("libsparsecore_torch.so", "libsparsecore_torch.dylib", "sparsecore_torch.dll")
-    for name in names:
+def _compiled(stem: str) -> Path:
+    for name in (f"lib{stem}.so", f"lib{stem}.dylib", f"{stem}.dll"):
         found = files("sparsecore").joinpath("lib", name)
         if found.is_file():
             return Path(str(found))
     raise ImportError(
-        "sparsecore: the compiled operators (sparsecore/lib/libsparsecore_torch) are missing from this installation. "
+        f"sparsecore: the compiled library sparsecore/lib/lib{stem} is missing from this installation. "
         "Reinstall the wheel, or build from source with: pip install --no-build-isolation ."
     )
+
+
+def kernel_library() -> Path:
+    """The kernels alone, which the operators use: its C functions are for :mod:`ctypes`."""
+    return _compiled("sparsecore")
 
 
 def load_operators() -> None:
     """Registers ``torch.ops.sparsecore``; a second call does nothing."""
     if not hasattr(torch.ops.sparsecore, "row_lists_linear"):
-        torch.ops.load_library(str(_operator_library()))
+        torch.ops.load_library(str(_compiled("sparsecore_torch")))
 
 
 def load_introspection() -> ModuleType | None:

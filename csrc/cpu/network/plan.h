@@ -1,0 +1,38 @@
+// Where every value lies while a network runs: one arena, offsets planned once.
+//
+// A value lives from the step that writes it to the last one that reads it; an input is fetched just before its first
+// reader and an output handed over right after its writer, so neither outlives its use. Values whose lives do not meet
+// share memory: the largest are placed first, each into the smallest gap that takes it. Element-wise steps work in
+// place where nobody needs their operand afterwards.
+//
+// Planes are whole cache lines apart. A kernel walks the same pixels of many planes, so their distance in lines is odd:
+// whatever the tile, the planes then spread evenly over the sets of the level 1 cache. Planes of up to four lines
+// follow each other without a gap, which spreads them as well.
+#pragma once
+
+#include "cpu/network/graph.h"
+
+namespace sparsecore::network {
+
+constexpr int64_t kArenaSlack = 64;  // readable floats behind the last value
+
+// Elements between the planes of a value; 1 for a vector.
+int64_t plane_stride(const Shape& shape);
+// Elements that a value takes in the arena.
+int64_t arena_elements(const Shape& shape);
+
+struct Placement {
+  int64_t offset = -1;        // in floats, a multiple of kPlaneLanes; -1: nowhere in the arena
+  int input = -1;             // the input whose array is read where the caller has it, or -1
+  bool hwc = false;           // and holds pixels
+  int first = -1, last = -1;  // the steps between which it lives
+};
+
+struct Plan {
+  std::vector<Placement> values;
+  int64_t elements = 0;  // of the arena, slack included
+};
+
+Plan plan_arena(const Graph& graph);
+
+}  // namespace sparsecore::network

@@ -254,8 +254,54 @@ def test_a_bare_layer_in_int8() -> None:
     assert packed.weight.dtype == torch.int8
     with torch.no_grad():
         dense, sparse = data[0] @ before.T, data[0] @ packed.weight.to_dense().T
-    real = float((sparse - dense).square().sum() / dense.square().sum())
+    real = float((sparse - dense).square().sum() / (dense - dense.mean(0)).square().sum())
     assert found.options[2].cost == pytest.approx(real, rel=1e-3)
+
+
+class Gated(nn.Module):
+    """Two equal layers; the output hardly listens to the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loud, self.quiet = nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False)
+        self.quiet.weight.data.copy_(self.loud.weight.data)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"sum": self.loud(x) + 0.125 * self.quiet(x), "ids": x.argmax(-1)}
+
+
+def test_costs_are_changes_of_the_output() -> None:
+    torch.manual_seed(0)
+    model, data = Gated().eval(), [torch.randn(8, 64), torch.randn(512, 64), torch.randn(16, 64)]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    advice = sc.advise(model, data=data, seconds=0.05, patterns=QUICK, progress=False)
+    loud, quiet = advice.layers
+    for ours, theirs in zip(loud.options[1:], quiet.options[1:], strict=True):
+        assert theirs.cost == pytest.approx(ours.cost / 64, rel=1e-3)  # the square of an eighth
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_costs_of_a_weight_that_has_the_zeros_already() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64))
+    sc.sparsify.magnitude(model, sc.NM(2, 4), progress=False)
+    patterns = ("2:4", ("unstructured", 0.5), ("unstructured", 0.9))
+    advice = sc.advise(model, data=[torch.randn(99, 64)], seconds=0.02, patterns=patterns, progress=False)
+    _, nm, half, most = (option.cost for option in advice.layers[0].options)
+    assert nm == 0.0
+    assert half == 0.0
+    assert most > 0.1
+    advice = sc.advise(model, data=[torch.randn(99, 64)], seconds=0.02, patterns=["2:4"], progress=False)
+    assert advice.layers[0].options[1].cost == 0.0
+
+
+def test_costs_need_an_output_that_can_change() -> None:
+    class Classes(Gated):
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x)["sum"].argmax(-1)
+
+    with pytest.raises(ValueError, match="returns floating tensors"):
+        sc.advise(Classes(), data=[torch.randn(8, 64)], seconds=0.02, patterns=QUICK, progress=False)
 
 
 def test_costs_are_what_they_are_called() -> None:

@@ -3,10 +3,12 @@
 Every distinct layer shape is timed here with each candidate pattern beside the dense product, with weights as warm or
 as cold as they are inside the model. What a pattern costs in quality is estimated layer by layer:
 
-    with data       ||(W - V) x||^2 / ||W x||^2 over calibration tokens, V being W pruned by Wanda's score
+    with data       a relative change of the model's output, ||f(V) - f(W)||^2 / ||f(W) - mean||^2, V being W pruned by
+                    Wanda's score in that layer alone; measured with one candidate, and for the others in proportion
+                    to the error of the layer's own output, ||(W - V) x||^2
     without data    ||W - V||^2 / ||W||^2, V being W pruned by magnitude
 
-Costs of layers are added up. That is a surrogate: errors of different layers neither add exactly nor matter equally,
+Costs of layers are added up. That is a surrogate: changes by different layers do not add exactly, large ones saturate,
 and better pruning than Wanda's, or training, lowers all of them. It orders assignments; it does not predict accuracy.
 
 The assignment is a multiple-choice knapsack (one pattern per layer, least cost within the time), solved exactly on a

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsecore._memory import give_back_freed
+from sparsecore._sharding import refuse_sharded
 from sparsecore.nn.linear import SparseLinear
 from sparsecore.patterns import Pattern
 from sparsecore.patterns import pattern as parse_pattern
@@ -56,6 +57,7 @@ def sparsify_(
         The model. Every layer is packed before the first is replaced, so an error leaves the model as it was.
     """
     pattern = parse_pattern(pattern)
+    refuse_sharded("sparsify_", model)
     chosen = {
         name: module
         for name, module in model.named_modules(remove_duplicate=False)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparsecore.patterns import Group, Unstructured
-from sparsecore.sparsify import Magnitude, Wanda, prune_once
+from sparsecore.sparsify import Magnitude, Wanda, alps, magnitude, prune_once, sparsegpt
 from sparsecore.sparsify.allocation import (
     ER,
     ERK,
@@ -138,6 +138,16 @@ def test_pruning_with_allocations(allocation: Allocation, pattern: Unstructured 
         assert masks["0"].float().mean().item() == pytest.approx(0.1, abs=0.03)  # rows of 16
     else:
         assert kept == pytest.approx(0.4 * total, abs=8)
+
+
+def test_presets_take_allocations() -> None:
+    data = [torch.randn(64, 16)]
+    for preset in (magnitude, sparsegpt, alps):
+        model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 48))
+        given = {} if preset is magnitude else {"data": data}
+        masks = preset(model, Unstructured(), sparsity=ERK(0.6), progress=False, **given)  # type: ignore[operator]
+        assert sum(int(mask.sum()) for mask in masks.values()) == round(0.4 * (16 * 32 + 32 * 48))
+        assert masks["0"].float().mean() > masks["2"].float().mean() + 0.1
 
 
 def test_mistakes() -> None:

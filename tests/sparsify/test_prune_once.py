@@ -23,6 +23,7 @@ from sparsecore.sparsify import (
     sparsegpt,
     wanda,
 )
+from sparsecore.sparsify.activations import Budget
 from sparsecore.sparsify.calibration import Calibration, Moments, find_chain
 from sparsecore.sparsify.targets import find_targets
 
@@ -158,6 +159,68 @@ def test_moments_are_those_of_the_model_as_it_is(
                 layers[name].weight.mul_(0.9)
     assert (calibration.stages[-1].finished == 3) is not skip
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+@pytest.mark.parametrize("memory", [0, 4_000, 40_000])
+def test_a_limit_of_memory_changes_no_bit(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watched(Budget):
+        def __init__(self, limit: int | None) -> None:
+            super().__init__(limit)
+            self.most = 0
+            budgets.append(self)
+
+        def take(self, count: int) -> bool:
+            found = super().take(count)
+            self.most = max(self.most, self.taken)
+            return found
+
+    budgets: list[Watched] = []
+    monkeypatch.setattr("sparsecore.sparsify.calibration.Budget", Watched)
+    found = []
+    for limit in (None, memory):
+        torch.manual_seed(0)
+        model = Tower()
+        alps(model, NM(2, 4), batches(), memory=limit, progress=False)
+        found.append(model.state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    free, limited = budgets
+    # Outputs of a block, 4 batches of 60 x 16 floats for either model, and of layers inside it.
+    assert free.most > 2 * 4 * 60 * 16 * 4
+    assert limited.most <= memory
+    assert (limited.most > 0) == (memory > 0)
+    with pytest.raises(ValueError, match="number of bytes or None"):
+        alps(model, NM(2, 4), batches(), memory=-1, progress=False)
+
+
+def test_a_dataset_is_read_batch_by_batch() -> None:
+    alive: set[int] = set()
+    most = 0
+
+    class Given(dict[str, Tensor]):
+        def __del__(self) -> None:
+            alive.discard(id(self))
+
+    class Lazy:
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Given:
+            nonlocal most
+            if not 0 <= index < 4:
+                raise IndexError(index)
+            made = Given(x=batches()[index])
+            alive.add(id(made))
+            most = max(most, len(alive))
+            return made
+
+    kept = []
+    for data in (Lazy(), [{"x": x} for x in batches()], ({"x": x} for x in batches())):
+        torch.manual_seed(0)
+        model = Tower()
+        kept.append(sparsegpt(model, NM(2, 4), data, progress=False))  # type: ignore[arg-type]
+    assert 0 < most <= 2
+    for masks in kept[1:]:
+        assert all(torch.equal(mask, kept[0][name]) for name, mask in masks.items())
 
 
 def _inputs(model: nn.Module, name: str) -> Tensor:

@@ -33,7 +33,7 @@ class Option:
         sparsity: Fraction of zeros where the pattern leaves it open.
         seconds: Time of the layer in one forward: inside the model where one was timed, else alone.
         spread: Quartile range of the time.
-        cost: Estimated relative squared error of the output; 0 for dense.
+        cost: Estimated relative squared change of the model's output, without data of the weight; 0 for dense.
         storage: ``"int8"`` if the values are stored as such, else None.
         layout: The layout that was fastest; ``"auto"`` is what packing chooses by itself.
     """
@@ -400,7 +400,7 @@ class Advice:
             f"{'s' * (self.threads > 1)}, {self.dtype}; budget: {self.budget}"
         )
         kinds = {
-            "calibration": "; mean output error {:.4f} (Wanda masks on the data, an upper guess)",
+            "calibration": "; mean change of the output by a layer {:.4f} (Wanda masks on the data, an upper guess)",
             "weights": "; mean weight error {:.4f} (magnitude, no data)",
             "random": "; mean weight error {:.4f} of random weights (quality unknown: shapes only)",
         }

@@ -21,15 +21,16 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparsecore.sparsify import distributed
+from sparsecore.sparsify.activations import Budget, Outputs, tensors_of
 
-# Bytes kept for outputs of layers inside the current block, for each of the two models. Beyond it they are
+# Bytes kept at most for outputs of layers inside the current block, for each of the two models. Beyond it they are
 # computed again: slower, never different.
 _LAYER_CACHE = 1 << 30
 
@@ -112,7 +113,7 @@ class _Stop(Exception):
     """Ends a forward once the wanted activations are in hand."""
 
 
-def run_model(model: nn.Module, batch: Batch) -> Any:
+def run_model(model: Callable[..., Any], batch: Batch) -> Any:
     """Calls the model with a tensor, a tuple or a mapping."""
     if isinstance(batch, Mapping):
         return model(**batch)
@@ -121,8 +122,15 @@ def run_model(model: nn.Module, batch: Batch) -> Any:
     return model(batch)
 
 
-def _tokens(x: Tensor, batch: Batch) -> Tensor:
-    """``(tokens, in)``; positions that ``attention_mask`` calls padding are left out."""
+def as_sequence(data: Iterable[Batch]) -> Sequence[Batch]:
+    """``data`` itself if it has places and a length, like a list or a map-style dataset; else all of it in a list."""
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (Mapping, Tensor)):
+        return cast("Sequence[Batch]", data)
+    return list(data)
+
+
+def flat_tokens(x: Tensor, batch: Batch) -> Tensor:
+    """``x`` as ``(tokens, features)``; positions that ``attention_mask`` calls padding are left out."""
     mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
     if isinstance(mask, Tensor) and mask.dim() == 2 and x.dim() == 3 and x.shape[:2] == mask.shape:
         return x[mask.to(x.device).bool()]
@@ -157,17 +165,23 @@ class Calibration:
     Args:
         model: The model that is being pruned in place.
         targets: Its layers to be pruned, by name.
-        data: Batches: tensors, tuples of arguments or mappings of keyword arguments. Kept in memory.
+        data: Batches: tensors, tuples of arguments or mappings of keyword arguments.
         follow_dense: Also record the inputs of an untouched copy of the model (this doubles the memory and
             the time).
+        memory: Bytes of activations kept between layers; the rest goes to temporary files. None: no limit.
     """
 
     def __init__(
-        self, model: nn.Module, targets: Mapping[str, nn.Linear], data: Iterable[Batch], follow_dense: bool
+        self,
+        model: nn.Module,
+        targets: Mapping[str, nn.Linear],
+        data: Iterable[Batch],
+        follow_dense: bool,
+        memory: int | None = None,
     ) -> None:
         self._targets = dict(targets)
-        self._batches: Sequence[Batch] = list(data)
-        if not self._batches:
+        self._batches = as_sequence(data)
+        if not len(self._batches):
             raise ValueError("prune_once: data holds no batch. Pass a list of inputs of the model.")
         chain = find_chain(model, targets)
         trace = _trace(model, self._targets, chain, self._batches[0])
@@ -175,12 +189,14 @@ class Calibration:
             chain = []
         self.stages = _stages(trace, self._targets, use_chain=trace.chain)
         self._before: Stage | None = None
-        self._walkers = [_Walker(model, chain, self._batches)]
+        budget = Budget(memory)
+        self._walkers = [_Walker(model, chain, self._batches, budget)]
         if follow_dense:
             dense = copy.deepcopy(model)
             names = {id(module): name for name, module in model.named_modules()}
             twins = dict(dense.named_modules())
-            self._walkers.append(_Walker(dense, [twins[names[id(block)]] for block in chain], self._batches))
+            blocks = [twins[names[id(block)]] for block in chain]
+            self._walkers.append(_Walker(dense, blocks, self._batches, budget))
 
     def collect(self, stage: Stage) -> Moments:
         """Moments of the input of a stage, with everything in front of it as it is now.
@@ -195,10 +211,11 @@ class Calibration:
                 walker.settle(before.names)
             walker.advance(stage.finished)
         self._before = stage
-        for index, batch in enumerate(self._batches):
+        for index in range(len(self._batches)):
+            batch = self._batches[index]
             inputs = [walker.inputs(stage, index) for walker in self._walkers]
             for call in zip(*inputs, strict=True):
-                moments.add(*(_tokens(x, batch) for x in call))
+                moments.add(*(flat_tokens(x, batch) for x in call))
         moments.synchronise()
         if moments.tokens == 0:
             raise ValueError(f"prune_once: data never reached {stage.names[0]!r}. Add it to ignore.")
@@ -219,7 +236,7 @@ def input_norms(
 
     def on_layer(name: str) -> Any:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = _tokens(args[0], current[-1]).double()
+            x = flat_tokens(args[0], current[-1]).double()
             sums[name] = sums.get(name, 0.0) + x.square().sum(0)
             counts[name] += x.shape[0]
 
@@ -251,12 +268,15 @@ class _Walker:
     current block their own, as long as those fit into a fixed amount of memory.
     """
 
-    def __init__(self, model: nn.Module, chain: Sequence[nn.Module], batches: Sequence[Batch]) -> None:
+    def __init__(
+        self, model: nn.Module, chain: Sequence[nn.Module], batches: Sequence[Batch], budget: Budget
+    ) -> None:
         self._model = model
         self._chain = chain
         self._batches = batches
         self._finished = 0
-        self._outputs: list[Any] = [None] * len(batches)  # of the last finished block
+        self._outputs = Outputs(len(batches), budget)  # of the last finished block
+        self._budget = budget
         self._layers: dict[str, dict[int, Tensor]] = {}  # outputs of settled layers, by batch
         self._room = _LAYER_CACHE
 
@@ -264,9 +284,19 @@ class _Walker:
         """Computes and caches blocks up to ``finished``, with the weights they have now."""
         while self._finished < finished:
             block = self._chain[self._finished]
-            self._outputs = [self._block_output(block, index) for index in range(len(self._batches))]
+            for index in range(len(self._batches)):
+                output = self._block_output(block, index)
+                self._forget_layers(index)  # makes room
+                self._outputs[index] = output
+            self._layers = {}
             self._finished += 1
-            self._layers, self._room = {}, _LAYER_CACHE
+
+    def _forget_layers(self, index: int) -> None:
+        for outputs in self._layers.values():
+            if index in outputs:
+                count = outputs.pop(index).nbytes
+                self._room += count
+                self._budget.give(count)
 
     def settle(self, names: Sequence[str]) -> None:
         """These layers of the current block have their final weights."""
@@ -296,7 +326,9 @@ class _Walker:
         return seen[0]
 
     def _run(self, index: int, hook: RemovableHandle) -> None:
-        answers = {id(block): (block, self._outputs[index]) for block in self._chain[: self._finished]}
+        finished = self._chain[: self._finished]
+        answer = self._outputs[index] if finished else None
+        answers = {id(block): (block, answer) for block in finished}
         handles = [hook]
         for name, outputs in self._layers.items():
             layer = self._model.get_submodule(name)
@@ -313,7 +345,7 @@ class _Walker:
 
     def _keep(self, outputs: dict[int, Tensor], index: int) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            if output.nbytes <= self._room:
+            if output.nbytes <= self._room and self._budget.take(output.nbytes):
                 self._room -= output.nbytes
                 outputs[index] = output
 
@@ -334,17 +366,6 @@ def _answering(answers: Sequence[tuple[nn.Module, Any]]) -> Iterator[None]:
                 del module.__dict__["forward"]
             else:
                 module.forward = forward
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, Mapping):
-        for value in tree.values():
-            yield from _tensors(value)
-    elif isinstance(tree, (tuple, list)):
-        for value in tree:
-            yield from _tensors(value)
 
 
 def _trace(
@@ -368,7 +389,7 @@ def _trace(
 
     def before_block(position: int) -> Any:
         def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
-            given = {id(tensor) for tensor in _tensors([args, kwargs])}
+            given = {id(tensor) for tensor in tensors_of([args, kwargs])}
             if position != len(outputs) or (
                 position and (not given & outputs[-1] or any(given & (old - outputs[-1]) for old in outputs))
             ):
@@ -378,7 +399,7 @@ def _trace(
 
     def after_block(_: nn.Module, __: Any, output: Any) -> None:
         alive.append(output)
-        outputs.append({id(tensor) for tensor in _tensors(output)})
+        outputs.append({id(tensor) for tensor in tensors_of(output)})
 
     for name, layer in targets.items():
         handles.append(layer.register_forward_pre_hook(on_layer(name)))

@@ -12,7 +12,7 @@ from sparsecore.sparsify import selection
 from sparsecore.sparsify._progress import bar
 from sparsecore.sparsify.allocation import Allocation, Uniform
 from sparsecore.sparsify.budget import split_budget
-from sparsecore.sparsify.calibration import Batch, Calibration, Moments, input_norms
+from sparsecore.sparsify.calibration import Batch, Calibration, Moments, as_sequence, input_norms
 from sparsecore.sparsify.recipe import Recipe
 from sparsecore.sparsify.schedules import OneShot
 from sparsecore.sparsify.scores import Magnitude, Score, Statistics, Wanda
@@ -27,6 +27,7 @@ def apply_recipe(
     data: Iterable[Batch] | None = None,
     targets: Sequence[str] = ("Linear",),
     ignore: Sequence[str] = (),
+    memory: int | None = None,
     progress: bool = True,
 ) -> dict[str, Tensor]:
     """Prunes a model in place by a :class:`Recipe`, or each layer by its own.
@@ -37,6 +38,7 @@ def apply_recipe(
         data: As in :func:`prune_once`.
         targets: As in :func:`prune_once`; unused with a mapping.
         ignore: The same.
+        memory: As in :func:`prune_once`.
         progress: Show a progress bar.
 
     Returns:
@@ -65,7 +67,7 @@ def apply_recipe(
             )
         if "grad" in each.score.requires:
             raise ValueError(f"prune_once: {each.score} needs gradients. Use sparsify.snip(model, ...).")
-    batches = None if data is None else list(data)
+    batches = None if data is None else as_sequence(data)
     masks: dict[str, Tensor] = {}
     training = model.training
     model.eval()
@@ -74,7 +76,7 @@ def apply_recipe(
         titles = {str(each.pattern) for each in recipes.values()}
         title = f"pruning to {titles.pop()}" if len(titles) == 1 else "pruning"
         with bar(len(layers), title, progress) as advance:
-            for names, moments in _visits(model, layers, recipes, batches):
+            for names, moments in _visits(model, layers, recipes, batches, memory):
                 for name in names:
                     layer, rule = layers[name], recipes[name]
                     seen = moments if moments is None or rule.weights.follow == "dense" else moments.own()
@@ -131,6 +133,7 @@ def _visits(
     layers: dict[str, nn.Linear],
     recipes: Mapping[str, Recipe],
     data: Sequence[Batch] | None,
+    memory: int | None,
 ) -> Iterator[tuple[Sequence[str], Moments | None]]:
     """Layers in the order they are pruned, with the moments of their input at that time."""
     if data is None or not any(recipe.needs_data for recipe in recipes.values()):
@@ -138,7 +141,7 @@ def _visits(
             yield [name], None
         return
     follow_dense = any(recipe.weights.follow == "dense" for recipe in recipes.values())
-    calibration = Calibration(model, layers, data, follow_dense=follow_dense)
+    calibration = Calibration(model, layers, data, follow_dense=follow_dense, memory=memory)
     for stage in calibration.stages:
         yield stage.names, calibration.collect(stage)
 
@@ -153,6 +156,7 @@ def prune_once(
     data: Iterable[Batch] | None = None,
     targets: Sequence[str] = ("Linear",),
     ignore: Sequence[str] = (),
+    memory: int | None = None,
     progress: bool = True,
 ) -> dict[str, Tensor]:
     """Prunes the linear layers of a model in place, in one shot.
@@ -168,9 +172,12 @@ def prune_once(
         sparsity: Fraction of zeros, or an allocation; left out where the pattern fixes it.
         data: Calibration batches (tensors, tuples or mappings of the model's arguments), needed by every
             score but ``Magnitude`` and every rule but ``Keep``. An ``attention_mask`` in a mapping leaves
-            padding out.
+            padding out. A list, or a dataset with a length that makes a batch when it is asked for one: batches are
+            visited more than once. Anything else is read into a list first.
         targets: Class names, dotted names, or ``"re:"`` with a regular expression for the whole dotted name.
         ignore: The same, for layers to leave alone.
+        memory: Bytes of activations to keep between layers; the rest goes to temporary files. None: no limit. The
+            moments of a layer, float64 and as large as its inputs squared, come on top.
         progress: Show a progress bar.
 
     Returns:
@@ -178,4 +185,6 @@ def prune_once(
     """
     allocation = Uniform(sparsity) if sparsity is None or isinstance(sparsity, (int, float)) else sparsity
     recipe = Recipe(pattern, score or Magnitude(), allocation, OneShot(), weights or Keep())
-    return apply_recipe(model, recipe, data=data, targets=targets, ignore=ignore, progress=progress)
+    return apply_recipe(
+        model, recipe, data=data, targets=targets, ignore=ignore, memory=memory, progress=progress
+    )

@@ -8,24 +8,29 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparsecore.patterns import NM, Pattern
-from sparsecore.sparsify.allocation import Scope, Uniform
+from sparsecore.sparsify.allocation import Allocation, Scope, Uniform
 from sparsecore.sparsify.calibration import Batch
 from sparsecore.sparsify.once import prune_once
 from sparsecore.sparsify.scores import Magnitude, OBSScore, Wanda
 from sparsecore.sparsify.weights import ADMM, OBS, Keep
 
 
+def _split(sparsity: float | Allocation | None, within: Scope) -> Allocation:
+    """An allocation says itself what competes; a number is the same for every layer."""
+    return Uniform(sparsity, within) if sparsity is None or isinstance(sparsity, (int, float)) else sparsity
+
+
 def magnitude(
     model: nn.Module,
     pattern: Pattern,
     *,
-    sparsity: float | None = None,
+    sparsity: float | Allocation | None = None,
     within: Scope = "layer",
     **options: Any,
 ) -> dict[str, Tensor]:
     """Keeps the largest weights as they are. Needs no data; options as in :func:`prune_once`."""
     return prune_once(
-        model, pattern, score=Magnitude(), weights=Keep(), sparsity=Uniform(sparsity, within), **options
+        model, pattern, score=Magnitude(), weights=Keep(), sparsity=_split(sparsity, within), **options
     )
 
 
@@ -34,7 +39,7 @@ def wanda(
     pattern: Pattern,
     data: Iterable[Batch],
     *,
-    sparsity: float | None = None,
+    sparsity: float | Allocation | None = None,
     **options: Any,
 ) -> dict[str, Tensor]:
     """Keeps weights by ``|w|`` times the norm of their input, row by row (Wanda)."""
@@ -46,14 +51,14 @@ def sparsegpt(
     pattern: Pattern,
     data: Iterable[Batch],
     *,
-    sparsity: float | None = None,
+    sparsity: float | Allocation | None = None,
     dampening: float = 0.01,
     block_size: int = 128,
     within: Scope = "block",
     **options: Any,
 ) -> dict[str, Tensor]:
     """Optimal brain surgeon column by column (SparseGPT)."""
-    allocation = Uniform(sparsity, "row" if isinstance(pattern, NM) else within)
+    allocation = _split(sparsity, "row" if isinstance(pattern, NM) else within)
     rule = OBS(block_size=block_size, dampening=dampening)
     return prune_once(
         model, pattern, score=OBSScore(), weights=rule, sparsity=allocation, data=data, **options
@@ -65,7 +70,7 @@ def alps(
     pattern: Pattern,
     data: Iterable[Batch],
     *,
-    sparsity: float | None = None,
+    sparsity: float | Allocation | None = None,
     within: Scope = "row",
     **options: Any,
 ) -> dict[str, Tensor]:
@@ -75,7 +80,7 @@ def alps(
         pattern,
         score=Wanda(),
         weights=ADMM(),
-        sparsity=Uniform(sparsity, within),
+        sparsity=_split(sparsity, within),
         data=data,
         **options,
     )

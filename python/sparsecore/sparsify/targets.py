@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from sparsecore._sharding import refuse_sharded
+
 
 def matches(name: str, module: nn.Module, rules: Sequence[str]) -> bool:
     """Whether a rule names this module.
@@ -37,7 +39,7 @@ def find_targets(
 
     Raises:
         ValueError: Nothing is left to prune, or a layer shares its weight with another module.
-        TypeError: A rule names a layer that is not ``nn.Linear``.
+        TypeError: A rule names a layer that is not ``nn.Linear``, or weights are spread over processes.
     """
     found = _find("prune_once", model, targets, ignore, (nn.Linear,))
     return {name: module for name, module in found.items() if isinstance(module, nn.Linear)}
@@ -57,6 +59,7 @@ def _find(
     ignore: Sequence[str],
     kinds: tuple[type[nn.Module], ...],
 ) -> dict[str, nn.Module]:
+    refuse_sharded(owner, model)
     words = " or ".join(f"nn.{kind.__name__}" for kind in kinds)
     named = {
         name: module

@@ -1,0 +1,205 @@
+"""Tables of single layers: linear, decoding, training, WebAssembly."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tables import Result, by_machine, markdown, microseconds, origin, results
+
+
+def linear_summary(found: list[Result]) -> list[dict[str, Any]]:
+    """Geometric means over the cells of one machine."""
+    from bench_linear import summarise
+
+    return summarise([row for result in found for row in result["rows"]])
+
+
+def readme_table() -> str:
+    """The first screen's table: one row per kernel and sparsity, one column per number of threads."""
+    groups = by_machine(results("linear"))
+    if not groups:
+        return "No results yet: `make bench` measures them.\n"
+    found = next(iter(groups.values()))
+    rows: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for line in linear_summary(found):
+        rows.setdefault((line["row"], line["pattern"]), {})[line["threads"]] = line
+    threads = sorted({number for group in rows.values() for number in group})
+
+    def cell(line: dict[str, Any] | None) -> str:
+        return "" if line is None else f"{line['ratio']:.2f}x (worst {line['worst']:.2f}x)"
+
+    head = ["kernel", "kept", *(f"{number} thread{'s' if number > 1 else ''}" for number in threads)]
+    body = [
+        [row, pattern, *(cell(group.get(number)) for number in threads)]
+        for (row, pattern), group in rows.items()
+    ]
+    return (
+        "Times as fast as torch's dense layer of the same type, in the same run and with the same threads: geometric "
+        "mean over six shapes (384x1536 to 1024x4096) and 32, 128, 512 tokens, and the worst cell. All numbers: "
+        f"[docs/performance.md](docs/performance.md).\n\n{markdown(head, body)}\n{origin(found)}"
+    )
+
+
+def linear_section(found: list[Result]) -> str:
+    """Means beside the targets."""
+    from bench_linear import verdict
+
+    head = [
+        "kernel",
+        "kept",
+        "threads",
+        "x torch",
+        "worst cell",
+        "x fastest dense",
+        "target",
+        "reached",
+        "GFLOP/s on kept weights",
+        "of peak",
+        "dense GFLOP/s",
+    ]
+    body = [
+        [
+            line["row"],
+            line["pattern"],
+            str(line["threads"]),
+            f"{line['ratio']:.2f}",
+            f"{line['worst']:.2f}",
+            f"{line['ratio_best']:.2f}",
+            f"{line['must']:g} / {line['stretch']:g}",
+            verdict(line),
+            f"{line['gflops']:.0f}",
+            f"{line['share_of_peak']:.0%}" if "share_of_peak" in line else "",
+            f"{line['dense_gflops']:.0f}",
+        ]
+        for line in linear_summary(found)
+    ]
+    return (
+        "Geometric means over six shapes and 32, 128 and 512 tokens. *x torch*: dense torch of the same type "
+        "(for int8 the fastest of its int8 layers). *x fastest dense*: the fastest dense layer of any floating-point "
+        "type here, weights packed beforehand. Targets: must / stretch.\n\n" + markdown(head, body)
+    )
+
+
+def decode_section(found: list[Result]) -> str:
+    """Every case: bandwidth, share of the roof, ratio."""
+    head = [
+        "layout",
+        "kept",
+        "weights",
+        "shape",
+        "tokens",
+        "threads",
+        "GB/s",
+        "share of roof",
+        "roof",
+        "x torch",
+    ]
+    body = [
+        [
+            row["layout"],
+            row["pattern"],
+            row["weights"],
+            row["shape"],
+            str(row["tokens"]),
+            str(row["threads"]),
+            f"{row['gb_per_s']:.1f}",
+            f"{row['share_of_roof']:.2f}" if "roof" in row else "",
+            row.get("roof", ""),
+            f"{row['ratio']:.2f}",
+        ]
+        for result in found
+        for row in result["rows"]
+    ]
+    limits = "; ".join(
+        f"{number} thread{'s' if number != '1' else ''}: {limit['read_gb_per_s']:.1f} GB/s, "
+        f"{limit['fma_float32']:.0f} GFLOP/s"
+        for number, limit in found[0]["machine"]["roofs"].items()
+        if limit
+    )
+    return (
+        f"Weights rotate through more than 1 GB. Limits measured in the same run: {limits}.\n\n"
+        + markdown(head, body)
+    )
+
+
+def sparse_section(found: list[Result]) -> str:
+    """Ours beside other sparse products."""
+    names = ["torch dense", "torch CSR", "torch BSR", "scipy CSR"]
+    head = ["zeros", "shape", "tokens", "threads", "ours, us", *(f"x {name}" for name in names)]
+
+    def ratio(row: dict[str, Any], name: str) -> str:
+        return f"{row[name][0] / row['ours'][0]:.2f}" if name in row else ""
+
+    body = [
+        [
+            f"{row['sparsity']:.0%}",
+            row["shape"],
+            str(row["tokens"]),
+            str(row["threads"]),
+            microseconds(row["ours"]),
+            *(ratio(row, name) for name in names),
+        ]
+        for result in found
+        for row in result["rows"]
+    ]
+    return markdown(head, body)
+
+
+def training_section(found: list[Result]) -> str:
+    """Forward and backward."""
+    head = ["kept", "shape", "tokens", "threads", "ours, us", "dense, us", "x torch"]
+    body = [
+        [
+            row["pattern"],
+            row["shape"],
+            str(row["tokens"]),
+            str(row["threads"]),
+            microseconds(row["us"]),
+            microseconds(row["dense_us"]),
+            f"{row['ratio']:.2f}",
+        ]
+        for result in found
+        for row in result["rows"]
+    ]
+    return markdown(head, body)
+
+
+def memory_section(found: list[Result]) -> str:
+    """Highest resident memory while training."""
+    head = ["kept", "tokens", "MiB", "of dense"]
+    body = [
+        [row["pattern"], str(row["tokens"]), f"{row['bytes'] / 2**20:.0f}", f"{row['of_dense']:.2f}"]
+        for result in found
+        for row in result["rows"]
+    ]
+    return (
+        "Four layers of 2048 x 2048 with Adam: what a process grows by at most while it trains them.\n\n"
+        + markdown(head, body)
+    )
+
+
+def wasm_section(found: list[Result]) -> str:
+    """Means per build, kernel and sparsity."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in (row for result in found for row in result["rows"]):
+        groups.setdefault((row["isa"], row["kernel"], row["pattern"]), []).append(row)
+    head = ["build", "kernel", "kept", "x dense", "worst cell", "GFLOP/s on kept weights", "dense GFLOP/s"]
+
+    def mean(cells: list[dict[str, Any]], name: str) -> float:
+        return math.exp(sum(math.log(cell[name]) for cell in cells) / len(cells))
+
+    body = [
+        [
+            *key,
+            f"{mean(cells, 'ratio'):.2f}",
+            f"{min(cell['ratio'] for cell in cells):.2f}",
+            f"{mean(cells, 'gflops'):.1f}",
+            f"{mean(cells, 'dense_gflops'):.1f}",
+        ]
+        for key, cells in groups.items()
+    ]
+    return (
+        "float32, one thread, against the module's own dense layer, copies in and out of the module included. "
+        "Geometric means over three shapes and 32 and 128 tokens.\n\n" + markdown(head, body)
+    )

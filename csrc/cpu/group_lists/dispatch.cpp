@@ -11,6 +11,10 @@ namespace {
 
 // Best first.
 constexpr const Kernel* kKernels[] = {
+#if defined(SPARSECORE_X86)
+    &avx512::kKernel,
+    &avx2::kKernel,
+#endif
     &scalar::kKernel,
 };
 

@@ -19,8 +19,9 @@ from sparsecore.sparsify.gradients import SRSTE, STE, Hard
 from sparsecore.sparsify.grow import Fraction, GradientGrow, MomentumGrow, RandomGrow, UnfiredGrow
 from sparsecore.sparsify.hidden import find_pairs
 from sparsecore.sparsify.initialization import grasp, snip, synflow
-from sparsecore.sparsify.kinds import Kernels, PerKind
+from sparsecore.sparsify.kinds import ByWidth, Kernels, PerKind, choose_group
 from sparsecore.sparsify.masked import MaskedOptimizer, mask_parameters_, merge_lora, merge_lora_
+from sparsecore.sparsify.networks import fast_sparse_convnets, sparse_byte_nn
 from sparsecore.sparsify.once import apply_recipe, prune_once
 from sparsecore.sparsify.orderings import order_columns, order_rows
 from sparsecore.sparsify.packed import exchange_
@@ -33,7 +34,7 @@ from sparsecore.sparsify.recipe import Recipe, Start
 from sparsecore.sparsify.recipes import load_recipe, oneshot
 from sparsecore.sparsify.recover import Recovery, recover
 from sparsecore.sparsify.schedules import Constant, Cubic, EveryForward, OneShot
-from sparsecore.sparsify.scores import Magnitude, OBSScore, Random, Saliency, SignedMagnitude, Wanda
+from sparsecore.sparsify.scores import Absolute, Magnitude, OBSScore, Random, Saliency, SignedMagnitude, Wanda
 from sparsecore.sparsify.sparsifier import Sparsifier
 from sparsecore.sparsify.training import evolutionary, gmp, granet, rigl, sr_ste, static_random
 from sparsecore.sparsify.weights import ADMM, OBS, Keep
@@ -47,6 +48,8 @@ __all__ = [
     "OWL",
     "SRSTE",
     "STE",
+    "Absolute",
+    "ByWidth",
     "Constant",
     "Cubic",
     "Distillation",
@@ -87,8 +90,10 @@ __all__ = [
     "alps",
     "apply_recipe",
     "asp",
+    "choose_group",
     "evolutionary",
     "exchange_",
+    "fast_sparse_convnets",
     "find_pairs",
     "from_scores",
     "gmp",
@@ -111,6 +116,7 @@ __all__ = [
     "recover",
     "rigl",
     "snip",
+    "sparse_byte_nn",
     "sparsegpt",
     "sr_ste",
     "static_random",

@@ -21,6 +21,7 @@ from sparsecore.patterns import pattern as parse_pattern
 from sparsecore.sparsify.allocation import Uniform
 from sparsecore.sparsify.budget import choose_masks
 from sparsecore.sparsify.gradients import MaskedWeight
+from sparsecore.sparsify.kinds import stored_pattern
 from sparsecore.sparsify.recipe import Recipe
 from sparsecore.sparsify.scores import Magnitude, Statistics, Wanda
 from sparsecore.sparsify.targets import find_targets
@@ -148,7 +149,8 @@ class StepSparsifier:
         if self.model is not None:
             self.squash_mask()
         masks = self._squashed
-        return sparsify_(model, self.recipe.pattern, lambda _, name: name in masks, masks=masks, **options)
+        stored = stored_pattern(self.recipe.pattern, (1, 1))
+        return sparsify_(model, stored, lambda _, name: name in masks, masks=masks, **options)
 
 
 class WeightNormSparsifier(StepSparsifier):

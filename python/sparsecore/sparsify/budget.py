@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from sparsecore.formats.matrices import from_matrix, to_matrix
-from sparsecore.formats.select import score_units
+from sparsecore.formats.select import score_units, unit_shape
 from sparsecore.patterns import Pattern, Unstructured
 from sparsecore.sparsify import selection
 from sparsecore.sparsify.allocation import Allocation, Global, Layer, Uniform
+from sparsecore.sparsify.kinds import AnyPattern, as_matrix, as_weight
 
 
 def split_budget(
-    pattern: Pattern,
+    pattern: Pattern | Mapping[str, Pattern],
     allocation: Allocation,
     weights: Mapping[str, Tensor],
     scores: Mapping[str, Tensor] | None = None,
@@ -23,28 +24,35 @@ def split_budget(
     """A selector per layer.
 
     Args:
-        pattern: What is kept together.
+        pattern: What is kept together, in all layers or by layer.
         allocation: How the budget is split.
         weights: ``(rows, columns)`` by layer.
         scores: Of every weight, where the allocation compares layers by them.
     """
-    final = selection.check(pattern, allocation.sparsity)
+    own = pattern if isinstance(pattern, Mapping) else dict.fromkeys(weights, pattern)
+    final = {part: selection.check(part, allocation.sparsity) for part in set(own.values())}
     if isinstance(allocation, Uniform):
-        return dict.fromkeys(weights, selection.Selector(pattern, final, allocation.within))
+        return {name: selection.Selector(own[name], final[own[name]], allocation.within) for name in weights}
     layers = {
-        name: Layer(tuple(weight.shape), score_units(weight.detach(), pattern).numel())
+        name: Layer(tuple(weight.shape), score_units(weight.detach(), own[name]).numel())
         for name, weight in weights.items()
     }
-    units = None if scores is None else {name: score_units(score, pattern) for name, score in scores.items()}
+    units = None
+    if scores is not None:
+        # By weight, so that layers with groups of different sizes can be compared.
+        units = {
+            name: score_units(score, own[name]) / math.prod(unit_shape(own[name]))
+            for name, score in scores.items()
+        }
     kept = allocation.kept(layers, units)
     return {
-        name: selection.Selector(pattern, 1.0 - kept[name] / max(layer.units, 1), allocation.within)
+        name: selection.Selector(own[name], 1.0 - kept[name] / max(layer.units, 1), allocation.within)
         for name, layer in layers.items()
     }
 
 
 def choose_masks(
-    pattern: Pattern,
+    pattern: AnyPattern,
     allocation: Allocation,
     scores: Mapping[str, Tensor],
     alive: Mapping[str, Tensor] | None = None,
@@ -60,12 +68,14 @@ def choose_masks(
     Returns:
         Bool masks in the shape of the weights, True where kept.
     """
-    values = {name: to_matrix(score) for name, score in scores.items()}
-    dead = {} if alive is None else {name: ~to_matrix(alive[name]) for name in scores}
+    matrices = {name: as_matrix(score, pattern) for name, score in scores.items()}
+    values = {name: matrix for name, (matrix, _) in matrices.items()}
+    dead = {} if alive is None else {name: ~as_matrix(alive[name], pattern)[0] for name in scores}
     compared = {
         name: value.masked_fill(dead[name], 0.0) if name in dead else value for name, value in values.items()
     }
-    selectors = split_budget(pattern, allocation, compared, compared)
+    parts = {name: part for name, (_, part) in matrices.items()}
+    selectors = split_budget(parts, allocation, compared, compared)
     masks: dict[str, Tensor] = {}
     for name, value in values.items():
         if name not in dead:
@@ -73,7 +83,7 @@ def choose_masks(
         else:
             # Zero is the worst score and may be that of a living weight too: those come before what is masked.
             mask = selectors[name].mask(value.masked_fill(dead[name], -1.0)) & ~dead[name]
-        masks[name] = from_matrix(mask, scores[name])
+        masks[name] = as_weight(mask, scores[name], pattern)
     return masks
 
 
@@ -81,7 +91,7 @@ def masks_from_scores(
     model: nn.Module,
     scores: Mapping[str, Tensor],
     sparsity: float | Allocation | None = None,
-    pattern: Pattern | None = None,
+    pattern: AnyPattern | None = None,
 ) -> dict[str, Tensor]:
     """Prunes the named layers of a model in place to the best scores.
 

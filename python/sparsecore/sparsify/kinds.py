@@ -15,6 +15,7 @@ of groups and kernels the same trip count. Source: SparseByteNN (Xu et al. 2023)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -98,12 +99,39 @@ class PerKind:
         )
 
 
-AnyPattern: TypeAlias = Pattern | Kernels | PerKind
+@dataclass(frozen=True)
+class ByWidth:
+    """Another pattern for wide layers: coarse groups cost little accuracy where there are many channels.
+
+    Attributes:
+        narrow: Of layers with fewer inputs and fewer outputs.
+        wide: Of layers with at least ``channels`` inputs or outputs.
+        channels: Where wide begins.
+    """
+
+    narrow: Part
+    wide: Part
+    channels: int
+
+    def __post_init__(self) -> None:
+        for name in ("narrow", "wide"):
+            part = getattr(self, name)
+            object.__setattr__(self, name, parse_pattern(part) if isinstance(part, str) else part)
+
+    def of(self, shape: tuple[int, ...]) -> Part:
+        """The pattern of a weight of this shape."""
+        return self.wide if max(shape[:2]) >= self.channels else self.narrow
+
+    def __str__(self) -> str:
+        return f"{self.narrow}, from {self.channels} channels on {self.wide}"
+
+
+AnyPattern: TypeAlias = Pattern | Kernels | PerKind | ByWidth
 
 
 def part_for(pattern: AnyPattern, shape: tuple[int, ...]) -> Pattern | Kernels:
     """What a pattern means for a weight of this shape."""
-    return pattern.of(shape) if isinstance(pattern, PerKind) else pattern
+    return pattern.of(shape) if isinstance(pattern, (PerKind, ByWidth)) else pattern
 
 
 def stored_pattern(pattern: AnyPattern, shape: tuple[int, ...]) -> Pattern:
@@ -139,17 +167,49 @@ def as_weight(matrix: Tensor, like: Tensor, pattern: AnyPattern) -> Tensor:
 
 def parts_of(pattern: AnyPattern) -> list[Pattern]:
     """Every pattern that layers may be asked to follow, each once."""
-    parts = (
-        [pattern.linear, pattern.pointwise, pattern.conv, pattern.depthwise]
-        if isinstance(pattern, PerKind)
-        else [pattern]
-    )
+    parts: list[Pattern | Kernels]
+    if isinstance(pattern, PerKind):
+        parts = [pattern.linear, pattern.pointwise, pattern.conv, pattern.depthwise]
+    elif isinstance(pattern, ByWidth):
+        parts = [pattern.narrow, pattern.wide]
+    else:
+        parts = [pattern]
     return list(dict.fromkeys(part.stored if isinstance(part, Kernels) else part for part in parts))
 
 
 def parse(pattern: AnyPattern | str) -> AnyPattern:
     """A pattern from its short name, or as it is."""
-    return pattern if isinstance(pattern, (Kernels, PerKind)) else parse_pattern(pattern)
+    return pattern if isinstance(pattern, (Kernels, PerKind, ByWidth)) else parse_pattern(pattern)
+
+
+def choose_group(mask: Tensor, *, sizes: Sequence[int] = (4, 2), fill: float = 0.9) -> Group | Unstructured:
+    """The longest groups of outputs in which a mask may be stored without storing many zeros.
+
+    A group is stored as soon as one of its weights is kept; the rule of Fast Sparse ConvNets (Elsen et al. 2020) takes
+    the first size whose stored groups are at least 90 % full.
+
+    Args:
+        mask: ``(out, in)`` or ``(out, in, *taps)``, True (or not zero) where kept.
+        sizes: Outputs per group, in the order they are tried.
+        fill: Share of the stored weights that has to be kept. Outputs after the last whole group do not count.
+
+    Returns:
+        ``Group(size, 1)``, or ``Unstructured()`` where no size fits.
+
+    Raises:
+        ValueError: A mask without rows and columns, or a fill outside ``(0, 1]``.
+    """
+    if mask.dim() < 2 or not 0.0 < fill <= 1.0:
+        raise ValueError(
+            f"choose_group: needs a mask (out, in) and a fill in (0, 1], got shape {tuple(mask.shape)} and {fill}."
+        )
+    kept = to_matrix(mask.detach() != 0)
+    for size in sizes:
+        whole = kept[: len(kept) // size * size].reshape(len(kept) // size, size, kept.shape[1])
+        stored = size * int(whole.any(1).sum())
+        if stored and int(whole.sum()) >= fill * stored:
+            return Group(size, 1)
+    return Unstructured()
 
 
 def is_grouped(pattern: AnyPattern) -> bool:

@@ -13,6 +13,7 @@ from sparsecore.sparsify._progress import bar
 from sparsecore.sparsify.allocation import Allocation, Uniform
 from sparsecore.sparsify.budget import split_budget
 from sparsecore.sparsify.calibration import Batch, Calibration, Moments, as_sequence, input_norms
+from sparsecore.sparsify.kinds import stored_pattern
 from sparsecore.sparsify.recipe import Recipe
 from sparsecore.sparsify.schedules import OneShot
 from sparsecore.sparsify.scores import Magnitude, Score, Statistics, Wanda
@@ -124,7 +125,7 @@ def _selectors(
                 for name, layer in mine.items()
             }
         weights = {name: layer.weight for name, layer in mine.items()}
-        found |= split_budget(recipe.pattern, recipe.allocation, weights, scores)
+        found |= split_budget(stored_pattern(recipe.pattern, (1, 1)), recipe.allocation, weights, scores)
     return found
 
 

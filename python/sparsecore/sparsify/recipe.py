@@ -1,6 +1,6 @@
 """A recipe: one value on each axis of pruning, refused at construction where two do not fit together.
 
-pattern     which weights may be kept together           sparsecore.patterns
+pattern     which weights may be kept together           sparsecore.patterns, and kinds for whole networks
 score       what a weight is worth                       scores
 allocation  how the budget of zeros is split             allocation
 schedule    when the zeros come                          schedules
@@ -16,14 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured, pattern_name
-from sparsecore.patterns import pattern as parse_pattern
+from sparsecore.patterns import NM, Channel, Group, Unstructured, pattern_name
 from sparsecore.sparsify import allocation as allocations
 from sparsecore.sparsify import gradients, schedules, scores, selection, weights
 from sparsecore.sparsify import grow as growth
 from sparsecore.sparsify.allocation import Allocation, Uniform
 from sparsecore.sparsify.gradients import GradientRule, Hard
 from sparsecore.sparsify.grow import Grow
+from sparsecore.sparsify.kinds import AnyPattern, ByWidth, Kernels, PerKind, parse, parts_of
 from sparsecore.sparsify.schedules import OneShot, Schedule
 from sparsecore.sparsify.scores import Magnitude, Random, Score
 from sparsecore.sparsify.weights import OBS, Keep, WeightRule
@@ -50,14 +50,16 @@ def _dataclasses_of(*modules: Any) -> dict[str, type]:
 
 
 _PARTS = _dataclasses_of(scores, allocations, schedules, weights, growth, gradients)
-_PARTS |= {part.__name__: part for part in (NM, Group, Unstructured, Channel, Start)}
+_PARTS |= {
+    part.__name__: part for part in (NM, Group, Unstructured, Channel, Kernels, PerKind, ByWidth, Start)
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Where the zeros go, when they come, and what happens to the other weights. See the module for the axes."""
 
-    pattern: Pattern
+    pattern: AnyPattern
     score: Score = field(default_factory=Magnitude)
     allocation: Allocation = field(default_factory=Uniform)
     schedule: Schedule = field(default_factory=OneShot)
@@ -67,7 +69,8 @@ class Recipe:
     start: Start | None = None
 
     def __post_init__(self) -> None:
-        selection.check(self.pattern, self.allocation.sparsity)
+        for part in parts_of(self.pattern):
+            selection.check(part, self.allocation.sparsity)
         self._check_one_shot()
         self._check_training()
 
@@ -141,7 +144,7 @@ class Recipe:
     @property
     def final(self) -> float:
         """Fraction of zeros in the end."""
-        return selection.check(self.pattern, self.allocation.sparsity)
+        return selection.check(parts_of(self.pattern)[0], self.allocation.sparsity)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON or YAML."""
@@ -176,7 +179,7 @@ def _encode(part: Any) -> Any:
 
 def _decode(name: str, value: Any) -> Any:
     if name == "pattern" and isinstance(value, str):
-        return parse_pattern(value)
+        return parse(value)
     if isinstance(value, str):
         value = {"kind": value}
     if not isinstance(value, Mapping):

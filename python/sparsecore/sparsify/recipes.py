@@ -26,6 +26,7 @@ from sparsecore.patterns import NM
 from sparsecore.patterns import pattern as parse_pattern
 from sparsecore.sparsify.allocation import Uniform
 from sparsecore.sparsify.calibration import Batch
+from sparsecore.sparsify.kinds import stored_pattern
 from sparsecore.sparsify.once import apply_recipe
 from sparsecore.sparsify.recipe import Recipe
 from sparsecore.sparsify.scores import Magnitude, OBSScore, Wanda
@@ -193,8 +194,10 @@ def oneshot(
 
 
 def _pack(model: nn.Module, recipes: Mapping[str, Recipe], masks: Mapping[str, Tensor]) -> nn.Module:
-    for pattern in dict.fromkeys(recipe.pattern for recipe in recipes.values()):
-        names = {name for name, recipe in recipes.items() if recipe.pattern == pattern}
+    for pattern in dict.fromkeys(stored_pattern(recipe.pattern, (1, 1)) for recipe in recipes.values()):
+        names = {
+            name for name, recipe in recipes.items() if stored_pattern(recipe.pattern, (1, 1)) == pattern
+        }
         mine = {name: masks[name] for name in names}
         model = sparsify_(model, pattern, lambda _, name, names=names: name in names, masks=mine)  # type: ignore[misc]
     return model

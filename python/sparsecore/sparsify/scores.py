@@ -2,7 +2,7 @@
 
 A score sees the current weight as a matrix and what is known about it; it never sees the pattern. Where the
 statistics allow it may be asked about any run of columns, which is what the column-by-column weight rules do.
-The score of a group is the sum over its weights, so scores must add up: hence ``w^2`` and not ``|w|``.
+The score of a group is the sum over its weights, so scores must add up: ``w^2``, or ``|w|`` for L1 norms of groups.
 """
 
 from __future__ import annotations
@@ -53,6 +53,16 @@ class Magnitude:
 
     def __call__(self, weight: Tensor, stats: Statistics) -> Tensor:
         return weight.square()
+
+
+@dataclass(frozen=True)
+class Absolute:
+    """``|w|``: the score of a group is its L1 norm (1xN, Lin et al. 2022)."""
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+
+    def __call__(self, weight: Tensor, stats: Statistics) -> Tensor:
+        return weight.abs()
 
 
 @dataclass(frozen=True)

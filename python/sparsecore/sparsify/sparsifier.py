@@ -22,6 +22,7 @@ from sparsecore.sparsify.budget import choose_masks
 from sparsecore.sparsify.exchange import competitors, exchange
 from sparsecore.sparsify.gradients import MaskedWeight
 from sparsecore.sparsify.grow import Candidates
+from sparsecore.sparsify.kinds import as_matrix, as_weight, stored_pattern
 from sparsecore.sparsify.recipe import Recipe
 from sparsecore.sparsify.scores import Score, Statistics
 from sparsecore.sparsify.targets import find_trainable
@@ -283,18 +284,22 @@ class Sparsifier:
                     f"Sparsifier: {type(grow).__name__} needs the gradient of {name!r}, which has none."
                 )
             matrix = to_matrix(weight.detach().float())
-            mask = to_matrix(masks[name])
             candidates = Candidates(stats, self._momentum(name), to_matrix(self._ever[name]))
-            active = mask_units(mask, recipe.pattern)
+            mask, pattern = as_matrix(masks[name], recipe.pattern)
+            active = mask_units(mask, pattern)
+
+            def units_of(values: Tensor, weight: Tensor = weight, pattern: Pattern = pattern) -> Tensor:
+                return score_units(as_matrix(from_matrix(values, weight), recipe.pattern)[0], pattern)
+
             units = exchange(
                 active,
-                score_units(recipe.score(matrix, stats), recipe.pattern),
-                score_units(grow(matrix, candidates), recipe.pattern),
+                units_of(recipe.score(matrix, stats)),
+                units_of(grow(matrix, candidates)),
                 int(share * int(active.sum())),
-                competitors(recipe.pattern, recipe.allocation.within, active.shape),
+                competitors(pattern, recipe.allocation.within, active.shape),
             )
-            whole = spread_units(units, recipe.pattern, (matrix.shape[0], matrix.shape[1]))
-            found[name] = from_matrix(whole, weight)
+            whole = spread_units(units, pattern, (mask.shape[0], mask.shape[1]))
+            found[name] = as_weight(whole, weight, recipe.pattern)
         return found
 
     def _momentum(self, name: str) -> Tensor | None:
@@ -408,6 +413,5 @@ class Sparsifier:
         }
         if not linear:
             return model
-        return sparsify_(
-            model, pattern or self.recipe.pattern, lambda _, name: name in linear, masks=linear, **options
-        )
+        stored = pattern or stored_pattern(self.recipe.pattern, (1, 1))
+        return sparsify_(model, stored, lambda _, name: name in linear, masks=linear, **options)

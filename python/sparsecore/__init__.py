@@ -4,6 +4,7 @@ from sparsecore import cpu, formats, nn, ops, plot, reference, sparsify
 from sparsecore.advise import Advice, advise
 from sparsecore.convert import densify_, sparsify_
 from sparsecore.env import backends, collect_env
+from sparsecore.export import SplitNetwork, compile, export_network
 from sparsecore.formats import (
     BitmapDecode,
     NMDecode,
@@ -37,13 +38,16 @@ __all__ = [
     "RowLists",
     "SharedLists",
     "SparsityReport",
+    "SplitNetwork",
     "Unstructured",
     "advise",
     "backends",
     "check_pattern",
     "collect_env",
+    "compile",
     "cpu",
     "densify_",
+    "export_network",
     "formats",
     "load",
     "nn",

@@ -203,6 +203,7 @@ REFUSED: list[tuple[Any, Any, dict[str, Any], type[Exception], str]] = [
     (nn.AdaptiveAvgPool2d(3).eval(), IMAGE, {}, ValueError, "windows differ in size"),
     (nn.AvgPool2d(3, ceil_mode=True).eval(), IMAGE, {}, ValueError, "ceil_mode"),
     (nn.MaxPool2d(2, dilation=2).eval(), IMAGE, {}, ValueError, "dilation"),
+    (nn.Conv2d(3, 4, 1, padding=1).eval(), IMAGE, {}, ValueError, "in the padding"),
     (nn.Softmax(1).eval(), IMAGE, {}, ValueError, "needs a vector"),
     (nn.ReflectionPad2d(1).eval(), IMAGE, {}, ValueError, "something else than zeros|no step"),
     (nn.InstanceNorm2d(3).eval(), IMAGE, {}, ValueError, "cannot translate"),

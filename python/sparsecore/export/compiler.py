@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,7 +14,7 @@ from sparsecore.export.segments import Segment, SplitNetwork, levels_of, torch_s
 from sparsecore.export.trace import Program, describe, trace
 from sparsecore.export.translate import Constant, Translator, Unsupported
 from sparsecore.export.write import network_bytes, write_whole
-from sparsecore.reference.network import ReferenceNetwork
+from sparsecore.network import Network
 
 _DTYPES = {
     None: torch.float32,
@@ -33,7 +32,7 @@ def compile(
     layout: str = "chw",
     dtype: str | torch.dtype | None = None,
     fallback: bool = False,
-) -> Any:
+) -> Network | SplitNetwork:
     """Compiles a model to a flat list of sparse and dense operators over one arena of memory.
 
     Exact zeros decide what is left out, so a model pruned by anybody compiles as it is: by ``torch.nn.utils.prune``, by
@@ -64,7 +63,7 @@ def compile(
     program = trace("compile", model, example)
     left = _left_to_torch(program) if fallback else set()
     if not left:
-        return _load(_whole("compile", program, layout, stored))
+        return Network(_whole("compile", program, layout, stored))
     if layout != "chw":
         raise ValueError(
             'compile: layout="hwc" needs a model without operators of torch. Permute outside instead.'
@@ -107,10 +106,6 @@ def _check_options(owner: str, layout: str, dtype: str | torch.dtype | None) -> 
     if stored is None or stored not in _DTYPES.values():
         raise ValueError(f'{owner}: dtype must be None, "float16", "bfloat16" or "int8", got {dtype!r}.')
     return stored
-
-
-def _load(data: bytes) -> Any:
-    return ReferenceNetwork.load(data)
 
 
 def _whole(owner: str, program: Program, layout: str, dtype: torch.dtype) -> bytes:
@@ -219,7 +214,7 @@ def _split(program: Program, left: set[fx.Node], dtype: torch.dtype) -> SplitNet
         translator.graph.outputs = [(node.name, translator.either(node)) for node in writes]
         shapes = tuple(translator.shape(node) for node in writes)
         segments.append(
-            Segment("network", *names, shapes, _load(_file(translator, "chw", dtype)), len(members))
+            Segment("network", *names, shapes, Network(_file(translator, "chw", dtype)), len(members))
         )
     inputs, outputs = ([node.name for node in each] for each in (program.inputs, program.outputs))
     returned = {node.name: constants[node].tensor for node in program.outputs if node in constants}

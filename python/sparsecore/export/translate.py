@@ -197,6 +197,15 @@ def _pair(value: Any) -> list[int]:
     return [numbers[0], numbers[-1]]
 
 
+def _check_windows(x: Value, shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    """Refuses windows that see nothing but padding, which kernels do not have."""
+    for axis in (0, 1):
+        kernel, stride, padding = (options[name][axis] for name in ("kernel", "stride", "padding"))
+        reach = options.get("dilation", (1, 1))[axis] * (kernel - 1)
+        if padding > reach or (shape[1 + axis] - 1) * stride - padding >= x.shape[1 + axis]:
+            raise Unsupported(f"a window of it lies wholly outside the {x.shape[1:]} input, in the padding")
+
+
 def _weight_name(constant: Constant) -> str:
     return constant.name.removesuffix(".weight") or "weight"
 
@@ -232,11 +241,13 @@ def _conv(t: Translator, node: fx.Node, a: dict[str, Any]) -> Known:
         return t.emit("linear", [source], t.shape(node)[:1], tensors=tensors, weight=name, block=block)
     else:
         source = t.planes(a["input"])
+    options = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+    _check_windows(source, t.shape(node), options)
     return t.emit(
         "depthwise" if groups == source.shape[0] == weight.tensor.shape[0] and groups > 1 else "conv",
         [source],
         t.shape(node),
-        options={"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation},
+        options=options,
         tensors=tensors,
         weight=_weight_name(weight),
         groups=groups,
@@ -504,6 +515,7 @@ def _pool(t: Translator, node: fx.Node, a: dict[str, Any]) -> Known:
     if node.target is aten.max_pool2d.default:
         if _pair(a["dilation"]) != [1, 1]:
             raise Unsupported(f"its dilation is {a['dilation']}; networks pool without")
+        _check_windows(t.planes(a["self"]), t.shape(node), options)
         return t.emit("max_pool", [t.planes(a["self"])], t.shape(node), options=options)
     if a["ceil_mode"] or a["divisor_override"] is not None:
         raise Unsupported("ceil_mode and divisor_override of an average have no step")

@@ -6,6 +6,7 @@ from sparsecore.reference.bitmap_decode import (
     bitmap_decode_unpack,
 )
 from sparsecore.reference.linear import ACTIVATIONS, activate, linear
+from sparsecore.reference.network import ReferenceNetwork
 from sparsecore.reference.nm_decode import nm_decode_linear, nm_decode_pack, nm_decode_unpack
 from sparsecore.reference.row_lists import (
     row_lists_linear,
@@ -24,6 +25,7 @@ from sparsecore.reference.shared_lists import (
 
 __all__ = [
     "ACTIVATIONS",
+    "ReferenceNetwork",
     "activate",
     "bitmap_decode_linear",
     "bitmap_decode_pack",

@@ -2,6 +2,7 @@
 
 #include "cpu/arch.h"
 #include "cpu/backend_lists.h"
+#include "cpu/group_lists/dot.h"
 #include "cpu/group_lists/group_lists.h"
 #include "sparsecore/cpu.h"
 
@@ -18,7 +19,23 @@ constexpr const Kernel* kKernels[] = {
     &scalar::kKernel,
 };
 
+constexpr const DotKernel* kDotKernels[] = {
+#if defined(SPARSECORE_X86)
+    &avx512_vnni::kInt8,
+    &avx2::kInt8,
+#elif defined(SPARSECORE_ARM)
+    &neon_dot::kInt8,
+#endif
+    &scalar::kInt8,
+};
+
 }  // namespace
+
+const DotKernel& dot_kernel() {
+  for (const DotKernel* kernel : kDotKernels)
+    if (isa_enabled(kernel->isa)) return *kernel;
+  return scalar::kInt8;
+}
 
 const Kernel& kernel() {
   for (const Kernel* kernel : kKernels)
@@ -45,14 +62,16 @@ int32_t group_lists_window(int32_t rows, int64_t n) {
 
 BackendList group_lists_backends() {
   using namespace group_lists;
-  constexpr int kCount = sizeof(kKernels) / sizeof(kKernels[0]);
-  static Backend rows[kCount];
+  constexpr int kFloat = sizeof(kKernels) / sizeof(kKernels[0]), kDot = sizeof(kDotKernels) / sizeof(kDotKernels[0]);
+  static Backend rows[kFloat + kDot];
   static const bool filled = [] {
-    for (int i = 0; i < kCount; ++i)
+    for (int i = 0; i < kFloat; ++i)
       rows[i] = {"group_lists_conv", kKernels[i]->name, kKernels[i]->isa, kKernels[i]->weights};
+    for (int i = 0; i < kDot; ++i)
+      rows[kFloat + i] = {"group_lists_conv", kDotKernels[i]->name, kDotKernels[i]->isa, "int8"};
     return true;
   }();
-  return {rows, filled ? kCount : 0};
+  return {rows, filled ? kFloat + kDot : 0};
 }
 
 }  // namespace sparsecore

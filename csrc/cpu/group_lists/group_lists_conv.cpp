@@ -15,7 +15,9 @@
 #include "cpu/epilogue/epilogue.h"
 #include "cpu/group_lists/check.h"
 #include "cpu/group_lists/columns.h"
+#include "cpu/group_lists/dot.h"
 #include "cpu/group_lists/group_lists.h"
+#include "cpu/group_lists/staging.h"
 #include "sparsecore/parallel.h"
 
 namespace sparsecore {
@@ -23,7 +25,6 @@ namespace group_lists {
 namespace {
 
 constexpr int64_t kSumBytes = 512 * 1024;      // of staged sums: windows of a chunk times a tile
-constexpr int64_t kFinishChannels = 128;       // turned into pixels at once
 constexpr int64_t kWidenedValues = 64 * 1024;  // of narrow weights at once, where a list is not longer
 constexpr int64_t kFewProducts = 1 << 18;      // a call below this is not worth a second thread
 
@@ -177,7 +178,8 @@ class ConvTask {
       for (int64_t w = window_begin; w < window_end; ++w) run_window(memory, panel, w, window_begin, tile);
     }
     if (!y_in_place)
-      unstage(memory, image, pixel, tokens, lanes, first_channel, channels);
+      unstage({io_, kernel_, in_kernel(io_.activation) ? Activation::kNone : io_.activation, memory.sums, lanes, image,
+               pixel, tokens, first_channel, channels, memory.rows});
     else if (!in_kernel(io_.activation))
       activate_in_place(tile.sums, tokens, channels);
   }
@@ -231,37 +233,6 @@ class ConvTask {
     block.rows = channels, block.n = tokens;
     block.activation = io_.activation;
     finish_(block);
-  }
-
-  // Staged sums [channels, lanes] -> y.
-  void unstage(const Memory& memory, int64_t image, int64_t pixel, int tokens, int lanes, int64_t first_channel,
-               int64_t channels) const {
-    char* y = static_cast<char*>(io_.y) + image * io_.y_image_stride * size_of(io_.dtype);
-    epilogue::Block block = {};
-    block.activation = in_kernel(io_.activation) ? Activation::kNone : io_.activation;
-    block.y_row_stride = io_.y_stride;
-    block.dtype = io_.dtype;
-    if (io_.y_layout == ImageLayout::kChw) {
-      block.sums = memory.sums, block.sums_stride = lanes;
-      block.y = y + (first_channel * io_.y_stride + pixel) * size_of(io_.dtype);
-      block.rows = channels, block.n = tokens;
-      return finish_(block);
-    }
-    const bool directly = io_.dtype == DType::kFloat32 && block.activation == Activation::kNone;
-    for (int64_t c = 0; c < channels; c += kFinishChannels) {
-      const int64_t count = std::min(kFinishChannels, channels - c);
-      char* to = y + (pixel * io_.y_stride + first_channel + c) * size_of(io_.dtype);
-      const float* sums = memory.sums + c * lanes;
-      if (directly) {
-        kernel_.unpack(sums, count, lanes, tokens, reinterpret_cast<float*>(to), io_.y_stride);
-        continue;
-      }
-      kernel_.unpack(sums, count, lanes, tokens, memory.rows, kFinishChannels);
-      block.sums = memory.rows, block.sums_stride = kFinishChannels;
-      block.y = to;
-      block.rows = tokens, block.n = count;
-      finish_(block);
-    }
   }
 
   const ConvIo& io_;
@@ -334,7 +305,8 @@ Status check_conv(const ConvIo& io, const GroupLists& weight) {
     return Status::kBadShape;
   if (io.dtype == DType::kInt8 || io.bias_dtype == DType::kInt8) return Status::kUnsupportedDType;
   if (io.weight_dtype == DType::kInt8 && !io.weight_scale && io.out_channels) return Status::kBadScale;
-  if (io.compute == Compute::kInt8) return Status::kUnsupportedDType;
+  if (io.compute == Compute::kInt8 && (io.weight_dtype != DType::kInt8 || !(io.x_scale >= 0 && io.x_scale < 1e30f)))
+    return io.weight_dtype == DType::kInt8 ? Status::kBadScale : Status::kUnsupportedDType;
   status = group_lists_check(weight, io.out_channels, io.channels * window.kernel_h * window.kernel_w);
   if (status != Status::kOk) return status;
   if (io.images && io.out_channels && (!io.y || (io.channels && !io.x))) return Status::kNullPointer;
@@ -348,7 +320,8 @@ Status group_lists_conv(const ConvIo& io, const GroupLists& weight) {
   using namespace group_lists;
   const Status status = check_conv(io, weight);
   if (status != Status::kOk || io.images == 0 || io.out_channels == 0) return status;
-  return run_conv(io, weight, io.channels * io.window.kernel_h * io.window.kernel_w);
+  const int64_t k = io.channels * io.window.kernel_h * io.window.kernel_w;
+  return io.compute == Compute::kInt8 ? run_dot(io, weight, k, false) : run_conv(io, weight, k);
 }
 
 Status group_lists_linear(const LinearIo& io, const GroupLists& weight) {
@@ -356,7 +329,7 @@ Status group_lists_linear(const LinearIo& io, const GroupLists& weight) {
   Status status = check_io(io);
   if (status == Status::kOk) status = group_lists_check(weight, io.n, io.k);
   if (status != Status::kOk || io.m == 0 || io.n == 0) return status;
-  if (io.compute == Compute::kInt8) return Status::kUnsupportedDType;
+  if (io.compute == Compute::kInt8 && io.weight_dtype != DType::kInt8) return Status::kUnsupportedDType;
   ConvIo conv;
   conv.x = io.x, conv.y = io.y, conv.bias = io.bias, conv.weight_scale = io.weight_scale;
   conv.channels = io.k, conv.out_channels = io.n;
@@ -366,7 +339,7 @@ Status group_lists_linear(const LinearIo& io, const GroupLists& weight) {
   conv.window.width = conv.window.out_width = 1;
   conv.dtype = io.dtype, conv.bias_dtype = io.bias_dtype, conv.weight_dtype = io.weight_dtype;
   conv.activation = io.activation;
-  return run_conv(conv, weight, io.k);
+  return io.compute == Compute::kInt8 ? run_dot(conv, weight, io.k, true) : run_conv(conv, weight, io.k);
 }
 
 }  // namespace sparsecore

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/panel_lanes4.h"
-#include "cpu/shared_lists/quantise.h"
+#include "cpu/quantise.h"
 
 namespace sparsecore::shared_lists {
 namespace {

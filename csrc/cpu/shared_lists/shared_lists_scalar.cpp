@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "cpu/narrow.h"
-#include "cpu/shared_lists/quantise.h"
+#include "cpu/quantise.h"
 #include "cpu/shared_lists/shared_lists.h"
 
 namespace sparsecore::shared_lists::scalar {

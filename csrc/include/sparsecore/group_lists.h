@@ -63,7 +63,8 @@ SPARSECORE_API Status group_lists_transpose(const GroupLists& weight, int64_t n,
                                             int32_t window_t, void* index_t, uint8_t* order_t, int32_t* starts_t,
                                             int32_t* source);
 
-// y = activation(scale * W x + bias), x [m, k] and y [m, n] as LinearIo has them.
+// y = activation(scale * W x + bias), x [m, k] and y [m, n] as LinearIo has them. Compute::kInt8 quantises x per token,
+// as shared_lists_linear does.
 SPARSECORE_API Status group_lists_linear(const LinearIo& io, const GroupLists& weight);
 // out [records + 1, cols, rows], float32; what belongs to no weight (padding, columns past k) is 0.
 SPARSECORE_API Status group_lists_weight_grad(const WeightGradIo& io, const GroupLists& weight);
@@ -89,7 +90,10 @@ struct ConvIo {
   DType bias_dtype = DType::kFloat32;
   DType weight_dtype = DType::kFloat32;
   Activation activation = Activation::kNone;
+  // kInt8 wants int8 weights and quantises x, symmetric: one scale for an image, or x_scale where it is not 0 (values
+  // past 127 of it are cut off). Sums are exact int32; an image that holds an infinity or a NaN gives NaN.
   Compute compute = Compute::kFloat32;
+  float x_scale = 0;
   bool padded = false;  // planes of x, y and residual, where they are kChw: see kPlaneLanes
 };
 SPARSECORE_API Status group_lists_conv(const ConvIo& io, const GroupLists& weight);

@@ -36,7 +36,7 @@ void parallel_for_each(int64_t count, Body&& body) {
 
 // Memory of this thread that grows and is kept, 64-byte aligned, so that hot paths do not allocate. Contents are
 // undefined. Slots keep nested users apart. Null where memory cannot be had.
-enum class Scratch : int { kPanel = 0, kSums = 1, kCompressed = 2, kWidened = 3, kCount = 4 };
+enum class Scratch : int { kPanel = 0, kSums = 1, kCompressed = 2, kWidened = 3, kCall = 4, kCount = 5 };
 SPARSECORE_API void* scratch(Scratch slot, size_t bytes);
 
 // Bytes held by the calling thread's scratch memory, and giving them back.

@@ -1,4 +1,4 @@
-// The rule by which Compute::kInt8 quantises a token, the same to the bit in every file:
+// The rule by which Compute::kInt8 quantises a token (or an image), the same to the bit in every file:
 //
 //   largest = max |x[c]|            NaN counts as larger than infinity
 //   largest is not finite           q = 0, scale = NaN: the token's outputs are NaN
@@ -10,7 +10,7 @@
 
 #include "sparsecore/types.h"
 
-namespace sparsecore::shared_lists {
+namespace sparsecore {
 namespace {
 
 struct TokenScale {
@@ -27,4 +27,4 @@ inline TokenScale token_scale(uint32_t largest_bits) {
 }
 
 }  // namespace
-}  // namespace sparsecore::shared_lists
+}  // namespace sparsecore

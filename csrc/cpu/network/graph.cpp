@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kMostValues = 1 << 13;  // planning compares them pairwise
 constexpr int64_t kLargestValue = INT32_MAX;
-constexpr int64_t kLargestWindow = 1 << 15;
+constexpr int64_t kLargestKernel = 256, kLargestWindow = 1 << 15;
 
 // What the keys of a step mean. Required keys first; "?" marks one that may be left out.
 struct OpKeys {
@@ -59,8 +59,10 @@ class GraphReader {
     for (const Json input : inputs)
       if (!read_port(input, &graph_.inputs, "input") || !write(graph_.inputs.back().value, "the inputs")) return false;
     graph_.steps.resize(steps.size());
-    for (const Json step : steps)
-      if (!read_step(step, &graph_.steps[static_cast<size_t>(number_++)])) return false;
+    for (const Json step : steps) {
+      if (!read_step(step, &graph_.steps[static_cast<size_t>(number_)])) return false;
+      ++number_;
+    }
     for (const Json output : outputs) {
       if (!read_port(output, &graph_.outputs, "output")) return false;
       if (!written_[static_cast<size_t>(graph_.outputs.back().value)])
@@ -190,10 +192,10 @@ class GraphReader {
     if (key == "cols") return read_int32(key, value, &step->weights.lists.cols);
     if (key == "depth") return read_int32(key, value, &step->weights.lists.depth);
     if (key == "window") return read_int32(key, value, &step->weights.lists.window);
-    if (key == "kernel") return read_pair(key, value, 1, &window.kernel_h, &window.kernel_w);
-    if (key == "stride") return read_pair(key, value, 1, &window.stride_h, &window.stride_w);
-    if (key == "padding") return read_pair(key, value, 0, &window.pad_top, &window.pad_left);
-    if (key == "dilation") return read_pair(key, value, 1, &window.dilation_h, &window.dilation_w);
+    if (key == "kernel") return read_pair(key, value, 1, kLargestKernel, &window.kernel_h, &window.kernel_w);
+    if (key == "stride") return read_pair(key, value, 1, kLargestWindow, &window.stride_h, &window.stride_w);
+    if (key == "padding") return read_pair(key, value, 0, kLargestWindow, &window.pad_top, &window.pad_left);
+    if (key == "dilation") return read_pair(key, value, 1, kLargestWindow, &window.dilation_h, &window.dilation_w);
     if (key == "activation") return read_activation(key, value, &step->activation);
     if (key == "inner") return read_activation(key, value, &step->inner);
     if (key == "gate") return read_activation(key, value, &step->gate);
@@ -244,16 +246,18 @@ class GraphReader {
     return true;
   }
 
-  bool read_pair(std::string_view key, Json value, int64_t least, int64_t* first, int64_t* second) const {
+  bool read_pair(std::string_view key, Json value, int64_t least, int64_t most, int64_t* first, int64_t* second) const {
     int64_t pair[2] = {0, 0};
     bool good = value.is(JsonKind::kArray) && value.size() == 2;
     int i = 0;
     if (good)
       for (const Json number : value) {
-        good = good && number.is(JsonKind::kInteger) && number.integer() >= least && number.integer() <= kLargestWindow;
+        good = good && number.is(JsonKind::kInteger) && number.integer() >= least && number.integer() <= most;
         if (good) pair[i++] = number.integer();
       }
-    if (!good) return wrong(key, least ? "two whole numbers from 1 to 32768" : "two whole numbers from 0 to 32768");
+    if (!good)
+      return failure_.say("step %d (%s): \"%.*s\" must be two whole numbers from %lld to %lld", number_, op_,
+                          shown(key), key.data(), static_cast<long long>(least), static_cast<long long>(most));
     *first = pair[0];
     *second = pair[1];
     return true;

@@ -1,6 +1,6 @@
 // The network of a file as plain structures: what the JSON says, checked as far as it can be without the weights.
 //
-// Sizes are bounded so that no product overflows: a value holds fewer than 2^31 elements, a window fits 2^15 places.
+// Sizes are bounded so that no product overflows: a value holds fewer than 2^31 elements, a kernel at most 256 x 256.
 #pragma once
 
 #include "cpu/network/safetensors.h"

@@ -1,7 +1,7 @@
 // Every operator schema. Implementations register beside themselves, in <family>_ops.cpp; fake kernels, autograd and
 // autocast are Python's (sparsecore/ops). `activation` and `compute` are the values of the enums in sparsecore/types.h
 // and sparsecore/linear.h. Each *_out form writes into a tensor it is given and allocates nothing.
-// The transposed structure (offsets_t, block_ptr_t, order: what *_transpose returns) serves the backward pass alone,
+// The transposed structure (what *_transpose returns) serves the backward pass alone,
 // which makes it anew where it is not given.
 #include <torch/csrc/stable/library.h>
 
@@ -51,6 +51,47 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
   m.def(
       "shared_lists_transpose(Tensor columns, Tensor group_ptr, int vector, int out_features, int in_features, "
       "int block_t) -> (Tensor, Tensor, Tensor)");
+
+  // Group lists: values [records + 1, cols, rows], index uint8 or int16 (the bits of uint16) [records + 1], order uint8
+  // [panels, groups], starts int32 [panels, groups + 1]. Sizes of images are pairs, vertical first; padding is top,
+  // left, bottom, right. The transposed structure is index_t, order_t, starts_t and source.
+  m.def("group_lists_depth(int rows, int cols, int in_features, float density) -> int");
+  m.def("group_lists_window(int rows, int out_features) -> int");
+  m.def(
+      "group_lists_linear(Tensor input, Tensor values, Tensor index, Tensor order, Tensor starts, Tensor? scale, "
+      "Tensor? bias, int out_features, int depth, int window, int activation, int compute, Tensor? index_t=None, "
+      "Tensor? order_t=None, Tensor? starts_t=None, Tensor? source=None) -> Tensor");
+  m.def(
+      "group_lists_linear_out(Tensor input, Tensor values, Tensor index, Tensor order, Tensor starts, Tensor? scale, "
+      "Tensor? bias, int out_features, int depth, int window, int activation, int compute, Tensor(a!) out) -> ()");
+  m.def(
+      "group_lists_weight_grad(Tensor grad_output, Tensor input, Tensor index, Tensor order, Tensor starts, int rows, "
+      "int cols, int depth, int window) -> Tensor");
+  m.def(
+      "group_lists_conv2d(Tensor input, Tensor values, Tensor index, Tensor order, Tensor starts, Tensor? scale, "
+      "Tensor? bias, Tensor? residual, int out_channels, int[] kernel_size, int[] stride, int[] padding, int[] "
+      "dilation, int depth, int window, int activation, int compute, Tensor? index_t=None, Tensor? order_t=None, "
+      "Tensor? starts_t=None, Tensor? source=None) -> Tensor");
+  m.def(
+      "group_lists_conv2d_out(Tensor input, Tensor values, Tensor index, Tensor order, Tensor starts, Tensor? scale, "
+      "Tensor? bias, Tensor? residual, int out_channels, int[] kernel_size, int[] stride, int[] padding, int[] "
+      "dilation, int depth, int window, int activation, int compute, Tensor(a!) out) -> ()");
+  m.def(
+      "group_lists_conv2d_weight_grad(Tensor grad_output, Tensor input, Tensor index, Tensor order, Tensor starts, int "
+      "rows, int cols, int[] kernel_size, int[] stride, int[] padding, int[] dilation, int depth, int window) -> "
+      "Tensor");
+  m.def(
+      "group_lists_pack(Tensor weight, Tensor mask, int rows, int cols, int depth, int window) -> (Tensor, Tensor, "
+      "Tensor, Tensor)");
+  m.def(
+      "group_lists_unpack(Tensor values, Tensor index, Tensor order, Tensor starts, int out_features, int "
+      "in_features, int depth, int window) -> Tensor");
+  m.def(
+      "group_lists_validate(Tensor index, Tensor order, Tensor starts, int rows, int cols, int out_features, int "
+      "in_features, int depth, int window) -> (int, int)");
+  m.def(
+      "group_lists_transpose(Tensor index, Tensor order, Tensor starts, int rows, int cols, int out_features, int "
+      "in_features, int depth, int window, int depth_t, int window_t) -> (Tensor, Tensor, Tensor, Tensor)");
 
   // Per-row N:M for decoding: values [tiles, slots, 16], codes int32 bits [tiles, words, 16].
   m.def(

@@ -74,8 +74,39 @@ void require(const char* function, const char* name, const Tensor& tensor, Scala
 }
 
 void raise_unless_ok(const char* function, Status status) {
-  STD_TORCH_CHECK(status == Status::kOk, function, ": ", describe(status),
-                  ". The packed weight is damaged or does not belong to this shape; pack it again.");
+  const char* advice = ". The packed weight is damaged or does not belong to this shape; pack it again.";
+  if (status == Status::kUnsupportedDType) advice = ". Store the weight as float32, bfloat16 or float16.";
+  if (status == Status::kOutOfMemory) advice = ". Free some memory, or pass fewer rows at once.";
+  STD_TORCH_CHECK(status == Status::kOk, function, ": ", describe(status), advice);
+}
+
+void require_activation(const char* function, int64_t activation) {
+  STD_TORCH_CHECK(
+      activation >= 0 && activation <= kLastActivation, function,
+      ": activation must be 0..8 (none, relu, gelu, gelu_tanh, silu, relu6, hard_swish, hard_sigmoid, sigmoid), got ",
+      activation, ".");
+}
+
+Channelwise channelwise(const char* function, const Tensor& values, const std::optional<Tensor>& scale,
+                        const std::optional<Tensor>& bias, int64_t channels) {
+  STD_TORCH_CHECK(values.is_cpu() && values.is_contiguous(), function, ": values must be a contiguous CPU tensor.");
+  Channelwise found;
+  if (scale) {
+    require(function, "scale", *scale, ScalarType::Float, 1);
+    STD_TORCH_CHECK(scale->size(0) == channels, function, ": scale must have ", channels, " entries, got ",
+                    scale->size(0), ".");
+    found.scale = static_cast<const float*>(scale->const_data_ptr());
+  }
+  STD_TORCH_CHECK(values.scalar_type() != ScalarType::Char || scale, function,
+                  ": int8 values need a scale per output channel.");
+  if (bias) {
+    found.bias_dtype = dtype_of(function, "bias", *bias);
+    require(function, "bias", *bias, bias->scalar_type(), 1);
+    STD_TORCH_CHECK(bias->size(0) == channels, function, ": bias must have ", channels, " entries, got ", bias->size(0),
+                    ".");
+    found.bias = bias->const_data_ptr();
+  }
+  return found;
 }
 
 Tensor empty(std::vector<int64_t> sizes, ScalarType type) { return torch::stable::empty(sizes, type); }
@@ -85,12 +116,8 @@ DenseSide dense_side(const char* function, const Tensor& input, const Tensor& va
                      int64_t activation, int64_t compute, const std::optional<Tensor>& out) {
   STD_TORCH_CHECK(input.is_cpu(), function, ": input must be a CPU tensor. Move it with .cpu().");
   STD_TORCH_CHECK(input.dim() >= 1, function, ": input must be (..., in_features), got a scalar.");
-  STD_TORCH_CHECK(values.is_cpu() && values.is_contiguous(), function, ": values must be a contiguous CPU tensor.");
   STD_TORCH_CHECK(out_features >= 0, function, ": out_features must not be negative, got ", out_features, ".");
-  STD_TORCH_CHECK(
-      activation >= 0 && activation <= kLastActivation, function,
-      ": activation must be 0..8 (none, relu, gelu, gelu_tanh, silu, relu6, hard_swish, hard_sigmoid, sigmoid), got ",
-      activation, ".");
+  require_activation(function, activation);
   STD_TORCH_CHECK(compute >= 0 && compute <= static_cast<int64_t>(Compute::kInt8), function,
                   ": compute must be 0..2 (float32, float16, int8), got ", compute, ".");
   DenseSide side;
@@ -106,19 +133,8 @@ DenseSide dense_side(const char* function, const Tensor& input, const Tensor& va
   io.x_row_stride = row_stride(side.input);
   io.x = side.input.const_data_ptr();
 
-  if (scale) {
-    require(function, "scale", *scale, ScalarType::Float, 1);
-    STD_TORCH_CHECK(scale->size(0) == io.n, function, ": scale must have ", io.n, " entries, got ", scale->size(0),
-                    ".");
-    io.weight_scale = static_cast<const float*>(scale->const_data_ptr());
-  }
-  STD_TORCH_CHECK(io.weight_dtype != DType::kInt8 || scale, function, ": int8 values need a scale per output channel.");
-  if (bias) {
-    io.bias_dtype = dtype_of(function, "bias", *bias);
-    require(function, "bias", *bias, bias->scalar_type(), 1);
-    STD_TORCH_CHECK(bias->size(0) == io.n, function, ": bias must have ", io.n, " entries, got ", bias->size(0), ".");
-    io.bias = bias->const_data_ptr();
-  }
+  const Channelwise vectors = channelwise(function, values, scale, bias, io.n);
+  io.weight_scale = vectors.scale, io.bias = vectors.bias, io.bias_dtype = vectors.bias_dtype;
 
   if (out) {
     side.output = *out;

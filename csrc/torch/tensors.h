@@ -27,6 +27,19 @@ void require(const char* function, const char* name, const Tensor& tensor, Scala
 // Raises RuntimeError with the function and the reason unless the status is kOk.
 void raise_unless_ok(const char* function, Status status);
 
+// One of the activations of types.h.
+void require_activation(const char* function, int64_t activation);
+
+// What belongs to the output channels: scale float32, required beside int8 values, and bias, each with `channels`
+// entries or absent.
+struct Channelwise {
+  const float* scale = nullptr;
+  const void* bias = nullptr;
+  DType bias_dtype = DType::kFloat32;
+};
+Channelwise channelwise(const char* function, const Tensor& values, const std::optional<Tensor>& scale,
+                        const std::optional<Tensor>& bias, int64_t channels);
+
 Tensor empty(std::vector<int64_t> sizes, ScalarType type);
 
 // The dense side of a linear operator: checks it, flattens leading dimensions, makes or takes the output.

@@ -5,8 +5,10 @@ from sparsecore.advise import Advice, advise
 from sparsecore.convert import densify_, sparsify_
 from sparsecore.env import backends, collect_env
 from sparsecore.export import SplitNetwork, compile, export_network
+from sparsecore.fold import fold_batch_norm_
 from sparsecore.formats import (
     BitmapDecode,
+    GroupLists,
     NMDecode,
     PackedWeight,
     PatternReport,
@@ -30,6 +32,7 @@ __all__ = [
     "BitmapDecode",
     "Channel",
     "Group",
+    "GroupLists",
     "NMDecode",
     "Network",
     "PackedWeight",
@@ -48,6 +51,7 @@ __all__ = [
     "cpu",
     "densify_",
     "export_network",
+    "fold_batch_norm_",
     "formats",
     "load",
     "nn",

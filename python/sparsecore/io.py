@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparsecore._memory import give_back_freed
-from sparsecore.nn.linear import SparseLinear, packed_from_state
+from sparsecore.nn._packed import PackedLayer, packed_from_state, read_extra_state
+from sparsecore.nn.conv import SparseConv2d, why_dense
+from sparsecore.nn.linear import SparseLinear
 from sparsecore.patterns import pattern_name
 
 _SUFFIX = "_extra_state"
@@ -43,7 +45,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         else:
             owners[key] = name
             tensors[name] = value.detach().cpu().contiguous().clone()
-    packed = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, SparseLinear)]
+    packed = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, PackedLayer)]
     described = {f"sparsecore.layer.{name}": pattern_name(layer.pattern) for name, layer in packed}
     shared = {f"sparsecore.alias.{name}": owner for name, owner in aliases.items()}
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -66,8 +68,8 @@ def _umask() -> int:
 def load(model: nn.Module, path: str | os.PathLike[str], *, strict: bool = True) -> nn.Module:
     """Reads what :func:`save` wrote into a model, in place.
 
-    Where the file holds a packed layer and the model an ``nn.Linear``, the linear is replaced by the packed layer. All
-    packed layers are checked before the model is touched.
+    Where the file holds a packed layer and the model an ``nn.Linear`` or ``nn.Conv2d``, that is replaced by the packed
+    layer. All packed layers are checked before the model is touched.
 
     Args:
         model: A model of the saved architecture, dense or already converted.
@@ -97,28 +99,18 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, strict: bool = True)
                 raise ValueError(f"load: {path} refers to {owner}, which it does not hold.")
             state[key.removeprefix("sparsecore.alias.")] = state[owner]
 
-    replacements: dict[str, SparseLinear] = {}
+    replacements: dict[str, PackedLayer] = {}
     modules = dict(model.named_modules(remove_duplicate=False))
     for key in [key for key in state if key.endswith(_SUFFIX)]:
         name = key.removesuffix(_SUFFIX).rstrip(".")
         prefix = key.removesuffix(_SUFFIX)
         module = modules.get(name)
-        if isinstance(module, SparseLinear) or not isinstance(module, nn.Linear):
+        if isinstance(module, PackedLayer) or not isinstance(module, (nn.Linear, nn.Conv2d)):
             continue
         try:
-            packed = packed_from_state(state, prefix)
+            replacements[name] = _packed_layer(module, state, prefix)
         except ValueError as error:
             raise ValueError(f"load: {path}, layer {name!r}: {error}") from error
-        if packed.shape != (module.out_features, module.in_features):
-            raise ValueError(
-                f"load: {path}, layer {name!r} is {packed.shape[0]} x {packed.shape[1]}, "
-                f"the model's is {module.out_features} x {module.in_features}."
-            )
-        # safetensors maps the file: a layer owns its memory, whatever happens to the file later.
-        owned: dict[str, Any] = {part: tensor.clone() for part, tensor in packed.tensors().items()}
-        packed = dataclasses.replace(packed, **owned)
-        bias = state.get(f"{prefix}bias")
-        replacements[name] = SparseLinear.from_packed(packed, bias).train(module.training)
     if "" in replacements:
         layer: nn.Module = replacements[""]
         _load_state(layer, state, path, strict)
@@ -135,6 +127,38 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, strict: bool = True)
     state.clear()
     give_back_freed()
     return model
+
+
+def _packed_layer(module: nn.Linear | nn.Conv2d, state: dict[str, Any], prefix: str) -> PackedLayer:
+    """The packed layer that a file holds for this one of the model, checked and in memory of its own."""
+    packed = packed_from_state(state, prefix)
+    conv = read_extra_state(state[f"{prefix}_extra_state"]).get("conv")
+    shape = (module.weight.shape[0], module.weight[0].numel() if len(module.weight) else packed.shape[1])
+    if packed.shape != shape or (conv is not None) != isinstance(module, nn.Conv2d):
+        words = [
+            f"{a} x {b} {kind}"
+            for (a, b), kind in zip((packed.shape, shape), _kinds(conv, module), strict=True)
+        ]
+        raise ValueError(f"the file holds a {words[0]}, the model a {words[1]}.")
+    # safetensors maps the file: a layer owns its memory, whatever happens to the file later.
+    owned: dict[str, Any] = {part: tensor.clone() for part, tensor in packed.tensors().items()}
+    packed = dataclasses.replace(packed, **owned)
+    bias = state.get(f"{prefix}bias")
+    if isinstance(module, nn.Linear):
+        return SparseLinear.from_packed(packed, bias).train(module.training)
+    assert conv is not None
+    if reason := why_dense(module):
+        raise ValueError(f"the file holds a packed convolution, the model's {reason}.")
+    names = ("kernel_size", "stride", "padding", "dilation")
+    saved = {name: conv[name] if isinstance(conv[name], str) else tuple(conv[name]) for name in names}
+    ours = {name: getattr(module, name) for name in names}
+    if saved != ours:
+        raise ValueError(f"the file holds a convolution with {saved}, the model one with {ours}.")
+    return SparseConv2d.from_packed(packed, bias, **saved).train(module.training)
+
+
+def _kinds(conv: Any, module: nn.Module) -> tuple[str, str]:
+    return "linear layer" if conv is None else "convolution", type(module).__name__
 
 
 def _swap(model: nn.Module, modules: dict[str, Any]) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from sparsecore._advise.advice import Advice
-from sparsecore.nn.linear import SparseLinear
+from sparsecore.nn._packed import PackedLayer
+from sparsecore.nn.conv import SparseConv2d
 from sparsecore.nn.plan import Plan
 
 _STYLE = (
@@ -220,14 +221,15 @@ def report(model: nn.Module, *, timings: Advice | Iterable[Plan] | None = None) 
     layers = []
     for name, module in model.named_modules():
         times = measured.get(name, (None, None))
-        if isinstance(module, SparseLinear):
+        if isinstance(module, PackedLayer):
             weight = module.weight
             width = 4 if weight.scale is not None else weight.values.element_size()
             stored = module.nbytes - (0 if module.bias is None else module.bias.nbytes)
             dense = weight.shape[0] * weight.shape[1] * width
             pattern, layout, zeros = str(weight.pattern), weight.layout, weight.sparsity
+            kind = "Conv2d" if isinstance(module, SparseConv2d) else "Linear"
             layers.append(
-                LayerReport(name, pattern, layout, weight.shape, zeros, dense, stored, "Linear", *times)
+                LayerReport(name, pattern, layout, weight.shape, zeros, dense, stored, kind, *times)
             )
         elif isinstance(module, (nn.Linear, _ConvNd)):
             matrix = module.weight
@@ -249,10 +251,10 @@ def _whole(model: nn.Module) -> tuple[int, int]:
     total = zeros = 0
     packed: set[int] = set()
     for module in model.modules():
-        if isinstance(module, SparseLinear):
+        if isinstance(module, PackedLayer):
             values = module.weight_values
             packed.add(id(values))
-            size = module.out_features * module.in_features
+            size = module.matrix_shape[0] * module.matrix_shape[1]
             total += size
             zeros += size - (values.numel() - _zeros(values))
     for parameter in model.parameters():
@@ -278,11 +280,11 @@ def _measured(
         for layer in timings.layers:
             if layer.name in modules:
                 dense = layer.options[0].seconds
-                packed = isinstance(modules[layer.name], SparseLinear)
+                packed = isinstance(modules[layer.name], PackedLayer)
                 found[layer.name] = (layer.choice.seconds if packed else dense, dense)
     else:
         for plan in timings:
-            name = "" if isinstance(model, SparseLinear) else plan.name
+            name = "" if isinstance(model, PackedLayer) else plan.name
             if name in modules and plan.choices:
                 last = max(plan.choices, key=lambda choice: choice.tokens)
                 found[name] = (last.seconds[last.kept], last.seconds["dense"])

@@ -11,7 +11,7 @@ from rich.console import Console
 from sparsecore.cli._common import FAILED, emit, fail, reported, table
 from sparsecore.formats.check import check_pattern
 from sparsecore.integrations._folders import weight_files
-from sparsecore.nn.linear import packed_from_state
+from sparsecore.nn._packed import packed_from_state
 from sparsecore.patterns import pattern as parse_pattern
 from sparsecore.patterns import pattern_name
 from sparsecore.stream import opened

@@ -5,6 +5,8 @@ from sparsecore.formats.bitmap_decode import BitmapDecode
 from sparsecore.formats.bitmask24 import read_bitmask24, write_bitmask24
 from sparsecore.formats.channels import Channels
 from sparsecore.formats.check import PatternReport, check_pattern
+from sparsecore.formats.group_lists import GroupLists
+from sparsecore.formats.interop import from_scipy, from_torch_sparse, to_torch_sparse
 from sparsecore.formats.nm_decode import NMDecode
 from sparsecore.formats.pack import from_tensors, layouts_for, pack
 from sparsecore.formats.row_lists import RowLists
@@ -15,18 +17,22 @@ from sparsecore.formats.shared_lists import SharedLists
 __all__ = [
     "BitmapDecode",
     "Channels",
+    "GroupLists",
     "NMDecode",
     "PackedWeight",
     "PatternReport",
     "RowLists",
     "SharedLists",
     "check_pattern",
+    "from_scipy",
     "from_semi_structured",
     "from_tensors",
+    "from_torch_sparse",
     "layouts_for",
     "pack",
     "read_bitmask24",
     "select_mask",
     "to_semi_structured",
+    "to_torch_sparse",
     "write_bitmask24",
 ]

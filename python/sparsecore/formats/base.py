@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -79,6 +80,8 @@ class PackedWeight(ABC):
 
     layout: ClassVar[str]
     index_names: ClassVar[tuple[str, ...]]
+    trainable: ClassVar[bool] = False
+    """Whether floating-point values of this layout can be trained."""
 
     @abstractmethod
     def to_dense(self) -> Tensor:
@@ -101,6 +104,21 @@ class PackedWeight(ABC):
         self, input: Tensor, bias: Tensor | None = None, *, activation: str = "none", compute: str = "float32"
     ) -> Tensor:
         """``activation(input @ weight.T + bias)`` by the kernels of this layout."""
+
+    def transposed_structure(self) -> tuple[Tensor, ...] | None:
+        """What spares :meth:`trained_linear` work in the backward pass, where there is anything."""
+        return None
+
+    def trained_linear(
+        self, input: Tensor, bias: Tensor | None, transposed: tuple[Tensor, ...] | None
+    ) -> Tensor:
+        """``input @ weight.T + bias`` with gradients for all three, of a ``trainable`` layout."""
+        return self.linear(input, bias)
+
+    @classmethod
+    def wide_indices(cls, values: Tensor, attributes: Mapping[str, Any]) -> frozenset[str]:
+        """Which indices are 16 bits wide. Layers keep those as bytes, because gloo and NCCL know no 16-bit integers."""
+        return frozenset()
 
     @property
     def nbytes(self) -> int:
@@ -129,10 +147,13 @@ class PackedWeight(ABC):
 
     def attributes(self) -> dict[str, Any]:
         """The plain numbers of the layout that its tensors do not say."""
-        names = [
-            field.name for field in fields(self) if field.name not in ("shape", "pattern", "values", "scale")
-        ]
-        return {name: getattr(self, name) for name in names if name not in self.index_names}
+        return {name: getattr(self, name) for name in self.attribute_names()}
+
+    @classmethod
+    def attribute_names(cls) -> tuple[str, ...]:
+        """Names of the plain numbers of the layout."""
+        tensors = ("shape", "pattern", "values", "scale", *cls.index_names)
+        return tuple(field.name for field in fields(cls) if field.name not in tensors)
 
     def with_values(self, values: Tensor) -> Self:
         """The same structure with other values of the same shape."""

@@ -27,6 +27,7 @@ class Channels(PackedWeight):
 
     layout: ClassVar[str] = "channels"
     index_names: ClassVar[tuple[str, ...]] = ("rows", "columns")
+    trainable: ClassVar[bool] = True
 
     def _spread(self, block: Tensor) -> Tensor:
         whole = block.new_zeros((len(self.rows), self.shape[1])).index_copy(1, self.columns, block)

@@ -13,6 +13,7 @@ from sparsecore.formats.base import VALUE_DTYPES, PackedWeight
 from sparsecore.formats.bitmap_decode import BitmapDecode
 from sparsecore.formats.channels import Channels
 from sparsecore.formats.check import mask_violations
+from sparsecore.formats.group_lists import GroupLists
 from sparsecore.formats.nm_decode import NMDecode
 from sparsecore.formats.quantize import quantize_rows
 from sparsecore.formats.row_lists import RowLists
@@ -22,7 +23,7 @@ from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured
 from sparsecore.patterns import pattern as parse_pattern
 
 LAYOUTS: dict[str, type[PackedWeight]] = {
-    layout.layout: layout for layout in (RowLists, SharedLists, NMDecode, BitmapDecode, Channels)
+    layout.layout: layout for layout in (RowLists, SharedLists, GroupLists, NMDecode, BitmapDecode, Channels)
 }
 
 
@@ -32,12 +33,10 @@ def layouts_for(pattern: Pattern) -> tuple[str, ...]:
         return ("channels",)
     rows, cols = unit_shape(pattern)
     if rows > 2 and cols == 1:
-        return ("shared_lists",)
+        return ("shared_lists", "group_lists")
     if isinstance(pattern, Group):
-        return ("row_lists",)
-    if isinstance(pattern, NM):
-        return ("row_lists", "nm_decode")
-    return ("row_lists", "bitmap_decode")
+        return ("group_lists", "row_lists")
+    return ("row_lists", "nm_decode" if isinstance(pattern, NM) else "bitmap_decode", "group_lists")
 
 
 def pack(
@@ -58,8 +57,8 @@ def pack(
             largest magnitudes are kept.
         sparsity: Fraction of zeros, for patterns that leave it open. None: exactly the non-zero units are kept.
         dtype: Of the stored values; ``torch.int8`` stores one scale per output channel. None: as the weight.
-        layout: ``"row_lists"``, ``"shared_lists"``, ``"nm_decode"``, ``"bitmap_decode"``, ``"channels"``, or
-            ``"auto"``: lists, and channels for ``Channel``.
+        layout: ``"row_lists"``, ``"shared_lists"``, ``"group_lists"``, ``"nm_decode"``, ``"bitmap_decode"``,
+            ``"channels"``, or ``"auto"``: the first of :func:`layouts_for`.
 
     Returns:
         The packed weight; :attr:`~PackedWeight.nbytes` says what it takes.
@@ -140,6 +139,15 @@ def _pack_layout(
         units = mask[::rows].contiguous()
         values, columns, group_ptr = ops.shared_lists_pack(weight, units, rows)
         return SharedLists(shape, pattern, values, scale, columns, group_ptr)
+    if layout == "group_lists":
+        rows, cols = unit_shape(pattern)
+        rows = min(rows, 32)
+        units = mask[::rows, ::cols].contiguous()
+        density = float(units.sum()) / max(units.numel(), 1)
+        depth = torch.ops.sparsecore.group_lists_depth(rows, cols, k, density)
+        window = torch.ops.sparsecore.group_lists_window(rows, n)
+        values, index, order, starts = ops.group_lists_pack(weight, units, rows, cols, depth, window)
+        return GroupLists(shape, pattern, values, scale, index, order, starts, depth, window)
     if layout == "nm_decode":
         assert isinstance(pattern, NM)
         values, codes = ops.nm_decode_pack(weight, mask, pattern.n, pattern.m)
@@ -167,7 +175,7 @@ def from_tensors(
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise ValueError(f"from_tensors: a {layout} weight needs {', '.join(missing)}, which are missing.")
-    wanted = {"block"} if kind is RowLists else set()
+    wanted = set(kind.attribute_names())
     if set(attributes) != wanted:
         raise ValueError(
             f"from_tensors: a {layout} weight has the attributes {wanted}, got {set(attributes)}."

@@ -31,6 +31,7 @@ class RowLists(PackedWeight):
 
     layout: ClassVar[str] = "row_lists"
     index_names: ClassVar[tuple[str, ...]] = ("offsets", "block_ptr")
+    trainable: ClassVar[bool] = True
 
     @property
     def stored(self) -> int:
@@ -74,15 +75,35 @@ class RowLists(PackedWeight):
     def transpose(self) -> tuple[RowLists, Tensor]:
         """The transposed weight, and ``order`` with ``values_t = values[order]``."""
         n, k = self.shape
-        offsets, block_ptr, order = row_lists_transpose(
-            self.offsets, self.block_ptr, out_features=n, in_features=k, block=self.block
-        )
         if self.scale is not None:
             raise ValueError("row_lists: int8 weights cannot be transposed; their scales belong to the rows.")
+        offsets, block_ptr, order = self.transposed_structure()
         values = self.values.index_select(0, order)
         return (
             RowLists((k, n), self.pattern, values, None, offsets, block_ptr, TRANSPOSED_BLOCK),
             order,
+        )
+
+    def transposed_structure(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Offsets and block_ptr of the transposed weight, and ``order``."""
+        n, k = self.shape
+        return row_lists_transpose(
+            self.offsets, self.block_ptr, out_features=n, in_features=k, block=self.block
+        )
+
+    def trained_linear(
+        self, input: Tensor, bias: Tensor | None, transposed: tuple[Tensor, ...] | None
+    ) -> Tensor:
+        """``input @ weight.T + bias`` with gradients for all three."""
+        return row_lists_linear(
+            input,
+            self.values,
+            self.offsets,
+            self.block_ptr,
+            bias=bias,
+            out_features=self.shape[0],
+            block=self.block,
+            transposed=transposed,
         )
 
     def linear(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,12 @@ class SharedLists(PackedWeight):
 
     layout: ClassVar[str] = "shared_lists"
     index_names: ClassVar[tuple[str, ...]] = ("columns", "group_ptr")
+    trainable: ClassVar[bool] = True
+
+    @classmethod
+    def wide_indices(cls, values: Tensor, attributes: Mapping[str, Any]) -> frozenset[str]:
+        """The columns."""
+        return frozenset({"columns"})
 
     @property
     def vector(self) -> int:
@@ -77,13 +84,32 @@ class SharedLists(PackedWeight):
             raise ValueError(
                 "shared_lists: int8 weights cannot be transposed; their scales belong to the rows."
             )
-        offsets, block_ptr, order = shared_lists_transpose(
-            self.columns, self.group_ptr, vector=self.vector, out_features=n, in_features=k
-        )
+        offsets, block_ptr, order = self.transposed_structure()
         values = self.values.flatten().index_select(0, order)
         return (
             RowLists((k, n), self.pattern, values, None, offsets, block_ptr, TRANSPOSED_BLOCK),
             order,
+        )
+
+    def transposed_structure(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Offsets and block_ptr of the transposed weight as row lists, and ``order``."""
+        n, k = self.shape
+        return shared_lists_transpose(
+            self.columns, self.group_ptr, vector=self.vector, out_features=n, in_features=k
+        )
+
+    def trained_linear(
+        self, input: Tensor, bias: Tensor | None, transposed: tuple[Tensor, ...] | None
+    ) -> Tensor:
+        """``input @ weight.T + bias`` with gradients for all three."""
+        return shared_lists_linear(
+            input,
+            self.values,
+            self.columns,
+            self.group_ptr,
+            bias=bias,
+            out_features=self.shape[0],
+            transposed=transposed,
         )
 
     def linear(

@@ -23,7 +23,8 @@ from sparsecore._memory import give_back_freed
 from sparsecore.convert import _replace, densify_
 from sparsecore.formats.base import VALUE_DTYPES
 from sparsecore.formats.pack import LAYOUTS
-from sparsecore.nn.linear import _COMPUTE, SparseLinear, packed_from_state, read_extra_state
+from sparsecore.nn._packed import COMPUTE_DTYPES, packed_from_state, read_extra_state
+from sparsecore.nn.linear import SparseLinear
 from sparsecore.patterns import Pattern, pattern_name
 from sparsecore.patterns import pattern as parse_pattern
 from sparsecore.sparsify.targets import matches
@@ -216,7 +217,7 @@ class _Slot(nn.Module):
             f"weight_{name}": getattr(self, f"weight_{name}").detach().clone() for name in self.parts
         }
         packed = packed_from_state(state | {"_extra_state": self.described}, "")
-        compute = {name: dtype for dtype, name in _COMPUTE.items()}[described["compute"] or "float32"]
+        compute = COMPUTE_DTYPES[described["compute"] or "float32"]
         layer = SparseLinear.from_packed(
             packed, self.bias, activation=described["activation"], compute_dtype=compute
         )

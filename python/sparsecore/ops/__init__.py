@@ -2,11 +2,16 @@
 
 from sparsecore import _library  # noqa: F401  (registers the operators first)
 from sparsecore.ops.decode import bitmap_decode_linear, nm_decode_linear
+from sparsecore.ops.group_lists import group_lists_linear, group_lists_transpose
+from sparsecore.ops.group_lists_conv import group_lists_conv2d
 from sparsecore.ops.row_lists import row_lists_linear, row_lists_transpose
 from sparsecore.ops.shared_lists import shared_lists_linear, shared_lists_transpose
 
 __all__ = [
     "bitmap_decode_linear",
+    "group_lists_conv2d",
+    "group_lists_linear",
+    "group_lists_transpose",
     "nm_decode_linear",
     "row_lists_linear",
     "row_lists_transpose",

@@ -28,15 +28,20 @@ def fake_linear(input: Tensor, out_features: int) -> Tensor:
     return input.new_empty((*input.shape[:-1], out_features))
 
 
-def register_autocast(name: str) -> None:
+def register_autocast(name: str, activations: tuple[int, ...] = (0,)) -> None:
     """Under autocast the activations take the autocast dtype; weights, scales and bias stay as they are stored."""
     op = getattr(torch.ops.sparsecore, name).default
 
-    def cast(input: Tensor, *rest: Any) -> Tensor:
+    def narrow(argument: Any) -> Any:
+        wide = (
+            isinstance(argument, Tensor) and argument.is_floating_point() and argument.dtype != torch.float64
+        )
+        return argument.to(torch.get_autocast_dtype("cpu")) if wide else argument
+
+    def cast(*arguments: Any) -> Tensor:
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)):
-            dtype = torch.get_autocast_dtype("cpu")
-            narrow = input.is_floating_point() and input.dtype != torch.float64
-            return op(input.to(dtype) if narrow else input, *rest)  # type: ignore[no-any-return]
+            narrowed = (narrow(value) if i in activations else value for i, value in enumerate(arguments))
+            return op(*narrowed)  # type: ignore[no-any-return]
 
     _registrations.impl(name, cast, "AutocastCPU")
 
@@ -51,9 +56,13 @@ def require_plain(name: str, activation: int, compute: int) -> None:
 
 
 def register(
-    name: str, fake: Callable[..., Any], backward: Callable[..., Any], setup: Callable[..., Any]
+    name: str,
+    fake: Callable[..., Any],
+    backward: Callable[..., Any],
+    setup: Callable[..., Any],
+    activations: tuple[int, ...] = (0,),
 ) -> None:
-    """Fake kernel, autograd and autocast of one linear operator."""
+    """Fake kernel, autograd and autocast of one operator; ``activations`` are the places of what is no weight."""
     torch.library.register_fake(f"sparsecore::{name}", fake)
     torch.library.register_autograd(f"sparsecore::{name}", backward, setup_context=setup)
-    register_autocast(name)
+    register_autocast(name, activations)

@@ -26,7 +26,7 @@ def row_lists_linear(
     block: int,
     activation: str = "none",
     compute: str = "float32",
-    transposed: tuple[Tensor, Tensor, Tensor] | None = None,
+    transposed: tuple[Tensor, ...] | None = None,
 ) -> Tensor:
     """``activation(input @ W.T + bias)`` with W as row lists.
 

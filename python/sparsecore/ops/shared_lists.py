@@ -24,7 +24,7 @@ def shared_lists_linear(
     out_features: int,
     activation: str = "none",
     compute: str = "float32",
-    transposed: tuple[Tensor, Tensor, Tensor] | None = None,
+    transposed: tuple[Tensor, ...] | None = None,
 ) -> Tensor:
     """``activation(input @ W.T + bias)`` with W as shared lists.
 

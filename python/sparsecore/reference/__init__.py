@@ -5,6 +5,15 @@ from sparsecore.reference.bitmap_decode import (
     bitmap_decode_pack,
     bitmap_decode_unpack,
 )
+from sparsecore.reference.group_lists import (
+    group_lists_conv2d,
+    group_lists_conv2d_weight_grad,
+    group_lists_linear,
+    group_lists_pack,
+    group_lists_transpose,
+    group_lists_unpack,
+    group_lists_weight_grad,
+)
 from sparsecore.reference.linear import ACTIVATIONS, activate, linear
 from sparsecore.reference.network import ReferenceNetwork
 from sparsecore.reference.nm_decode import nm_decode_linear, nm_decode_pack, nm_decode_unpack
@@ -30,6 +39,13 @@ __all__ = [
     "bitmap_decode_linear",
     "bitmap_decode_pack",
     "bitmap_decode_unpack",
+    "group_lists_conv2d",
+    "group_lists_conv2d_weight_grad",
+    "group_lists_linear",
+    "group_lists_pack",
+    "group_lists_transpose",
+    "group_lists_unpack",
+    "group_lists_weight_grad",
     "linear",
     "nm_decode_linear",
     "nm_decode_pack",

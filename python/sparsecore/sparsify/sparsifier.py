@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from sparsecore.convert import sparsify_
+from sparsecore.convert import can_pack, sparsify_
 from sparsecore.formats.matrices import from_matrix, to_matrix
 from sparsecore.formats.select import mask_units, score_units, spread_units
 from sparsecore.patterns import Pattern
@@ -398,20 +398,22 @@ class Sparsifier:
         return self.model
 
     def finalize(self, pattern: Pattern | None = None, **options: Any) -> nn.Module:
-        """Ends pruning and packs the linear layers, so that they run on the sparse kernels.
+        """Ends pruning and packs linear layers and convolutions, so that they run on the sparse kernels.
 
         Args:
             pattern: To store them in; the recipe's by default. ``Unstructured()`` holds every mask.
             options: Of :func:`sparsecore.sparsify_`, for instance ``dtype=torch.bfloat16``.
 
         Returns:
-            The model. Convolutions stay dense, with exact zeros.
+            The model. Convolutions that have no sparse kernels (grouped, depthwise, of one or three dimensions; all of
+            them under ``Channel``) stay dense, with exact zeros.
         """
         model = self.squash()
-        linear = {
-            name: mask for name, mask in self.masks.items() if isinstance(self._layers[name], nn.Linear)
-        }
-        if not linear:
-            return model
-        stored = pattern or stored_pattern(self.recipe.pattern, (1, 1))
-        return sparsify_(model, stored, lambda _, name: name in linear, masks=linear, **options)
+        packed: dict[Pattern, dict[str, Tensor]] = {}
+        for name, mask in self.masks.items():
+            stored = pattern or stored_pattern(self.recipe.pattern, tuple(mask.shape))
+            if can_pack(self._layers[name], stored):
+                packed.setdefault(stored, {})[name] = mask
+        for stored, masks in packed.items():
+            model = sparsify_(model, stored, lambda _, name, names=masks: name in names, masks=masks, **options)  # type: ignore[misc]
+        return model

@@ -1,0 +1,215 @@
+// Convolutions over group lists. An image tensor is [N, C, H, W] and goes to the kernels as it lies, as planes
+// (contiguous tensors and slices of channels) or as pixels (channels_last); anything else is copied into planes. The
+// output lies like the input.
+#include <torch/headeronly/util/Exception.h>
+
+#include "torch/group_lists_view.h"
+
+namespace sparsecore {
+namespace {
+
+struct Image {
+  Tensor tensor;  // keeps a copy alive where one was needed
+  ImageLayout layout = ImageLayout::kChw;
+  int64_t image_stride = 0, stride = 0;
+};
+
+// Whether the pixels of a plane follow each other `step` apart, whatever the strides of dimensions of size 1 say.
+bool pixels_follow(const Tensor& t, int64_t step) {
+  const int64_t height = t.size(2), width = t.size(3);
+  return (width <= 1 || t.stride(3) == step) && (height <= 1 || t.stride(2) == width * step);
+}
+
+bool lies_as(const Tensor& t, ImageLayout layout, Image& image) {
+  const int64_t images = t.size(0), channels = t.size(1), height = t.size(2), width = t.size(3);
+  image.tensor = t;
+  image.layout = layout;
+  if (layout == ImageLayout::kChw) {
+    image.stride = channels > 1 ? t.stride(1) : height * width;
+    if (!pixels_follow(t, 1) || image.stride < height * width) return false;
+    image.image_stride = images > 1 ? t.stride(0) : channels * image.stride;
+  } else {
+    image.stride = width > 1 ? t.stride(3) : height > 1 ? t.stride(2) : channels;
+    if ((channels > 1 && t.stride(1) != 1) || !pixels_follow(t, image.stride) || image.stride < channels) return false;
+    image.image_stride = images > 1 ? t.stride(0) : height * width * image.stride;
+  }
+  return image.image_stride > 0 || images <= 1 || t.numel() == 0;
+}
+
+torch::headeronly::MemoryFormat format_of(ImageLayout layout) {
+  return layout == ImageLayout::kChw ? torch::headeronly::MemoryFormat::Contiguous
+                                     : torch::headeronly::MemoryFormat::ChannelsLast;
+}
+
+// The tensor as it lies, planes before pixels, or a copy as planes.
+Image as_image(const Tensor& t) {
+  Image image;
+  if (lies_as(t, ImageLayout::kChw, image) || lies_as(t, ImageLayout::kHwc, image)) return image;
+  lies_as(torch::stable::contiguous(t), ImageLayout::kChw, image);
+  return image;
+}
+
+// The tensor in this layout, copied where it lies otherwise.
+Image as_image(const Tensor& t, ImageLayout layout) {
+  Image image;
+  if (!lies_as(t, layout, image)) lies_as(torch::stable::contiguous(t, format_of(layout)), layout, image);
+  return image;
+}
+
+Tensor empty_image(int64_t images, int64_t channels, const Window& w, ScalarType type, ImageLayout layout) {
+  const std::vector<int64_t> sizes = {images, channels, w.out_height, w.out_width};
+  return torch::stable::empty(sizes, type, std::nullopt, std::nullopt, std::nullopt, format_of(layout));
+}
+
+void require_image(const char* function, const char* name, const Tensor& t) {
+  STD_TORCH_CHECK(t.is_cpu(), function, ": ", name, " must be a CPU tensor. Move it with .cpu().");
+  STD_TORCH_CHECK(t.dim() == 4, function, ": ", name, " must be (images, channels, height, width), got ", t.dim(),
+                  " dimensions.");
+}
+
+using Sizes = std::vector<int64_t>;
+
+// kernel, stride and dilation are [vertical, horizontal]; padding is [top, left, bottom, right].
+Window window_of(const char* function, const Tensor& input, const Sizes& kernel, const Sizes& stride,
+                 const Sizes& padding, const Sizes& dilation) {
+  const auto all = [](const Sizes& sizes, size_t count, int64_t low) {
+    if (sizes.size() != count) return false;
+    for (const int64_t size : sizes)
+      if (size < low || size > INT32_MAX) return false;
+    return true;
+  };
+  STD_TORCH_CHECK(all(kernel, 2, 1) && all(stride, 2, 1) && all(dilation, 2, 1), function,
+                  ": kernel_size, stride and dilation must be two positive sizes each.");
+  STD_TORCH_CHECK(all(padding, 4, 0), function, ": padding must be (top, left, bottom, right), none negative.");
+  Window w;
+  w.height = input.size(2), w.width = input.size(3);
+  w.kernel_h = kernel[0], w.kernel_w = kernel[1];
+  w.stride_h = stride[0], w.stride_w = stride[1];
+  w.pad_top = padding[0], w.pad_left = padding[1];
+  w.dilation_h = dilation[0], w.dilation_w = dilation[1];
+  const int64_t high = w.height + padding[0] + padding[2] - w.dilation_h * (w.kernel_h - 1) - 1,
+                wide = w.width + padding[1] + padding[3] - w.dilation_w * (w.kernel_w - 1) - 1;
+  STD_TORCH_CHECK(w.height > 0 && w.width > 0 && high >= 0 && wide >= 0, function, ": images of ", w.height, " x ",
+                  w.width, " are smaller than the kernel, even with their padding.");
+  w.out_height = high / w.stride_h + 1;
+  w.out_width = wide / w.stride_w + 1;
+  return w;
+}
+
+int64_t columns_of(const char* function, const Tensor& input, const Window& w) {
+  const int64_t taps = w.kernel_h * w.kernel_w, channels = input.size(1);
+  STD_TORCH_CHECK(taps <= INT32_MAX && taps * channels <= INT32_MAX, function, ": ", channels,
+                  " channels under a kernel of ", w.kernel_h, " x ", w.kernel_w, " are too many.");
+  return taps * channels;
+}
+
+Tensor run(const char* function, const Tensor& input, const Tensor& values, const Tensor& index, const Tensor& order,
+           const Tensor& starts, const std::optional<Tensor>& scale, const std::optional<Tensor>& bias,
+           const std::optional<Tensor>& residual, int64_t out_channels, const Sizes& kernel, const Sizes& stride,
+           const Sizes& padding, const Sizes& dilation, int64_t depth, int64_t window, int64_t activation,
+           int64_t compute, const std::optional<Tensor>& out) {
+  require_image(function, "input", input);
+  require_activation(function, activation);
+  STD_TORCH_CHECK(compute == 0 || compute == static_cast<int64_t>(Compute::kFloat16), function,
+                  ": convolutions compute in float32 (0) or float16 (1), got ", compute, ".");
+  STD_TORCH_CHECK(out_channels >= 0, function, ": out_channels must not be negative, got ", out_channels, ".");
+  ConvIo io;
+  io.window = window_of(function, input, kernel, stride, padding, dilation);
+  const int64_t k = columns_of(function, input, io.window);
+  io.dtype = dtype_of(function, "input", input);
+  io.weight_dtype = dtype_of(function, "values", values, true);
+  io.activation = static_cast<Activation>(activation);
+  io.compute = static_cast<Compute>(compute);
+  io.images = input.size(0), io.channels = input.size(1), io.out_channels = out_channels;
+  const Channelwise vectors = channelwise(function, values, scale, bias, out_channels);
+  io.weight_scale = vectors.scale, io.bias = vectors.bias, io.bias_dtype = vectors.bias_dtype;
+  const GroupLists lists = group_lists_view(function, values, index, order, starts, depth, window, out_channels, k);
+
+  const Image x = as_image(input);
+  io.x = x.tensor.const_data_ptr();
+  io.x_layout = x.layout, io.x_stride = x.stride, io.x_image_stride = x.image_stride;
+
+  const auto has_output_shape = [&](const Tensor& t) {
+    return t.dim() == 4 && t.size(0) == io.images && t.size(1) == out_channels && t.size(2) == io.window.out_height &&
+           t.size(3) == io.window.out_width && t.scalar_type() == input.scalar_type() && t.is_cpu();
+  };
+  Image y;
+  if (out) {
+    STD_TORCH_CHECK(has_output_shape(*out), function, ": out must be a CPU tensor of the input's type and of shape (",
+                    io.images, ", ", out_channels, ", ", io.window.out_height, ", ", io.window.out_width, ").");
+    STD_TORCH_CHECK(
+        lies_as(*out, x.layout, y) || lies_as(*out, ImageLayout::kChw, y) || lies_as(*out, ImageLayout::kHwc, y),
+        function, ": out must be contiguous or channels_last.");
+  } else {
+    lies_as(empty_image(io.images, out_channels, io.window, input.scalar_type(), x.layout), x.layout, y);
+  }
+  io.y = y.tensor.mutable_data_ptr();
+  io.y_layout = y.layout, io.y_stride = y.stride, io.y_image_stride = y.image_stride;
+
+  Image added;
+  if (residual) {
+    STD_TORCH_CHECK(has_output_shape(*residual), function,
+                    ": residual must be a CPU tensor of the input's type and of the output's shape, (", io.images, ", ",
+                    out_channels, ", ", io.window.out_height, ", ", io.window.out_width, ").");
+    added = as_image(*residual, y.layout);
+    io.residual = added.tensor.const_data_ptr();
+    io.residual_stride = added.stride, io.residual_image_stride = added.image_stride;
+  }
+  raise_unless_ok(function, group_lists_conv(io, lists));
+  return y.tensor;
+}
+
+Tensor conv(const Tensor& input, const Tensor& values, const Tensor& index, const Tensor& order, const Tensor& starts,
+            std::optional<Tensor> scale, std::optional<Tensor> bias, std::optional<Tensor> residual,
+            int64_t out_channels, Sizes kernel, Sizes stride, Sizes padding, Sizes dilation, int64_t depth,
+            int64_t window, int64_t activation, int64_t compute, std::optional<Tensor>, std::optional<Tensor>,
+            std::optional<Tensor>, std::optional<Tensor>) {
+  return run("group_lists_conv2d", input, values, index, order, starts, scale, bias, residual, out_channels, kernel,
+             stride, padding, dilation, depth, window, activation, compute, std::nullopt);
+}
+
+void conv_out(const Tensor& input, const Tensor& values, const Tensor& index, const Tensor& order, const Tensor& starts,
+              std::optional<Tensor> scale, std::optional<Tensor> bias, std::optional<Tensor> residual,
+              int64_t out_channels, Sizes kernel, Sizes stride, Sizes padding, Sizes dilation, int64_t depth,
+              int64_t window, int64_t activation, int64_t compute, Tensor out) {
+  run("group_lists_conv2d_out", input, values, index, order, starts, scale, bias, residual, out_channels, kernel,
+      stride, padding, dilation, depth, window, activation, compute, out);
+}
+
+Tensor weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor& index, const Tensor& order,
+                   const Tensor& starts, int64_t rows, int64_t cols, Sizes kernel, Sizes stride, Sizes padding,
+                   Sizes dilation, int64_t depth, int64_t window) {
+  constexpr const char* function = "group_lists_conv2d_weight_grad";
+  require_image(function, "input", input);
+  require_image(function, "grad_output", grad_output);
+  ConvGradIo io;
+  io.window = window_of(function, input, kernel, stride, padding, dilation);
+  const int64_t k = columns_of(function, input, io.window);
+  STD_TORCH_CHECK(grad_output.size(0) == input.size(0) && grad_output.size(2) == io.window.out_height &&
+                      grad_output.size(3) == io.window.out_width && grad_output.scalar_type() == input.scalar_type(),
+                  function, ": grad_output must have the input's type and the shape of the output, (", input.size(0),
+                  ", out_channels, ", io.window.out_height, ", ", io.window.out_width, ").");
+  io.dtype = dtype_of(function, "input", input);
+  io.images = input.size(0), io.channels = input.size(1), io.out_channels = grad_output.size(1);
+  const GroupLists lists =
+      group_lists_view(function, nullptr, index, order, starts, rows, cols, depth, window, io.out_channels, k);
+  const Image x = as_image(input), grad = as_image(grad_output, x.layout);
+  io.layout = x.layout;
+  io.x = x.tensor.const_data_ptr(), io.grad_y = grad.tensor.const_data_ptr();
+  io.x_stride = x.stride, io.x_image_stride = x.image_stride;
+  io.grad_y_stride = grad.stride, io.grad_y_image_stride = grad.image_stride;
+  Tensor out = empty({lists.records + 1, cols, rows}, ScalarType::Float);
+  io.out = static_cast<float*>(out.mutable_data_ptr());
+  raise_unless_ok(function, group_lists_conv_weight_grad(io, lists));
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(sparsecore, CPU, m) {
+  m.impl("group_lists_conv2d", TORCH_BOX(&conv));
+  m.impl("group_lists_conv2d_out", TORCH_BOX(&conv_out));
+  m.impl("group_lists_conv2d_weight_grad", TORCH_BOX(&weight_grad));
+}
+
+}  // namespace sparsecore

@@ -1,0 +1,337 @@
+"""What every packed layer shares: the kept weights as a parameter, where they stand as buffers, saving and loading.
+
+The kept weights are the parameter ``weight_values``; where they stand is in plain integer buffers (``weight_<index>``),
+so ``state_dict``, safetensors, ``.to()``, deepcopy, pickle and DDP need no special case. What the tensors do not say is
+plain JSON in ``_extra_state``. A checkpoint is checked as a whole before any of it is taken over.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from sparsecore.formats.base import ACTIVATIONS, PackedWeight
+from sparsecore.formats.pack import LAYOUTS, from_tensors
+from sparsecore.patterns import Pattern, pattern_name
+from sparsecore.patterns import pattern as parse_pattern
+
+FORMAT_VERSION = 1
+COMPUTE_NAMES = {None: "float32", torch.float16: "float16", torch.int8: "int8"}
+COMPUTE_DTYPES = {name: dtype for dtype, name in COMPUTE_NAMES.items()}
+
+
+def _as_buffer(index: Tensor) -> Tensor:
+    """16-bit indices as their bytes: gloo and NCCL, which DDP broadcasts buffers with, have no 16-bit integers."""
+    return index.view(torch.uint8) if index.dtype == torch.int16 else index
+
+
+def _from_buffer(buffer: Tensor, wide: bool) -> Tensor:
+    """The index that :func:`_as_buffer` stored; anything else comes back as it is, for ``validate`` to judge."""
+    whole = buffer.dtype == torch.uint8 and buffer.dim() == 1 and buffer.numel() % 2 == 0
+    return buffer.view(torch.int16) if wide and whole and buffer.is_contiguous() else buffer
+
+
+class PackedLayer(nn.Module):
+    """A layer with a packed sparse weight and perhaps a bias; see :class:`SparseLinear` and :class:`SparseConv2d`."""
+
+    bias: nn.Parameter | None
+    weight_values: Tensor
+    weight_scale: Tensor | None
+    pattern: Pattern
+    layout: str
+    attributes: dict[str, Any]
+    activation: str
+    compute_dtype: torch.dtype | None
+
+    @property
+    @abstractmethod
+    def matrix_shape(self) -> tuple[int, int]:
+        """Rows (of output channels) and columns of the matrix that is packed."""
+
+    @abstractmethod
+    def _run(self, weight: PackedWeight | Tensor, input: Tensor) -> Tensor:
+        """The layer without gradients, by another packing of its weight or by a dense one."""
+
+    @abstractmethod
+    def _size(self, input: Tensor) -> int:
+        """Tokens or pixels of an input, by which a plan chooses."""
+
+    @abstractmethod
+    def to_dense(self) -> nn.Module:
+        """The layer of torch with exact zeros; a fused activation is not part of it."""
+
+    def _set_up(
+        self,
+        weight: PackedWeight,
+        bias: Tensor | None,
+        activation: str,
+        compute_dtype: torch.dtype | None,
+        trainable: bool = True,
+    ) -> None:
+        owner = type(self).__name__
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"{owner}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}."
+            )
+        if compute_dtype not in COMPUTE_NAMES:
+            raise ValueError(
+                f"{owner}: compute_dtype must be None, torch.float16 or torch.int8, got {compute_dtype}."
+            )
+        self.pattern, self.layout = weight.pattern, weight.layout
+        self.attributes = weight.attributes()
+        self.activation, self.compute_dtype = activation, compute_dtype
+        if weight.dtype == torch.int8:
+            self.register_buffer("weight_values", weight.values)
+        else:
+            self.weight_values = nn.Parameter(weight.values, requires_grad=trainable and weight.trainable)
+        for name in weight.index_names:
+            self.register_buffer(f"weight_{name}", _as_buffer(getattr(weight, name)))
+        self.register_buffer("weight_scale", weight.scale)
+        self.register_parameter("bias", bias if bias is None else nn.Parameter(bias, bias.requires_grad))
+        self._forget_derived()
+
+    def _forget_derived(self) -> None:
+        """Drops what was computed from the indices or measured with them."""
+        self._transposed: tuple[Tensor, ...] | None = None
+        self.routes: list[tuple[int, PackedWeight | Tensor]] = []
+
+    @property
+    def weight(self) -> PackedWeight:
+        """The packed weight; shares memory with the layer."""
+        kind = LAYOUTS[self.layout]
+        wide = kind.wide_indices(self.weight_values, self.attributes)
+        indices = {
+            name: _from_buffer(getattr(self, f"weight_{name}"), name in wide) for name in kind.index_names
+        }
+        return kind(
+            shape=self.matrix_shape,
+            pattern=self.pattern,
+            values=self.weight_values,
+            scale=self.weight_scale,
+            **indices,
+            **self.attributes,
+        )
+
+    def replace_weight(self, weight: PackedWeight) -> None:
+        """Takes over another packed weight of the same shape and dtype; the parameter stays the same object.
+
+        Raises:
+            ValueError: It is malformed, or of another shape or dtype.
+        """
+        weight.validate()
+        if weight.dtype != self.weight_values.dtype:
+            raise ValueError(
+                f"{type(self).__name__}.replace_weight: needs {self.weight_values.dtype} values, got {weight.dtype}."
+            )
+        self._make_room(weight)
+        self.pattern, self.attributes = weight.pattern, weight.attributes()
+        with torch.no_grad():
+            self.weight_values.copy_(weight.values)
+            for name in weight.index_names:
+                getattr(self, f"weight_{name}").copy_(_as_buffer(getattr(weight, name)))
+            if weight.scale is not None and self.weight_scale is not None:
+                self.weight_scale.copy_(weight.scale)
+        self._forget_derived()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight (what a plan keeps besides included) and the bias."""
+        extra = sum(route.nbytes for _, route in self.routes)
+        return self.weight.nbytes + extra + (0 if self.bias is None else self.bias.nbytes)
+
+    def _route(self, input: Tensor) -> PackedWeight | Tensor:
+        """What the plan chose for an input of this size."""
+        if self.routes:
+            size = self._size(input)
+            for most, route in self.routes:
+                if size <= most:
+                    return route
+        return self.weight
+
+    def _needs_grad(self, *inputs: Tensor | None) -> bool:
+        if not torch.is_grad_enabled():
+            return False
+        return any(
+            tensor is not None and tensor.requires_grad for tensor in (*inputs, self.weight_values, self.bias)
+        )
+
+    def _transposition(self, weight: PackedWeight) -> tuple[Tensor, ...] | None:
+        """The transposed structure, kept for the next backward pass."""
+        if self._transposed is None and not torch.compiler.is_compiling() and weight.dtype != torch.float64:
+            self._transposed = weight.transposed_structure()
+        return self._transposed
+
+    def _copy_to_dense(self, dense: nn.Module, weight: Tensor) -> None:
+        """Gives a dense layer this weight, in its shape, and the bias."""
+        dense.weight = nn.Parameter(weight, requires_grad=self.weight_values.requires_grad)
+        if self.bias is not None:
+            dense.bias = nn.Parameter(self.bias.detach().clone().to(weight.dtype), self.bias.requires_grad)
+        dense.train(self.training)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        scale = self.weight_scale
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if scale is not None and self.weight_scale is not None and self.weight_scale.dtype != torch.float32:
+            self.weight_scale = scale.to(
+                self.weight_scale.device
+            )  # scales stay float32 whatever the layer becomes
+        self._forget_derived()
+        return self
+
+    def _describe(self) -> dict[str, Any]:
+        """What the tensors do not say."""
+        return {
+            "version": FORMAT_VERSION,
+            "layout": self.layout,
+            "pattern": pattern_name(self.pattern),
+            "shape": list(self.matrix_shape),
+            "attributes": self.attributes,
+            "activation": self.activation,
+            "compute": None if self.compute_dtype is None else COMPUTE_NAMES[self.compute_dtype],
+        }
+
+    def get_extra_state(self) -> Tensor:
+        """What the tensors do not say, as plain JSON bytes in a uint8 tensor."""
+        return torch.tensor(list(json.dumps(self._describe(), sort_keys=True).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes over what :meth:`get_extra_state` wrote; the tensors were checked against it before."""
+        described = read_extra_state(state)
+        self.pattern, self.layout = parse_pattern(described["pattern"]), described["layout"]
+        self.attributes, self.activation = described["attributes"], described["activation"]
+        self.compute_dtype = COMPUTE_DTYPES[described["compute"] or "float32"]
+
+    def _check_description(self, described: Mapping[str, Any]) -> None:
+        """Raises ValueError unless a layer so described is of this kind."""
+        if described.get("conv") is not None:
+            raise ValueError(f"the checkpoint holds a convolution, this layer is a {type(self).__name__}.")
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        if f"{prefix}_extra_state" in state_dict:
+            try:
+                self._check_description(read_extra_state(state_dict[f"{prefix}_extra_state"]))
+                self._make_room(packed_from_state(state_dict, prefix))
+            except ValueError as error:
+                error_msgs.append(f"{prefix.rstrip('.') or type(self).__name__}: {error}")
+                return
+        elif f"{prefix}weight_values" in state_dict:
+            error_msgs.append(f"{prefix}_extra_state is missing: without it the indices cannot be checked.")
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        self._forget_derived()
+
+    def _make_room(self, packed: PackedWeight) -> None:
+        """Gives parameter and buffers the shapes of a checked weight, so that copying its tensors in succeeds."""
+        if packed.shape != self.matrix_shape:
+            raise ValueError(
+                f"the checkpoint holds a {packed.shape[0]} x {packed.shape[1]} weight, "
+                f"this layer is {self.matrix_shape[0]} x {self.matrix_shape[1]}."
+            )
+        for name in LAYOUTS[self.layout].index_names:
+            delattr(self, f"weight_{name}")
+        for name in packed.index_names:
+            self.register_buffer(f"weight_{name}", torch.empty_like(_as_buffer(getattr(packed, name))))
+        self.layout = packed.layout
+        self.weight_scale = None if packed.scale is None else torch.empty_like(packed.scale)
+        quantised = packed.dtype == torch.int8
+        if quantised != (self.weight_values.dtype == torch.int8):
+            del self.weight_values
+            if quantised:
+                self.register_buffer("weight_values", torch.empty_like(packed.values))
+            else:
+                self.weight_values = nn.Parameter(torch.empty_like(packed.values))
+        elif self.weight_values.shape != packed.values.shape:
+            self.weight_values.data = torch.empty(packed.values.shape, dtype=self.weight_values.dtype)
+
+    def _storage_repr(self) -> str:
+        """Bias, pattern and storage in words."""
+        text = f", bias={self.bias is not None}, pattern={self.pattern!r}"
+        text += f", {self.layout}, {str(self.weight_values.dtype).removeprefix('torch.')}"
+        return text + (f", activation={self.activation!r}" if self.activation != "none" else "")
+
+
+def read_extra_state(state: Any) -> dict[str, Any]:
+    """The description a layer saved.
+
+    Raises:
+        ValueError: It is not one, or of a version this release does not know.
+    """
+    try:
+        described = json.loads(bytes(state.to(torch.uint8).tolist()).decode())
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"the description of a sparse layer is not readable JSON ({error}).") from error
+    if not isinstance(described, dict) or described.get("version") != FORMAT_VERSION:
+        raise ValueError(
+            "the description of a sparse layer has another version; upgrade sparsecore or save again."
+        )
+    wanted = {"version", "layout", "pattern", "shape", "attributes", "activation", "compute"}
+    if set(described) - {"conv"} != wanted:
+        raise ValueError(f"the description of a sparse layer must have the keys {sorted(wanted)}.")
+    if not _are_sizes(described["shape"], 2, 0):
+        raise ValueError(f"the shape of a sparse layer must be two sizes, got {described['shape']!r}.")
+    if described["activation"] not in ACTIVATIONS or described["compute"] not in (None, "float16", "int8"):
+        raise ValueError("the description of a sparse layer names an unknown activation or compute type.")
+    if not isinstance(described["layout"], str) or not isinstance(described["attributes"], dict):
+        raise ValueError("the description of a sparse layer has a malformed layout or attributes.")
+    if "conv" in described:
+        _check_conv(described["conv"], described["shape"][1])
+    return described
+
+
+def _are_sizes(value: Any, count: int, low: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(type(i) is int and i >= low for i in value)
+
+
+def _check_conv(conv: Any, columns: int) -> None:
+    fits = isinstance(conv, dict) and set(conv) == {
+        "in_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+    }
+    fits = fits and _are_sizes([conv["in_channels"]], 1, 0)
+    fits = fits and all(_are_sizes(conv[name], 2, 1) for name in ("kernel_size", "stride", "dilation"))
+    fits = fits and (conv["padding"] in ("same", "valid") or _are_sizes(conv["padding"], 2, 0))
+    if not fits or conv["in_channels"] * conv["kernel_size"][0] * conv["kernel_size"][1] != columns:
+        raise ValueError("the description of a sparse convolution has a malformed geometry.")
+
+
+def packed_from_state(state_dict: dict[str, Any], prefix: str) -> PackedWeight:
+    """The checked packed weight that a layer's entries of a state dict hold.
+
+    Raises:
+        ValueError: Something is missing, damaged or out of range.
+    """
+    described = read_extra_state(state_dict[f"{prefix}_extra_state"])
+    start = f"{prefix}weight_"
+    stored = {key[len(start) :]: value for key, value in state_dict.items() if key.startswith(start)}
+    aligned = {name: value.clone() if value.storage_offset() % 2 else value for name, value in stored.items()}
+    kind, values = LAYOUTS.get(described["layout"]), aligned.get("values")
+    wide = (
+        frozenset() if kind is None or values is None else kind.wide_indices(values, described["attributes"])
+    )
+    tensors = {name: _from_buffer(value, name in wide) for name, value in aligned.items()}
+    try:
+        pattern = parse_pattern(described["pattern"])
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    shape = (described["shape"][0], described["shape"][1])
+    return from_tensors(described["layout"], shape, pattern, tensors, described["attributes"])

@@ -20,6 +20,15 @@ PACKINGS = [
     (sc.NM(3, 4, vector=4), "shared_lists", None),
     (sc.Group(8, 1), "shared_lists", 0.7),
     (sc.Group(16, 1), "shared_lists", 0.8),
+    (sc.Unstructured(), "group_lists", 0.8),
+    (sc.NM(2, 4), "group_lists", None),
+    (sc.Group(2, 1), "group_lists", 0.6),
+    (sc.Group(4, 1), "group_lists", 0.7),
+    (sc.Group(64, 1), "group_lists", 0.5),
+    (sc.Group(1, 8), "group_lists", 0.75),
+    (sc.Group(4, 4), "group_lists", 0.5),
+    (sc.Group(16, 16), "group_lists", 0.5),
+    (sc.Group(4, 4), "row_lists", 0.5),
     (sc.NM(2, 4), "nm_decode", None),
     (sc.NM(1, 16), "nm_decode", None),
     (sc.NM(6, 8), "nm_decode", None),
@@ -28,7 +37,7 @@ PACKINGS = [
     (sc.Unstructured(), "bitmap_decode", 0.93),
 ]
 PACKING_IDS = [f"{layout}-{pattern!r}-{sparsity or ''}" for pattern, layout, sparsity in PACKINGS]
-TRAINABLE = [packing for packing in PACKINGS if packing[1] in ("row_lists", "shared_lists")]
+TRAINABLE = [packing for packing in PACKINGS if packing[1] in ("row_lists", "shared_lists", "group_lists")]
 TRAINABLE_IDS = [f"{layout}-{pattern!r}-{sparsity or ''}" for pattern, layout, sparsity in TRAINABLE]
 
 packings = pytest.mark.parametrize(("pattern", "layout", "sparsity"), PACKINGS, ids=PACKING_IDS)

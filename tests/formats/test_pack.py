@@ -49,6 +49,13 @@ def test_bytes_are_what_the_formats_say() -> None:
     assert codes.nbytes == n * (k // 2 * 4 + k // 2 * 2 // 8)
     bits = sc.pack(weight, sc.Unstructured(), sparsity=0.75, layout="bitmap_decode")
     assert bits.nbytes == n * k // 4 * 4 + n * k // 8 + 4 * (n + 1)
+    for group, dtype in (((4, 4), torch.float32), ((1, 16), torch.bfloat16), ((2, 1), torch.float16)):
+        blocks = sc.pack(weight, sc.Group(*group), sparsity=0.75, dtype=dtype)
+        assert isinstance(blocks, sc.GroupLists)
+        records, size, panels = n * k // 4 // (group[0] * group[1]), dtype.itemsize, k // blocks.depth
+        assert blocks.records == records
+        bytes = (records + 1) * (group[0] * group[1] * size + 1) + panels * (5 * n // group[0] + 4)
+        assert blocks.nbytes == bytes
     small = sc.pack(weight, sc.NM(2, 4, vector=32), dtype=torch.int8)
     assert small.nbytes == n // 32 * (k // 2) * (32 + 2) + 4 * (n // 32 + 1) + 4 * n
 

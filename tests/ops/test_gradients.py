@@ -21,7 +21,7 @@ def _inputs(packed: sc.PackedWeight, tokens: int, dtype: torch.dtype) -> tuple[T
 
 @trainable
 def test_reference_passes_gradcheck(pattern: sc.Pattern, layout: str, sparsity: float | None) -> None:
-    packed = sc.pack(torch.randn(10, 24, dtype=torch.float64), pattern, sparsity=sparsity)
+    packed = sc.pack(torch.randn(10, 24, dtype=torch.float64), pattern, sparsity=sparsity, layout=layout)
 
     def run(input: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         return packed.with_values(values).linear(input, bias)
@@ -34,7 +34,7 @@ def test_reference_passes_gradcheck(pattern: sc.Pattern, layout: str, sparsity: 
 def test_kernels_match_the_reference(
     isa: str, pattern: sc.Pattern, layout: str, sparsity: float | None, tokens: int
 ) -> None:
-    packed = sc.pack(torch.randn(70, 150), pattern, sparsity=sparsity)
+    packed = sc.pack(torch.randn(70, 150), pattern, sparsity=sparsity, layout=layout)
     got_inputs = _inputs(packed, tokens, torch.float32)
     exact_inputs = [tensor.detach().double().requires_grad_() for tensor in got_inputs]
     got = packed.with_values(got_inputs[1]).linear(got_inputs[0], got_inputs[2])
@@ -50,7 +50,7 @@ def test_kernels_match_the_reference(
 
 @trainable
 def test_bfloat16_gradients(pattern: sc.Pattern, layout: str, sparsity: float | None) -> None:
-    packed = sc.pack(torch.randn(40, 60, dtype=torch.bfloat16), pattern, sparsity=sparsity)
+    packed = sc.pack(torch.randn(40, 60, dtype=torch.bfloat16), pattern, sparsity=sparsity, layout=layout)
     input, values, bias = _inputs(packed, 9, torch.bfloat16)
     packed.with_values(values).linear(input, bias).sum().backward()
     assert values.grad is not None
@@ -65,7 +65,7 @@ def test_bfloat16_gradients(pattern: sc.Pattern, layout: str, sparsity: float | 
 def test_same_gradient_bits_for_any_thread_count(
     pattern: sc.Pattern, layout: str, sparsity: float | None
 ) -> None:
-    packed = sc.pack(torch.randn(90, 200), pattern, sparsity=sparsity)
+    packed = sc.pack(torch.randn(90, 200), pattern, sparsity=sparsity, layout=layout)
     grads = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
@@ -79,10 +79,10 @@ def test_same_gradient_bits_for_any_thread_count(
 
 @trainable
 def test_opcheck(pattern: sc.Pattern, layout: str, sparsity: float | None) -> None:
-    packed = sc.pack(torch.randn(64, 40), pattern, sparsity=sparsity)
+    packed = sc.pack(torch.randn(64, 40), pattern, sparsity=sparsity, layout=layout)
     input, values, bias = _inputs(packed, 5, torch.float32)
     indices = [getattr(packed, name) for name in packed.index_names]
-    sizes = (64, packed.block) if isinstance(packed, sc.RowLists) else (64,)
+    sizes = (64, *packed.attributes().values())
     op = getattr(torch.ops.sparsecore, f"{layout}_linear").default
     torch.library.opcheck(op, (input, values, *indices, None, bias, *sizes, 0, 0))
 
@@ -110,16 +110,19 @@ def test_fused_activation_refuses_gradients() -> None:
 
 @trainable
 def test_transpose_is_the_transposed_matrix(pattern: sc.Pattern, layout: str, sparsity: float | None) -> None:
-    packed = sc.pack(torch.randn(70, 301), pattern, sparsity=sparsity)
-    assert isinstance(packed, (sc.RowLists, sc.SharedLists))
+    packed = sc.pack(torch.randn(70, 301), pattern, sparsity=sparsity, layout=layout)
+    assert isinstance(packed, (sc.RowLists, sc.SharedLists, sc.GroupLists))
     transposed, order = packed.transpose()
     assert torch.equal(transposed.validate().to_dense(), packed.to_dense().T)
-    assert torch.equal(packed.values.flatten()[order], transposed.values)
+    if isinstance(packed, sc.GroupLists):
+        assert torch.equal(packed.values[order].transpose(1, 2), transposed.values[:-1])
+    else:
+        assert torch.equal(packed.values.flatten()[order], transposed.values)
 
 
 @trainable
 def test_autocast_narrows_the_input_only(pattern: sc.Pattern, layout: str, sparsity: float | None) -> None:
-    packed = sc.pack(torch.randn(20, 32), pattern, sparsity=sparsity)
+    packed = sc.pack(torch.randn(20, 32), pattern, sparsity=sparsity, layout=layout)
     input = torch.randn(4, 32, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = packed.linear(input)

@@ -297,7 +297,7 @@ Status group_lists_transpose(const GroupLists& weight, int64_t n, int64_t k, int
   int32_t* lengths = static_cast<int32_t*>(scratch(Scratch::kSums, layout_t.panels * width * sizeof(int32_t)));
   // The place of every group of the weight in a panel, so that groups can be visited in their own order.
   int32_t* places = static_cast<int32_t*>(scratch(Scratch::kPanel, layout.groups * sizeof(int32_t)));
-  if ((!lengths && width) || (!places && layout.groups)) return Status::kOutOfMemory;
+  if ((!lengths && layout_t.panels && width) || (!places && layout.groups)) return Status::kOutOfMemory;
   std::fill(lengths, lengths + layout_t.panels * width, 0);
   walk(lists, layout, [&](int64_t, int64_t group, int64_t block) { ++lengths[group / blocks_t * width + block]; });
   int32_t total = 0;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -415,5 +416,10 @@ class Sparsifier:
             if can_pack(self._layers[name], stored):
                 packed.setdefault(stored, {})[name] = mask
         for stored, masks in packed.items():
-            model = sparsify_(model, stored, lambda _, name, names=masks: name in names, masks=masks, **options)  # type: ignore[misc]
+            chosen = frozenset(masks)
+            model = sparsify_(model, stored, partial(_named, chosen), masks=masks, **options)
         return model
+
+
+def _named(names: frozenset[str], layer: nn.Module, name: str) -> bool:
+    return name in names

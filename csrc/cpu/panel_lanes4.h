@@ -46,6 +46,43 @@ inline void turn_block(const T* rows, int64_t stride, int tokens, int64_t column
   transpose4(block[0], block[1], block[2], block[3]);
 }
 
+// x [tokens, columns] -> panel [columns, lanes], lanes a multiple of 4; missing tokens become 0.
+inline void pack_lanes(const void* x, DType dtype, int64_t x_row_stride, int tokens, int columns, int lanes,
+                       float* panel) {
+  with_type(x, dtype, [&](auto* rows) {
+    Float4 turned[4];
+    for (int t = 0; t < lanes; t += 4) {
+      const auto* first = t < tokens ? rows + t * x_row_stride : rows;
+      for (int c = 0; c < columns; c += 4) {
+        turn_block(first + c, x_row_stride, tokens - t, columns - c, turned);
+        for (int i = 0; i < 4 && c + i < columns; ++i) store4(panel + (c + i) * lanes + t, turned[i]);
+      }
+    }
+  });
+}
+
+// sums [channels, lanes] -> rows [tokens, rows_stride], tokens <= lanes; nothing is written past `channels`.
+inline void unpack_lanes(const float* sums, int64_t channels, int lanes, int tokens, float* rows, int64_t rows_stride) {
+  Float4 turned[4];
+  for (int64_t o = 0; o < channels; o += 4) {
+    const int64_t count = channels - o < 4 ? channels - o : 4;
+    for (int t = 0; t < tokens; t += 4) {
+      for (int i = 0; i < 4; ++i) turned[i] = i < count ? load4(sums + (o + i) * lanes + t) : splat4(0.0f);
+      transpose4(turned[0], turned[1], turned[2], turned[3]);
+      for (int i = 0; i < 4 && t + i < tokens; ++i) {
+        float* to = rows + (t + i) * rows_stride + o;
+        if (count == 4) {
+          store4(to, turned[i]);
+        } else {
+          float row[4];
+          store4(row, turned[i]);
+          std::memcpy(to, row, count * sizeof(float));
+        }
+      }
+    }
+  }
+}
+
 // Columns follow each other in the panel, `tokens` floats each. Whole vectors are stored in that order, so that what
 // one writes too much the next puts right; the last columns, which nothing follows, go through a copy.
 template <typename T>

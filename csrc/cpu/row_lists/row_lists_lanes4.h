@@ -28,38 +28,7 @@ inline int granule(int64_t m) { return m <= 4 ? 4 : 8; }
 inline int max_lanes(int32_t) { return 4 * kMostVectors; }
 
 inline void pack(const void* x, DType dtype, int64_t x_row_stride, int tokens, int columns, int lanes, void* panel) {
-  float* to = static_cast<float*>(panel);
-  with_type(x, dtype, [&](auto* rows) {
-    Float4 turned[4];
-    for (int t = 0; t < lanes; t += 4) {
-      const auto* first = t < tokens ? rows + t * x_row_stride : rows;
-      for (int c = 0; c < columns; c += 4) {
-        turn_block(first + c, x_row_stride, tokens - t, columns - c, turned);
-        for (int i = 0; i < 4 && c + i < columns; ++i) store4(to + (c + i) * lanes + t, turned[i]);
-      }
-    }
-  });
-}
-
-inline void unpack(const float* sums, int64_t channels, int lanes, int tokens, float* rows, int64_t rows_stride) {
-  Float4 turned[4];
-  for (int64_t o = 0; o < channels; o += 4) {
-    const int64_t count = channels - o < 4 ? channels - o : 4;
-    for (int t = 0; t < tokens; t += 4) {
-      for (int i = 0; i < 4; ++i) turned[i] = i < count ? load4(sums + (o + i) * lanes + t) : splat4(0.0f);
-      transpose4(turned[0], turned[1], turned[2], turned[3]);
-      for (int i = 0; i < 4 && t + i < tokens; ++i) {
-        float* to = rows + (t + i) * rows_stride + o;
-        if (count == 4) {
-          store4(to, turned[i]);
-        } else {
-          float row[4];
-          store4(row, turned[i]);
-          std::memcpy(to, row, count * sizeof(float));
-        }
-      }
-    }
-  }
+  pack_lanes(x, dtype, x_row_stride, tokens, columns, lanes, static_cast<float*>(panel));
 }
 
 // sums[0 .. 4 Vectors) (+)= values[i] * panel[offsets[i]] over one list. A function of its own, so that engines
@@ -174,8 +143,9 @@ inline void gradient(const GradientTile& tile) {
 }
 
 constexpr Kernel make_kernel(Isa isa, const char* name) {
-  return {isa,      name,  "float32 bfloat16 float16 int8", 4, granule, max_lanes, pack, tile, unpack, kGradientLanes,
-          gradient, single};
+  return {
+      isa,      name,  "float32 bfloat16 float16 int8", 4, granule, max_lanes, pack, tile, unpack_lanes, kGradientLanes,
+      gradient, single};
 }
 
 }  // namespace

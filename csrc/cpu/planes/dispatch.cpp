@@ -12,6 +12,13 @@ constexpr const Kernel* kKernels[] = {
 #if defined(SPARSECORE_X86)
     &avx512::kKernel,
     &avx2::kKernel,
+#elif defined(SPARSECORE_ARM)
+    &neon::kKernel,
+#elif defined(SPARSECORE_WASM)
+#if defined(SPARSECORE_WASM_RELAXED)
+    &wasm_relaxed::kKernel,
+#endif
+    &wasm::kKernel,
 #endif
     &scalar::kKernel,
 };

@@ -9,7 +9,6 @@ namespace {
 
 struct Vector : WideAvx2 {
   using Lanes = __m256i;  // any set of lanes
-  static constexpr bool kMaskedLoads = true;
   static constexpr int kStemOutputs = 4, kStemVectors = 3;  // 12 sums, 3 inputs, 1 weight
 
   using WideAvx2::load;

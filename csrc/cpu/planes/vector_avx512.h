@@ -9,7 +9,6 @@ namespace {
 
 struct Vector : WideAvx512 {
   using Lanes = Mask;  // any set of lanes
-  static constexpr bool kMaskedLoads = true;
   static constexpr int kStemOutputs = 8, kStemVectors = 3;  // 24 sums + 3 inputs; weights are broadcast by the product
 
   using WideAvx512::load;

@@ -9,7 +9,6 @@ namespace {
 struct Vector {
   using F = Float4;
   static constexpr int64_t kLanes = 4;
-  static constexpr bool kMaskedLoads = false;
 #if defined(SPARSECORE_ARM)
   static constexpr int kStemOutputs = 8, kStemVectors = 2;  // 16 sums, 2 inputs of 32 registers; 3 would spill weights
 #else

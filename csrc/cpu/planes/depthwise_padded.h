@@ -50,7 +50,7 @@ struct Padded {
         F sums[T];
         sum_tile<V, K, S, T>(Taps<K, S>{first + column, phases.pitch}, weight, bias, sums);
         each<T>([&]<size_t t>() {
-          store_up_to<V>(y + (r + static_cast<int64_t>(t)) * width + column, finish(sums[t]), width - column);
+          store_up_to<V>(y + (r + static_cast<int64_t>(t)) * width + column, finish.clamp(sums[t]), width - column);
         });
       }
     });
@@ -82,7 +82,7 @@ struct Padded {
           }
           each<kCount>([&]<size_t v>() {
             const int64_t at = static_cast<int64_t>(v) * V::kLanes;
-            store_up_to<V>(y + at, finish(sums[v]), width - column - at);
+            store_up_to<V>(y + at, finish.clamp(sums[v]), width - column - at);
           });
         };
         switch (std::min<int64_t>(kVectors, column_blocks<V>(width - column))) {
@@ -123,6 +123,7 @@ struct Padded {
           case 52: square<5, 2>(a, rows, phases, p, begin, end, finish); break;
           default: any(a, rows, phases, taps, p, begin, end, finish);
         }
+        finish.activate(a.y + p * a.y_stride + begin * window.out_width, (end - begin) * window.out_width);
       }
   }
 };

@@ -64,7 +64,7 @@ struct Stem {
       if (output + static_cast<int64_t>(o) < a.out_channels)
         each<kCount>([&]<size_t v>() {
           const int64_t at = static_cast<int64_t>(v) * V::kLanes;
-          store_up_to<V>(y + static_cast<int64_t>(o) * a.y_stride + at, finish(sums[o][v]), pixels - at);
+          store_up_to<V>(y + static_cast<int64_t>(o) * a.y_stride + at, finish.clamp(sums[o][v]), pixels - at);
         });
     });
   }
@@ -110,7 +110,7 @@ struct Stem {
       const int64_t end = std::min(begin + layout.at_once, a.row_end);
       fill_rows(a, phases, begin * window.stride_h - window.pad_top, rows_reached(window, end - begin), rows);
       for (int64_t r = begin; r < end; ++r)
-        for (int64_t g = 0; g < layout.groups; ++g)
+        for (int64_t g = 0; g < layout.groups; ++g) {
           for (int64_t column = 0; column < width; column += kVectors * V::kLanes) {
             const auto compute = [&](auto count) {
               tile<decltype(count)::value>(rows + (r - begin) * window.stride_h * layout.row_floats + column, taps,
@@ -127,6 +127,9 @@ struct Stem {
               compute(std::integral_constant<int, kVectors>());
             }
           }
+          for (int64_t o = g * kOutputs; o < std::min<int64_t>((g + 1) * kOutputs, a.out_channels); ++o)
+            finish.activate(a.y + o * a.y_stride + r * width, width);
+        }
     }
   }
 };

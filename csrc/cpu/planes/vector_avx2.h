@@ -9,6 +9,7 @@ namespace {
 
 struct Vector : WideAvx2 {
   using Lanes = __m256i;  // any set of lanes
+  static constexpr int kDepthwiseRows = 2;
   static constexpr int kStemOutputs = 4, kStemVectors = 3;  // 12 sums, 3 inputs, 1 weight
 
   using WideAvx2::load;
@@ -40,6 +41,16 @@ struct Vector : WideAvx2 {
   // Elements 0, 2, 4 .. and 1, 3, 5 .. of a followed by b.
   static F even(F a, F b) { return in_order(_mm256_shuffle_ps(a, b, 0x88)); }
   static F odd(F a, F b) { return in_order(_mm256_shuffle_ps(a, b, 0xdd)); }
+
+  // Lanes count .. count + 7 of a followed by b.
+  template <int count>
+  static F shift(F a, F b) {
+    static_assert(count <= 4);
+    if constexpr (count == 0) return a;
+    const __m256i middle = _mm256_castps_si256(_mm256_permute2f128_ps(a, b, 0x21));
+    if constexpr (count == 4) return _mm256_castsi256_ps(middle);
+    return _mm256_castsi256_ps(_mm256_alignr_epi8(middle, _mm256_castps_si256(a), 4 * count));
+  }
 
   // The larger one, NaN where either is.
   static F max_or_nan(F a, F b) {

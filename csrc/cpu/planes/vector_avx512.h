@@ -9,6 +9,7 @@ namespace {
 
 struct Vector : WideAvx512 {
   using Lanes = Mask;  // any set of lanes
+  static constexpr int kDepthwiseRows = 4;
   static constexpr int kStemOutputs = 8, kStemVectors = 3;  // 24 sums + 3 inputs; weights are broadcast by the product
 
   using WideAvx512::load;
@@ -22,6 +23,13 @@ struct Vector : WideAvx512 {
   // Elements 0, 2, 4 .. and 1, 3, 5 .. of a followed by b.
   static F even(F a, F b) { return _mm512_permutex2var_ps(a, every_second(0), b); }
   static F odd(F a, F b) { return _mm512_permutex2var_ps(a, every_second(1), b); }
+
+  // Lanes count .. count + 15 of a followed by b.
+  template <int count>
+  static F shift(F a, F b) {
+    if constexpr (count == 0) return a;
+    return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(b), _mm512_castps_si512(a), count));
+  }
 
   // The larger one, NaN where either is.
   static F max_or_nan(F a, F b) {

@@ -28,17 +28,18 @@ struct WholePlanes {
 
   static void line(const Line& a) {
     const Finish<V> finish(a.activation);
+    const auto end = [&](F x) { return finish.clamps() ? finish.clamp(x) : V::activate(x, a.activation); };
     const F factor = V::splat(a.factor);
     int64_t i = 0;
     for (; i + V::kLanes <= a.count; i += V::kLanes) {
       const F x = V::load(a.x + i);
-      V::store(a.y + i, finish(a.addend ? V::madd(x, factor, V::load(a.addend + i)) : V::mul(x, factor)));
+      V::store(a.y + i, end(a.addend ? V::madd(x, factor, V::load(a.addend + i)) : V::mul(x, factor)));
     }
     if (i == a.count) return;
     const int64_t rest = a.count - i;
     const F x = V::load_some(a.x + i, rest);
     const F y = a.addend ? V::madd(x, factor, V::load_some(a.addend + i, rest)) : V::mul(x, factor);
-    V::store_some(a.y + i, finish(y), rest);
+    V::store_some(a.y + i, end(y), rest);
   }
 
   static float dot(const float* a, const float* b, int64_t count) {

@@ -85,6 +85,9 @@ struct Kernel {
   void (*widen)(const void* from, DType dtype, int64_t count, float* to);
   int gradient_lanes;  // most lanes of a GradientTile: a power of two, 16 .. kMostGradientLanes
   void (*gradient)(const GradientTile&);
+  // A tile of at most so many lanes costs less than a register of pixels: the last pixels of an image are then a tile
+  // of their own. Null: none; only for kernels with masks.
+  int (*few_lanes)(int rows) = nullptr;
 };
 
 // The best row for current_isa().
@@ -125,7 +128,9 @@ extern const Kernel kKernel;
 }
 namespace avx512 {
 extern const Kernel kKernel;
-}
+int few_lanes(int rows);
+void tile_of_few(const Tile& tile);  // of at most few_lanes(rows) lanes
+}  // namespace avx512
 namespace neon {
 extern const Kernel kKernel;
 }

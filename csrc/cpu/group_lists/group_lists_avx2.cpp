@@ -24,6 +24,20 @@ struct Lanes8 {
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F madd(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static F four(const float* p) { return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p)); }
+  template <int I>
+  static F pick(F four) {
+    return _mm256_permute_ps(four, 0x55 * I);
+  }
+  // Twelve sums, three of x and a weight take all registers: records must not overlap.
+  static constexpr int kRoomySums = 10;
+  template <int V, int W>
+  static SPARSECORE_INLINE void settle(F (&sums)[V][W]) {
+    if constexpr (V * W > kRoomySums)
+      for (auto& row : sums)
+#pragma GCC unroll 8
+        for (F& sum : row) __asm__("" : "+x"(sum));
+  }
   // Lane j of the result is the sum of the lanes of sums[j].
   static SPARSECORE_INLINE F reduce(F (&sums)[8]) {
     for (int i = 0; i < 4; ++i)
@@ -47,7 +61,8 @@ void tile(const Tile& tile) {
   switch (tile.rows) {
     case 1: return run_width<Lanes8, 1, 6>(tile);
     case 2: return run_width<Lanes8, 2, 5>(tile);
-    default: return run_width<Lanes8, 4, 3>(tile);
+    case 4: return run_width<Lanes8, 4, 3>(tile);
+    default: return run_width<Lanes8, 4, 3, true>(tile);
   }
 }
 

@@ -23,6 +23,14 @@ struct Lanes16 {
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F madd(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F four(const float* p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
+  template <int I>
+  static F pick(F four) {
+    return _mm512_permute_ps(four, 0x55 * I);
+  }
+  static constexpr int kRoomySums = 24;
+  template <int V, int W>
+  static SPARSECORE_INLINE void settle(F (&)[V][W]) {}
   // Lane j of the result is the sum of the lanes of sums[j].
   static SPARSECORE_INLINE F reduce(F (&sums)[16]) {
     for (int i = 0; i < 8; ++i)
@@ -45,11 +53,12 @@ struct Lanes16 {
 };
 
 void tile(const Tile& tile) {
+  if (tile.lanes <= few_lanes(tile.rows)) return tile_of_few(tile);
   switch (tile.rows) {
     case 1: return run_width<Lanes16, 1, 8>(tile);
     case 2: return run_width<Lanes16, 2, 8>(tile);
     case 4: return run_width<Lanes16, 4, 6>(tile);
-    default: return run_width<Lanes16, 8, 3>(tile);
+    default: return tile.rows == 8 ? run_width<Lanes16, 8, 3>(tile) : run_width<Lanes16, 8, 3, true>(tile);
   }
 }
 
@@ -96,6 +105,7 @@ const Kernel kKernel = {Isa::kAvx512,
                         row_lists::avx512::unpack,
                         widen,
                         64,
-                        GradientLoop<Lanes16>::run};
+                        GradientLoop<Lanes16>::run,
+                        few_lanes};
 
 }  // namespace sparsecore::group_lists::avx512

@@ -65,9 +65,12 @@ class ConvTask {
                   io.dtype,    io.out_channels,          io.window} {
     pixels_ = x_.out_pixels();
     strips_ = ceil_div(pixels_, kernel.vector);
+    const int64_t rest = pixels_ % kernel.vector;
+    few_last_ = kernel.few_lanes && rest && rest <= kernel.few_lanes(weight.rows);
     most_strips_ = std::max(1, kernel.max_lanes(weight.rows, weight.cols, weight.depth) / kernel.vector);
     planes_in_ = x_.pointwise() && io.x_layout == ImageLayout::kChw && io.dtype == DType::kFloat32 &&
                  layout.k % weight.cols == 0;
+    if (packing_pays()) planes_in_ = false;
     planes_out_ = io.y_layout == ImageLayout::kChw && io.dtype == DType::kFloat32;
     widened_records_ = 0;
     if (io.weight_dtype != DType::kFloat32) {
@@ -97,16 +100,32 @@ class ConvTask {
       return Status::kOutOfMemory;
     for (int64_t image = strip_begin / strips_; image * strips_ < strip_end; ++image) {
       const int64_t begin = std::max<int64_t>(0, strip_begin - image * strips_),
-                    end = std::min(strips_, strip_end - image * strips_), tiles = ceil_div(end - begin, most_strips_);
-      for (int64_t w = window_begin; w < window_end; w += windows_at_once)
+                    end = std::min(strips_, strip_end - image * strips_),
+                    wide_end = few_last_ && end == strips_ ? end - 1 : end, count = wide_end - begin,
+                    tiles = ceil_div(count, most_strips_);
+      for (int64_t w = window_begin; w < window_end; w += windows_at_once) {
+        const int64_t w_end = std::min(window_end, w + windows_at_once);
         for (int64_t i = 0; i < tiles; ++i)
-          run_tile(memory, image, begin + i * (end - begin) / tiles, begin + (i + 1) * (end - begin) / tiles, w,
-                   std::min(window_end, w + windows_at_once));
+          run_tile(memory, image, begin + i * count / tiles, begin + (i + 1) * count / tiles, w, w_end);
+        if (wide_end < end) run_tile(memory, image, wide_end, end, w, w_end);
+      }
     }
     return Status::kOk;
   }
 
  private:
+  // Planes could be read where they lie, but a packed panel is read faster: always where registers would straddle cache
+  // lines, and where every column of the panel lies in a page of its own, more of them than address translation holds
+  // at hand. It takes a few uses of every element to earn the packing back.
+  bool packing_pays() const {
+    constexpr int64_t kLine = 64, kPage = 4096, kPagesAtHand = 64;
+    const int64_t pitch = io_.x_stride * static_cast<int64_t>(sizeof(float)),
+                  uses = weight_.records * weight_.cols / std::max<int64_t>(1, layout_.k);
+    const bool straddles = (pitch | reinterpret_cast<intptr_t>(io_.x)) % std::min<int64_t>(kLine, 4 * kernel_.vector);
+    const bool scattered = pitch >= 2 * kPage && std::min<int64_t>(weight_.depth, layout_.k) > kPagesAtHand;
+    return (straddles && uses >= 4) || (scattered && weight_.rows <= 2 && uses >= 24);
+  }
+
   bool take(Memory& memory, int64_t lanes, int64_t channels) const {
     const int64_t columns = ceil_div(std::min<int64_t>(weight_.depth, layout_.k), weight_.cols) * weight_.cols;
     const auto floats = [](Scratch slot, int64_t count) {
@@ -242,7 +261,7 @@ class ConvTask {
   epilogue::BlockFunction finish_;
   Images x_, residual_;
   int64_t pixels_, strips_, most_strips_, widened_records_;
-  bool planes_in_, planes_out_;
+  bool planes_in_, planes_out_, few_last_;
 };
 
 // How a call is cut into tasks: strips of pixels x windows of channels, so that the largest part is small. Cutting

@@ -15,19 +15,30 @@
 namespace sparsecore::group_lists {
 namespace {
 
-// L: lanes of a register; kBytes: indices are uint8 and blocks have one column, which is the fast way.
-template <typename L, int V, int W, bool kBytes>
+// L: lanes of a register. kBytes: indices are uint8 and blocks have one column, which is the fast way. kParts: groups
+// have more rows than V.
+template <typename L, int V, int W, bool kBytes, bool kParts>
 struct ListLoop {
   using F = typename L::F;
+  using Mask = typename L::Mask;
   static constexpr int kSets = V == 1 && kBytes ? 2 : 1;
+  // One or two rows: weights are loaded four at a time and spread from there by permutes, since broadcasts from memory
+  // would compete with x for the load ports, which are the limit.
+  static constexpr bool kSpread = V <= 2;
+  static constexpr int kUnroll = kSpread ? 4 : V * W > L::kRoomySums ? 1 : 2;
+  using Sums = F[kSets][V][W];
 
   // The last register of a tile may have fewer lanes than the others.
-  static SPARSECORE_INLINE F load(const float* p, int w, typename L::Mask last) {
+  static SPARSECORE_INLINE F load(const float* p, int w, Mask last) {
     return w + 1 < W ? L::load(p + w * L::kLanes) : L::load(p + w * L::kLanes, last);
   }
 
-  // One column of one record.
-  static SPARSECORE_INLINE void add(const float* values, const float* x, typename L::Mask last, F (&sums)[V][W]) {
+  static SPARSECORE_INLINE const float* at(const float* x, int64_t index, int64_t pitch) {
+    return reinterpret_cast<const float*>(reinterpret_cast<const char*>(x) + index * pitch);
+  }
+
+  // One column of one record; its weights one by one from memory.
+  static SPARSECORE_INLINE void add(const float* values, const float* x, Mask last, F (&sums)[V][W]) {
     F column[W];
 #pragma GCC unroll 8
     for (int w = 0; w < W; ++w) column[w] = load(x, w, last);
@@ -37,46 +48,61 @@ struct ListLoop {
 #pragma GCC unroll 8
       for (int w = 0; w < W; ++w) sums[v][w] = L::madd(value, column[w], sums[v][w]);
     }
+    L::settle(sums);
   }
 
-  static SPARSECORE_INLINE const float* at(const float* x, int64_t index, int64_t pitch) {
-    return reinterpret_cast<const float*>(reinterpret_cast<const char*>(x) + index * pitch);
+  // The same with weights kFirst .. kFirst + V - 1 of four.
+  template <int kFirst>
+  static SPARSECORE_INLINE void add_of(F four, const float* x, Mask last, F (&sums)[V][W]) {
+    const F first = L::template pick<kFirst>(four), second = V == 2 ? L::template pick<(kFirst + 1) % 4>(four) : first;
+#pragma GCC unroll 8
+    for (int w = 0; w < W; ++w) {
+      const F column = load(x, w, last);
+      sums[0][w] = L::madd(first, column, sums[0][w]);
+      if constexpr (V == 2) sums[1][w] = L::madd(second, column, sums[1][w]);
+    }
   }
 
-  // Records [begin, end) of one column each.
-  static SPARSECORE_INLINE void add_list(const Tile& tile, const float* values, int64_t begin, int64_t end,
-                                         typename L::Mask last, F (&sums)[kSets][V][W]) {
-    const uint8_t* index = static_cast<const uint8_t*>(tile.index) + begin;
-    const float* x = tile.x;
-    const int64_t pitch = tile.x_stride * static_cast<int64_t>(sizeof(float)), rows = tile.rows;
-    values += begin * rows;
-    constexpr int kUnroll = V * W <= 8 ? 4 : 2;
-    int64_t left = end - begin;
-    for (; left >= kUnroll; left -= kUnroll, index += kUnroll, values += kUnroll * rows)
-#pragma GCC unroll 4
-      for (int i = 0; i < kUnroll; ++i) add(values + i * rows, at(x, index[i], pitch), last, sums[i % kSets]);
+  static SPARSECORE_INLINE void add_list(const float* values, const uint8_t* index, int64_t left, int64_t rows,
+                                         const float* x, int64_t pitch, Mask last, Sums& sums) {
+    for (; left >= kUnroll; left -= kUnroll, index += kUnroll, values += kUnroll * rows) {
+      if constexpr (kSpread) {
+        // Four indices at once, for the same reason.
+        uint32_t packed;
+        __builtin_memcpy(&packed, index, 4);
+        const float *x0 = at(x, packed & 255, pitch), *x1 = at(x, packed >> 8 & 255, pitch),
+                    *x2 = at(x, packed >> 16 & 255, pitch), *x3 = at(x, packed >> 24, pitch);
+        const F low = L::four(values), high = V == 2 ? L::four(values + 4) : low;
+        add_of<0>(low, x0, last, sums[0]);
+        add_of<V>(low, x1, last, sums[1 % kSets]);
+        add_of<2 * V % 4>(high, x2, last, sums[0]);
+        add_of<3 * V % 4>(high, x3, last, sums[1 % kSets]);
+      } else {
+#pragma GCC unroll 2
+        for (int i = 0; i < kUnroll; ++i) add(values + i * rows, at(x, index[i], pitch), last, sums[0]);
+      }
+    }
     if (kUnroll == 4 && (left & 2)) {
       add(values, at(x, index[0], pitch), last, sums[0]);
       add(values + rows, at(x, index[1], pitch), last, sums[1 % kSets]);
       index += 2, values += 2 * rows;
     }
-    if (left & 1) add(values, at(x, index[0], pitch), last, sums[0]);
+    if (kUnroll > 1 && (left & 1)) add(values, at(x, index[0], pitch), last, sums[0]);
   }
 
-  static SPARSECORE_INLINE void add_blocks(const Tile& tile, const float* values, int64_t begin, int64_t end,
-                                           typename L::Mask last, F (&sums)[kSets][V][W]) {
-    const int64_t rows = tile.rows, cols = tile.cols, pitch = tile.x_stride * static_cast<int64_t>(sizeof(float));
-    const float* value = values + begin * cols * rows;
+  static SPARSECORE_INLINE void add_blocks(const Tile& tile, const float* value, int64_t begin, int64_t end,
+                                           int64_t rows, int64_t pitch, Mask last, F (&sums)[V][W]) {
+    const int64_t cols = tile.cols;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t block =
           tile.wide_index ? static_cast<const uint16_t*>(tile.index)[i] : static_cast<const uint8_t*>(tile.index)[i];
       const float* x = at(tile.x, block * cols, pitch);
-      for (int64_t j = 0; j < cols; ++j, value += rows, x = at(x, 1, pitch)) add(value, x, last, sums[0]);
+      for (int64_t j = 0; j < cols; ++j, value += rows, x = at(x, 1, pitch)) add(value, x, last, sums);
     }
   }
 
   static SPARSECORE_INLINE F finished(const Finish& finish, F sum, F scale, F bias, const float* residual, int w,
-                                      typename L::Mask last) {
+                                      Mask last) {
     sum = L::add(L::mul(sum, scale), bias);
     if (residual) sum = L::add(sum, load(residual, w, last));
     if (finish.hard_swish) {
@@ -87,9 +113,8 @@ struct ListLoop {
     return L::min(L::splat(finish.high), L::max(L::splat(finish.low), sum));
   }
 
-  static SPARSECORE_INLINE void store(const Tile& tile, int64_t channel, float* out, typename L::Mask last,
+  static SPARSECORE_INLINE void store(const Finish* finish, int64_t channel, float* out, Mask last,
                                       const F (&sums)[W]) {
-    const Finish* finish = tile.finish;
     if (!finish) {
 #pragma GCC unroll 8
       for (int w = 0; w < W; ++w) L::store(out + w * L::kLanes, sums[w], w + 1 < W ? L::all() : last);
@@ -104,61 +129,76 @@ struct ListLoop {
                w + 1 < W ? L::all() : last);
   }
 
+  // `present` of the V rows exist, from channel `channel` on.
+  static SPARSECORE_INLINE void load_sums(const float* out, int64_t stride, int64_t present, bool accumulate, Mask last,
+                                          Sums& sums) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v)
+#pragma GCC unroll 8
+      for (int w = 0; w < W; ++w)
+#pragma GCC unroll 2
+        for (int set = 0; set < kSets; ++set) sums[set][v][w] = L::zero();
+    if (!accumulate) return;
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v)
+      if (v < present)
+#pragma GCC unroll 8
+        for (int w = 0; w < W; ++w) sums[0][v][w] = load(out + v * stride, w, last);
+  }
+
+  static SPARSECORE_INLINE void store_sums(const Finish* finish, int64_t channel, float* out, int64_t stride,
+                                           int64_t present, Mask last, Sums& sums) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) {
+      if (kSets == 2)
+#pragma GCC unroll 8
+        for (int w = 0; w < W; ++w) sums[0][v][w] = L::add(sums[0][v][w], sums[kSets - 1][v][w]);
+      if (v < present) store(finish, channel + v, out + v * stride, last, sums[0][v]);
+    }
+  }
+
   static void run(const Tile& tile) {
-    const typename L::Mask last = L::first(tile.lanes - (W - 1) * L::kLanes);
-    const int64_t base = tile.starts[0];
-    for (int64_t p = 0; p < tile.places; ++p) {
-      const int64_t begin = tile.starts[p] - base, end = tile.starts[p + 1] - base;
-      for (int part = 0; part < tile.rows; part += V) {
-        const int64_t channel = tile.order[p] * int64_t{tile.rows} + part;
-        const int64_t present = tile.channels - channel < V ? tile.channels - channel : V;
-        float* out = tile.sums + channel * tile.sums_stride;
-        F sums[kSets][V][W];
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v)
-#pragma GCC unroll 8
-          for (int w = 0; w < W; ++w) {
-            sums[0][v][w] = L::zero();
-            if (kSets == 2) sums[kSets - 1][v][w] = L::zero();
-          }
-        if (tile.accumulate) {
-#pragma GCC unroll 8
-          for (int v = 0; v < V; ++v)
-            if (v < present)
-#pragma GCC unroll 8
-              for (int w = 0; w < W; ++w) sums[0][v][w] = load(out + v * tile.sums_stride, w, last);
-        }
+    const Mask last = L::first(tile.lanes - (W - 1) * L::kLanes);
+    const int64_t rows = kParts ? tile.rows : V, record = rows * tile.cols, stride = tile.sums_stride,
+                  pitch = tile.x_stride * static_cast<int64_t>(sizeof(float)), channels = tile.channels;
+    const float *x = tile.x, *values = tile.values;
+    const uint8_t *index = static_cast<const uint8_t*>(tile.index), *order = tile.order;
+    const int32_t* starts = tile.starts;
+    const Finish* finish = tile.finish;
+    float* const out = tile.sums;
+    const bool accumulate = tile.accumulate;
+    const int64_t places = tile.places, base = starts[0];
+    for (int64_t p = 0; p < places; ++p) {
+      const int64_t begin = starts[p] - base, count = starts[p + 1] - starts[p];
+      for (int64_t part = 0; part < rows; part += V) {
+        const int64_t channel = order[p] * rows + part, present = channels - channel;
+        Sums sums;
+        load_sums(out + channel * stride, stride, present, accumulate, last, sums);
         if constexpr (kBytes)
-          add_list(tile, tile.values + part, begin, end, last, sums);
+          add_list(values + begin * rows + part, index + begin, count, rows, x, pitch, last, sums);
         else
-          add_blocks(tile, tile.values + part, begin, end, last, sums);
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) {
-          if (kSets == 2)
-#pragma GCC unroll 8
-            for (int w = 0; w < W; ++w) sums[0][v][w] = L::add(sums[0][v][w], sums[kSets - 1][v][w]);
-          if (v < present) store(tile, channel + v, out + v * tile.sums_stride, last, sums[0][v]);
-        }
+          add_blocks(tile, values + begin * record + part, begin, begin + count, rows, pitch, last, sums[0]);
+        store_sums(finish, channel, out + channel * stride, stride, present, last, sums);
       }
     }
   }
 };
 
-template <typename L, int V, int W>
+template <typename L, int V, int W, bool kParts>
 void run_tile(const Tile& tile) {
   if (tile.cols == 1 && !tile.wide_index)
-    ListLoop<L, V, W, true>::run(tile);
+    ListLoop<L, V, W, true, kParts>::run(tile);
   else
-    ListLoop<L, V, W, false>::run(tile);
+    ListLoop<L, V, W, false, kParts>::run(tile);
 }
 
 // Tiles of 1 .. W registers.
-template <typename L, int V, int W>
+template <typename L, int V, int W, bool kParts = false>
 void run_width(const Tile& tile) {
   if constexpr (W > 1) {
-    if (tile.lanes <= (W - 1) * L::kLanes) return run_width<L, V, W - 1>(tile);
+    if (tile.lanes <= (W - 1) * L::kLanes) return run_width<L, V, W - 1, kParts>(tile);
   }
-  run_tile<L, V, W>(tile);
+  run_tile<L, V, W, kParts>(tile);
 }
 
 // Gradient: L::kLanes values follow each other in memory, whatever their rows and columns; their products with x become

@@ -119,7 +119,9 @@ void damage_text(Random& random, std::string* text) {
                     pick(random, {"-1", "0", "1", "2147483647", "2147483648", "9223372036854775807", "1e3", "0.5",
                                   "99999999999999999999", "65536", "32768", "257", "[[[[", "null"}));
       break;
-    default: text->replace(one.at, one.length, std::to_string(std::atoll(word.c_str()) + random.below(5) - 2));
+    default:
+      text->replace(one.at, one.length,
+                    std::to_string(std::clamp<int64_t>(std::atoll(word.c_str()), -99, 99999) + random.below(5) - 2));
   }
 }
 

@@ -45,11 +45,14 @@ bool parse(int argc, char** argv, Options* options) {
   return options->file && options->images > 0 && options->repeat > 0 && options->threads > 0;
 }
 
-std::string shape_of(const NetworkValue& value) {
-  const auto text = [](int64_t size) { return std::to_string(size); };
-  if (value.rank == 1) return "[" + text(value.shape[0]) + "]";
-  const std::string image = text(value.shape[1]) + ", " + text(value.shape[2]);
-  return value.hwc ? "[" + image + ", " + text(value.shape[0]) + "]" : "[" + text(value.shape[0]) + ", " + image + "]";
+void print_port(const NetworkValue& value) {
+  const auto size = [&](int d) { return static_cast<long long>(value.shape[d]); };
+  if (value.rank == 1)
+    std::printf("  %s [%lld]\n", value.name, size(0));
+  else if (value.hwc)
+    std::printf("  %s [%lld, %lld, %lld], pixels\n", value.name, size(1), size(2), size(0));
+  else
+    std::printf("  %s [%lld, %lld, %lld], planes\n", value.name, size(0), size(1), size(2));
 }
 
 // One array per input or output, for all images.
@@ -57,7 +60,7 @@ std::vector<std::vector<float>> arrays(int count, int images, const auto& port) 
   std::vector<std::vector<float>> all;
   for (int i = 0; i < count; ++i) {
     const NetworkValue value = port(i);
-    std::printf("  %s %s\n", value.name, shape_of(value).c_str());
+    print_port(value);
     std::vector<float> array(static_cast<size_t>(images * value.shape[0] * value.shape[1] * value.shape[2]));
     for (size_t e = 0; e < array.size(); ++e) array[e] = static_cast<float>(e % 251) / 125 - 1;
     all.push_back(array);

@@ -44,6 +44,9 @@ def main() -> None:
     runs = {
         "linear": (["bench_linear.py"], {}),
         "avx2": (["bench_linear.py", "--isa", "avx2", "--rows", *AVX2_ROWS], AVX2),
+        "groups": (["bench_groups.py"], {}),
+        "crossover": (["bench_crossover.py"], {}),
+        "crossover_avx2": (["bench_crossover.py", "--isa", "avx2"], AVX2),
         "decode": (["bench_decode.py"], {}),
         "sparse": (["bench_sparse.py"], {}),
         "training": (["bench_training.py"], {}),

@@ -15,12 +15,18 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "python")]
 
-from tables import ROOT, Result, by_machine, layers, models, origin, results  # noqa: E402
+from tables import ROOT, Result, by_machine, groups, layers, models, networks, origin, results  # noqa: E402
 
 START, END = "<!-- bench-table:start -->", "<!-- bench-table:end -->"
 
 SECTIONS: dict[str, tuple[str, Callable[[list[Result]], str]]] = {
+    "networks": ("Whole image networks", networks.networks_section),
+    "conv": ("1x1 convolutions", networks.conv_section),
+    "wasm_networks": ("Whole networks in WebAssembly", networks.wasm_networks_section),
+    "accuracy": ("Accuracy beside speed", networks.accuracy_section),
     "linear": ("Linear layers, 32 to 512 tokens", layers.linear_section),
+    "groups": ("Linear layers in groups, by layout", groups.groups_section),
+    "crossover": ("From how many zeros on", groups.crossover_section),
     "decode": ("Few tokens, weights from memory", layers.decode_section),
     "sparse": ("Beside other sparse products", layers.sparse_section),
     "wasm": ("WebAssembly", layers.wasm_section),
@@ -47,8 +53,11 @@ def performance_page() -> str:
         "written and bias added inside every timing. Nothing here was measured on a GPU or on ARM hardware.\n",
     ]
     for name, (title, section) in SECTIONS.items():
-        for machine, found in by_machine(results(name)).items():
-            parts += [f"## {title}: {machine}\n", origin(found), section(found)]
+        # Curves of several instruction sets belong side by side.
+        groups_of = {"": results(name)} if name == "crossover" else by_machine(results(name))
+        for machine, found in groups_of.items():
+            if found:
+                parts += [f"## {title}{machine and f': {machine}'}\n", origin(found), section(found)]
     return "\n".join(parts)
 
 
@@ -74,6 +83,8 @@ def main() -> None:
     for path in [] if arguments.check else stale:
         path.write_text(wanted[path], encoding="utf-8")
         print(f"written: {path.relative_to(ROOT)}")
+    if not arguments.check:
+        groups.draw_crossover(ROOT / "docs" / "figures" / "crossover.png")
 
 
 if __name__ == "__main__":

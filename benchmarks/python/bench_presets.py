@@ -229,7 +229,7 @@ def oneshot() -> list[dict[str, Any]]:
     cases: list[tuple[str, str, sc.Pattern, Any]] = [
         (method, f"{s:.0%}", free, s)
         for method in ("magnitude", "wanda", "sparsegpt", "alps")
-        for s in (0.3, 0.5, 0.6, 0.7, 0.8)
+        for s in (0.5, 0.6, 0.7)
     ]
     cases += [
         (method, spec, sc.pattern(spec), None)

@@ -8,6 +8,7 @@ from torch import Tensor
 import sparsecore as sc
 from peers import Peer
 from sparsecore.formats.base import COMPUTE
+from sparsecore.formats.group_lists import GroupLists
 
 # Relative errors (Frobenius) above which a result counts as wrong. int8 activations are rounded to 255 steps.
 LIMITS = {torch.float32: 2e-6, torch.bfloat16: 4e-3, torch.float16: 1.5e-3}
@@ -21,6 +22,8 @@ def into(packed: sc.PackedWeight, input: Tensor, bias: Tensor, out: Tensor, comp
     sizes: list[int] = [packed.shape[0]]
     if isinstance(packed, sc.RowLists):
         sizes.append(packed.block)
+    if isinstance(packed, GroupLists):
+        sizes += [packed.depth, packed.window]
     if isinstance(packed, sc.NMDecode) and isinstance(packed.pattern, sc.NM):
         sizes += [packed.pattern.n, packed.pattern.m]
     arguments = (packed.values, *indices, packed.scale, bias, *sizes, 0, COMPUTE[compute], out)

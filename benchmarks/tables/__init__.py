@@ -14,8 +14,13 @@ Result = dict[str, Any]
 
 
 def results(prefix: str) -> list[Result]:
-    """Every result file of one benchmark, by name."""
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{prefix}_*.json"))]
+    """Every result file of one benchmark, by name; ``wasm`` are layers, ``wasm_networks`` is a benchmark of its own."""
+    paths = sorted(RESULTS.glob(f"{prefix}_*.json"))
+    return [
+        json.loads(path.read_text())
+        for path in paths
+        if prefix != "wasm" or not path.name.startswith("wasm_networks")
+    ]
 
 
 def markdown(head: list[str], rows: Iterable[list[str]]) -> str:

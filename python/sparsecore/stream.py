@@ -42,7 +42,7 @@ _NAMES = {
 }
 FORMATS = ("sparsecore", "dense", "sparse-24-bitmask")
 # Matrices that are looked up or stand at the end of a model lose more than they save.
-DEFAULT_IGNORE = (r"re:(.*\.)?(\w*embed\w*|wte|wpe|lm_head|classifier|\w*norm\w*|ln_\w+)(\..*)?",)
+DEFAULT_IGNORE = (r"re:(.*\.)?(\w*embed\w*|emb|wte|wpe|lm_head|classifier|\w*norm\w*|ln_\w+)(\..*)?",)
 
 
 @contextmanager

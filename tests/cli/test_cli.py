@@ -221,6 +221,8 @@ def test_advise_and_bench(file: Path) -> None:
     assert "pattern@sparsity" in call("advise", file, "--pattern", "2:4@x", code=2)
     rows = json.loads(call("bench", "decode", "--shape", "32x64", "--seconds", "0.01", "--json"))["rows"]
     assert {row["tokens"] for row in rows} == {1, 4}
+    rows = json.loads(call("bench", "groups", "--shape", "32x64", "--seconds", "0.01", "--json"))["rows"]
+    assert {row["pattern"].split()[0] for row in rows} == {"4x1", "16x1", "4x4", "1x16"}
     assert "must be OUTxIN" in call("bench", "--shape", "32", code=2)
     assert "family" in call("bench", "cooking", code=2)
 

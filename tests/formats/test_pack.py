@@ -50,7 +50,7 @@ def test_bytes_are_what_the_formats_say() -> None:
     bits = sc.pack(weight, sc.Unstructured(), sparsity=0.75, layout="bitmap_decode")
     assert bits.nbytes == n * k // 4 * 4 + n * k // 8 + 4 * (n + 1)
     for group, dtype in (((4, 4), torch.float32), ((1, 16), torch.bfloat16), ((2, 1), torch.float16)):
-        blocks = sc.pack(weight, sc.Group(*group), sparsity=0.75, dtype=dtype)
+        blocks = sc.pack(weight, sc.Group(*group), sparsity=0.75, dtype=dtype, layout="group_lists")
         assert isinstance(blocks, sc.GroupLists)
         records, size, panels = n * k // 4 // (group[0] * group[1]), dtype.itemsize, k // blocks.depth
         assert blocks.records == records
@@ -229,3 +229,33 @@ def test_scales_are_checked() -> None:
 def test_packings_cover_every_layout() -> None:
     # whole channels run as torch's own dense product: tests/formats/test_channels.py
     assert {layout for _, layout, _ in PACKINGS} | {"channels"} == set(sc.formats.pack.__globals__["LAYOUTS"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "layout"),
+    [
+        ("unstructured", "row_lists"),
+        ("2:4", "row_lists"),
+        ("2:4/4", "group_lists"),
+        ("2:4/8", "group_lists"),
+        ("2:4/16", "shared_lists"),
+        ("1:4/64", "shared_lists"),
+        ("2x1", "row_lists"),
+        ("1x16", "row_lists"),
+        ("2x4", "row_lists"),
+        ("4x1", "group_lists"),
+        ("8x1", "group_lists"),
+        ("16x1", "shared_lists"),
+        ("4x4", "group_lists"),
+        ("16x16", "group_lists"),
+    ],
+)
+def test_default_layouts_are_those_that_were_fastest(pattern: str, layout: str) -> None:
+    weight = torch.randint(-8, 9, (64, 96)).float()
+    sparsity = None if ":" in pattern else 0.5
+    packed = sc.pack(weight, pattern, sparsity=sparsity)
+    assert packed.layout == layout
+    x = torch.randint(-4, 5, (33, 96)).float()
+    for other in sc.formats.layouts_for(packed.pattern):
+        same = sc.pack(weight, pattern, packed.mask(), layout=other)
+        assert torch.equal(same.linear(x), x @ torch.where(packed.mask(), weight, 0.0).T)

@@ -17,13 +17,20 @@ from sparsecore.nn.linear import SparseLinear
 from sparsecore.patterns import pattern as parse_pattern
 from sparsecore.sparsify._progress import bar
 
-FAMILIES = {"linear": (32, 128, 512), "decode": (1, 4), "training": (512,)}
+FAMILIES = {"linear": (32, 128, 512), "groups": (128, 512), "decode": (1, 4), "training": (512,)}
 PATTERNS: tuple[tuple[str, float | None], ...] = (
     ("2:4", None),
     ("2:4/64", None),
     ("1:4/64", None),
     ("unstructured", 0.5),
     ("unstructured", 0.9),
+)
+GROUPS: tuple[tuple[str, float | None], ...] = (
+    ("4x1", 0.75),
+    ("4x1", 0.9),
+    ("16x1", 0.9),
+    ("4x4", 0.9),
+    ("1x16", 0.9),
 )
 
 
@@ -54,7 +61,7 @@ def bench(
         rows: list[dict[str, Any]] = []
         with bar(len(cells), "measuring", watched(), "cell") as advance:
             for shape, tokens in cells:
-                rows += _cell(shape, tokens, seconds, family == "training")
+                rows += _cell(shape, tokens, seconds, family)
                 advance()
         used = torch.get_num_threads()
         torch.set_num_threads(before)
@@ -89,11 +96,13 @@ def _shape(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def _cell(shape: tuple[int, int], tokens: int, seconds: float, train: bool) -> list[dict[str, Any]]:
+def _cell(shape: tuple[int, int], tokens: int, seconds: float, family: str) -> list[dict[str, Any]]:
     n, k = shape
+    train = family == "training"
+    patterns = GROUPS if family == "groups" else PATTERNS
     dense = nn.Linear(k, n)
     layers: dict[str, nn.Module] = {"dense": dense}
-    for spec, sparsity in PATTERNS:
+    for spec, sparsity in patterns:
         title = spec + ("" if sparsity is None else f" {sparsity:.0%}")
         layers[title] = SparseLinear.from_dense(dense, parse_pattern(spec), sparsity=sparsity)
     input = torch.randn(tokens, k, requires_grad=train)
@@ -113,7 +122,7 @@ def _cell(shape: tuple[int, int], tokens: int, seconds: float, train: bool) -> l
     times: dict[str, list[float]] = {name: [] for name in layers}
     for layer in layers.values():
         run(layer)
-    end = time.perf_counter() + seconds * len(PATTERNS)
+    end = time.perf_counter() + seconds * len(patterns)
     while time.perf_counter() < end or len(times["dense"]) < 5:
         for name, layer in layers.items():
             times[name].append(run(layer))

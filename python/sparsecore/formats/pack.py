@@ -27,15 +27,24 @@ LAYOUTS: dict[str, type[PackedWeight]] = {
 }
 
 
+# Shared lists fill a register with the outputs of a group: from this many on they do, and are fastest for few tokens
+# (twice as fast as group lists for one) and nearly so for many. Below it group lists are up to 20 times as fast.
+_SHARING = 16
+
+
 def layouts_for(pattern: Pattern) -> tuple[str, ...]:
-    """The layouts a pattern can be packed in, the default first."""
+    """The layouts a pattern can be packed in, the default first.
+
+    The rule follows ``benchmarks/python/bench_groups.py``: row lists for one or two outputs that choose together, group
+    lists for 4 and 8 and for blocks, shared lists from 16 on. :func:`sparsecore.plan_` measures instead.
+    """
     if isinstance(pattern, Channel):
         return ("channels",)
     rows, cols = unit_shape(pattern)
     if rows > 2 and cols == 1:
-        return ("shared_lists", "group_lists")
+        return ("shared_lists", "group_lists") if rows >= _SHARING else ("group_lists", "shared_lists")
     if isinstance(pattern, Group):
-        return ("group_lists", "row_lists")
+        return ("row_lists", "group_lists") if rows <= 2 else ("group_lists", "row_lists")
     return ("row_lists", "nm_decode" if isinstance(pattern, NM) else "bitmap_decode", "group_lists")
 
 

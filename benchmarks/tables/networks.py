@@ -1,0 +1,174 @@
+"""Tables of image networks: whole ones, their 1x1 convolutions, the same in WebAssembly, accuracy beside speed."""
+
+from __future__ import annotations
+
+from tables import Result, markdown, origin
+
+TITLES = {
+    "mobilenet_v1": "MobileNetV1",
+    "mobilenet_v2": "MobileNetV2",
+    "mobilenet_v3_small": "MobileNetV3-small",
+    "efficientnet_b0": "EfficientNet-B0",
+    "resnet50": "ResNet-50",
+}
+
+
+def _milliseconds(microseconds: list[float]) -> str:
+    return f"{microseconds[0] / 1e3:.2f} ({microseconds[1] / 1e3:.2f} to {microseconds[2] / 1e3:.2f})"
+
+
+def networks_section(found: list[Result]) -> str:
+    """A table per network: ours by pattern, then the dense engines."""
+    parts = [
+        "Batch 1, 224 x 224, float32, random weights: these tables are about time alone. *x best dense*: the fastest "
+        "of the other engines in the same run. Targets, on MobileNetV1: must / stretch.\n"
+    ]
+    rows = [row for result in found for row in result["rows"]]
+    threads = sorted({row["threads"] for row in rows})
+    for network in dict.fromkeys(row["network"] for row in rows):
+        mine = [row for row in rows if row["network"] == network]
+        head = ["engine", "network", "target"]
+        for number in threads:
+            head += [f"{number} thread{'s' * (number > 1)}: ms", "x best dense", "x our dense"]
+        body = []
+        for engine, name in dict.fromkeys((row["engine"], row["name"]) for row in mine):
+            ours = engine == "sparsecore"
+            line = [engine, name if ours else "dense", _target(network, name) if ours else ""]
+            for number in threads:
+                row = next((r for r in mine if r["name"] == name and r["threads"] == number), None)
+                line += ["", "", ""] if row is None else _network_cells(row)
+            body.append(line)
+        best = {row["threads"]: row["best"] for row in mine if "best" in row}
+        fastest = ", ".join(f"{name} at {number}" for number, name in sorted(best.items()))
+        parts.append(f"### {TITLES.get(network, network)}\n\n{markdown(head, body)}")
+        if fastest:
+            parts.append(f"The best dense engine by threads: {fastest}.\n")
+    absent = {name: why for result in found for name, why in result["machine"].get("missing", {}).items()}
+    if absent:
+        parts.append(f"Not measured: {'; '.join(f'{name} ({why})' for name, why in absent.items())}.\n")
+    return "\n".join(parts)
+
+
+def readme_networks(found: list[Result]) -> str:
+    """MobileNetV1 on the first screen."""
+    rows = [row for result in found for row in result["rows"] if row["network"] == "mobilenet_v1"]
+    threads = sorted({row["threads"] for row in rows})
+    shown = (
+        "dense",
+        "unstructured 80%",
+        "unstructured 90%",
+        "unstructured 95%",
+        "4x1 80%",
+        "4x1 90%",
+        "4x1 95%",
+    )
+    body = []
+    for name in shown:
+        mine = {row["threads"]: row for row in rows if row["name"] == name and row["engine"] == "sparsecore"}
+        if mine:
+            cells = (mine.get(number) for number in threads)
+            body.append(
+                [
+                    name,
+                    *(
+                        "" if r is None else f"{r['us'][0] / 1e3:.2f} ms, {r.get('ratio', 0.0):.2f}x"
+                        for r in cells
+                    ),
+                ]
+            )
+    best = {row["threads"]: row["best"] for row in rows if "best" in row}
+    if not body or not best:
+        return ""
+    head = ["MobileNetV1", *(f"{number} thread{'s' * (number > 1)}" for number in threads)]
+    engines = ", ".join(f"{name} at {number}" for number, name in sorted(best.items()))
+    return (
+        "Whole image networks by `sc.compile`, batch 1, 224 x 224, float32, beside the fastest dense engine of the "
+        f"same run ({engines}).\n\n{markdown(head, body)}\n{origin(found)}"
+    )
+
+
+def _network_cells(row: Result) -> list[str]:
+    return [
+        _milliseconds(row["us"]),
+        f"{row['ratio']:.2f}" if "ratio" in row else "",
+        f"{row['ratio_own']:.2f}" if "ratio_own" in row else "",
+    ]
+
+
+def _target(network: str, name: str) -> str:
+    from bench_networks import OVER_OWN_DENSE, VARIANTS
+
+    if network != "mobilenet_v1":
+        return ""
+    if name in OVER_OWN_DENSE:
+        return "{:g} / {:g} x our dense".format(*OVER_OWN_DENSE[name])
+    variant = next((each for each in VARIANTS if each.label == name), None)
+    return f"{variant.must:g} / {variant.stretch:g}" if variant and variant.must else ""
+
+
+def conv_section(found: list[Result]) -> str:
+    """Geometric means over the 1x1 layers of all networks, and where each pattern starts to win."""
+    from bench_conv import TARGETS, crossovers, summarise
+
+    summary = summarise([row for result in found for row in result["rows"]])
+    head = ["layers of", "pattern", "zeros", "threads", "x best dense", "worst layer", "target", "GFLOP/s"]
+    body = []
+    for line in summary:
+        target = TARGETS[line["pattern"]].get(line["sparsity"]) if line["family"] == "all" else None
+        body.append(
+            [
+                f"**{line['family']}**" if line["family"] == "all" else line["family"],
+                line["pattern"],
+                f"{line['sparsity']:.0%}",
+                str(line["threads"]),
+                f"{line['ratio']:.2f}",
+                f"{line['worst']:.2f}",
+                f"{target[0]:g} / {target[1]:g}" if target else "",
+                f"{line['gflops']:.0f}",
+            ]
+        )
+    least = min(line["sparsity"] for line in summary)
+    wins = []
+    for (pattern, threads), sparsity in crossovers(summary).items():
+        at = "nowhere" if sparsity is None else f"from {sparsity:.0%} zeros"
+        wins.append(f"{pattern} {at}{' or fewer' * (sparsity == least)} ({threads}T)")
+    return (
+        "Batch 1, planes where they lie. Geometric means over layers; *best dense* is the fastest of torch's conv2d on "
+        "planes and on pixels, torch's product, and onnxruntime, layer by layer. Targets: must / stretch.\n\n"
+        f"{markdown(head, body)}\nSparse beats the best dense convolution: {'; '.join(wins)}.\n"
+    )
+
+
+def wasm_networks_section(found: list[Result]) -> str:
+    """MobileNetV1 in node, beside the dense engines from npm."""
+    head = ["network", "engine", "variant", "ms", "x best dense peer"]
+    body = [
+        [
+            TITLES.get(row["network"], row["network"]),
+            row["engine"],
+            row["variant"].replace("_", " "),
+            "{:.2f} ({:.2f} to {:.2f})".format(*row["ms"]),
+            f"{row['ratio']:.2f}" if "ratio" in row else "",
+        ]
+        for result in found
+        for row in result["rows"]
+    ]
+    return "Batch 1, 224 x 224, float32, one thread; the peers run the dense network.\n\n" + markdown(
+        head, body
+    )
+
+
+def accuracy_section(found: list[Result]) -> str:
+    """Every column that the rows have."""
+    rows = [row for result in found for row in result["rows"]]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+
+    def cell(value: object) -> str:
+        if isinstance(value, float):
+            return f"{value:.4g}"
+        if isinstance(value, list) and value and all(isinstance(each, (int, float)) for each in value):
+            return f"{value[0]:.4g}"
+        return "" if value is None else str(value)
+
+    body = [[cell(row.get(name)) for name in names] for row in rows]
+    return markdown([name.replace("_", " ") for name in names], body)

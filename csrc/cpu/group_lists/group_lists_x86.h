@@ -63,7 +63,8 @@ struct ListLoop {
     }
   }
 
-  static SPARSECORE_INLINE void add_list(const float* values, const uint8_t* index, int64_t left, int64_t rows,
+  // Moves `values` and `index` on to the next list.
+  static SPARSECORE_INLINE void add_list(const float*& values, const uint8_t*& index, int64_t left, int64_t rows,
                                          const float* x, int64_t pitch, Mask last, Sums& sums) {
     for (; left >= kUnroll; left -= kUnroll, index += kUnroll, values += kUnroll * rows) {
       if constexpr (kSpread) {
@@ -75,8 +76,8 @@ struct ListLoop {
         const F low = L::four(values), high = V == 2 ? L::four(values + 4) : low;
         add_of<0>(low, x0, last, sums[0]);
         add_of<V>(low, x1, last, sums[1 % kSets]);
-        add_of<2 * V % 4>(high, x2, last, sums[0]);
-        add_of<3 * V % 4>(high, x3, last, sums[1 % kSets]);
+        add_of<2 * V % 4>(high, x2, last, sums[2 % kSets]);
+        add_of<3 * V % 4>(high, x3, last, sums[3 % kSets]);
       } else {
 #pragma GCC unroll 2
         for (int i = 0; i < kUnroll; ++i) add(values + i * rows, at(x, index[i], pitch), last, sums[0]);
@@ -87,7 +88,10 @@ struct ListLoop {
       add(values + rows, at(x, index[1], pitch), last, sums[1 % kSets]);
       index += 2, values += 2 * rows;
     }
-    if (kUnroll > 1 && (left & 1)) add(values, at(x, index[0], pitch), last, sums[0]);
+    if (kUnroll > 1 && (left & 1)) {
+      add(values, at(x, index[0], pitch), last, sums[0]);
+      index += 1, values += rows;
+    }
   }
 
   static SPARSECORE_INLINE void add_blocks(const Tile& tile, const float* value, int64_t begin, int64_t end,
@@ -150,35 +154,45 @@ struct ListLoop {
                                            int64_t present, Mask last, Sums& sums) {
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
-      if (kSets == 2)
+#pragma GCC unroll 4
+      for (int set = 1; set < kSets; ++set)
 #pragma GCC unroll 8
-        for (int w = 0; w < W; ++w) sums[0][v][w] = L::add(sums[0][v][w], sums[kSets - 1][v][w]);
+        for (int w = 0; w < W; ++w) sums[0][v][w] = L::add(sums[0][v][w], sums[set][v][w]);
       if (v < present) store(finish, channel + v, out + v * stride, last, sums[0][v]);
     }
   }
 
   static void run(const Tile& tile) {
     const Mask last = L::first(tile.lanes - (W - 1) * L::kLanes);
-    const int64_t rows = kParts ? tile.rows : V, record = rows * tile.cols, stride = tile.sums_stride,
-                  pitch = tile.x_stride * static_cast<int64_t>(sizeof(float)), channels = tile.channels;
+    const int64_t rows = kParts ? tile.rows : V, stride = tile.sums_stride, channels = tile.channels,
+                  pitch = tile.x_stride * static_cast<int64_t>(sizeof(float));
     const float *x = tile.x, *values = tile.values;
     const uint8_t *index = static_cast<const uint8_t*>(tile.index), *order = tile.order;
-    const int32_t* starts = tile.starts;
-    const Finish* finish = tile.finish;
-    float* const out = tile.sums;
-    const bool accumulate = tile.accumulate;
-    const int64_t places = tile.places, base = starts[0];
-    for (int64_t p = 0; p < places; ++p) {
-      const int64_t begin = starts[p] - base, count = starts[p + 1] - starts[p];
+    const int32_t *starts = tile.starts, *last_start = starts + tile.places;
+    const int64_t base = *starts;
+    for (; starts < last_start; ++starts, ++order) {
+      const int64_t count = starts[1] - starts[0];
+      const float* value = values;
+      const uint8_t* place = index;
       for (int64_t part = 0; part < rows; part += V) {
-        const int64_t channel = order[p] * rows + part, present = channels - channel;
+        const int64_t channel = *order * rows + part;
+        // A group of one row always exists.
+        const int64_t present = V == 1 && !kParts ? 1 : channels - channel;
+        float* out = tile.sums + channel * stride;
         Sums sums;
-        load_sums(out + channel * stride, stride, present, accumulate, last, sums);
-        if constexpr (kBytes)
-          add_list(values + begin * rows + part, index + begin, count, rows, x, pitch, last, sums);
-        else
-          add_blocks(tile, values + begin * record + part, begin, begin + count, rows, pitch, last, sums[0]);
-        store_sums(finish, channel, out + channel * stride, stride, present, last, sums);
+        load_sums(out, stride, present, tile.accumulate, last, sums);
+        if constexpr (kBytes) {
+          value = values + part, place = index;
+          add_list(value, place, count, rows, x, pitch, last, sums);
+        } else {
+          const int64_t begin = *starts - base;
+          add_blocks(tile, values + begin * rows * tile.cols + part, begin, begin + count, rows, pitch, last, sums[0]);
+        }
+        store_sums(tile.finish, channel, out, stride, present, last, sums);
+      }
+      if constexpr (kBytes) {
+        if (kParts) place = index + count, value = values + count * rows;
+        index = place, values = value;
       }
     }
   }

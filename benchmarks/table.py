@@ -85,6 +85,7 @@ def main() -> None:
         print(f"written: {path.relative_to(ROOT)}")
     if not arguments.check:
         groups.draw_crossover(ROOT / "docs" / "figures" / "crossover.png")
+        models.draw_presets(ROOT / "docs" / "figures" / "presets.png")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tables import Result, markdown, origin, results
@@ -108,6 +109,7 @@ def training_presets() -> str:
 
         body = [[name, *(cell(group.get(share)) for share in shares)] for name, group in rows.items()]
         parts.append(
+            "![Accuracy by share of zeros](figures/presets.png)\n\n"
             "Accuracy on the handwritten digits of scikit-learn (540 held out), a network of three linear layers, 1200 "
             f"steps for every preset but `imp`, which trains six times; means of {dense['seeds']} seeds. The dense "
             f"network: {dense['accuracy']:.1%}. Differences below half a point are noise.\n\n"
@@ -117,6 +119,39 @@ def training_presets() -> str:
     return "\n".join(parts) or (
         "No results yet: `python benchmarks/python/bench_presets.py training` measures.\n"
     )
+
+
+def draw_presets(path: Path) -> None:
+    """Accuracy of the training presets against the share of zeros."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    found = results("presets_training")
+    if not found:
+        return
+    curves: dict[str, list[Result]] = {}
+    for row in found[0]["rows"]:
+        curves.setdefault(row["preset"], []).append(row)
+    dense = curves.pop("dense")[0]["accuracy"]
+    figure, axes = pyplot.subplots(figsize=(7, 4.2))
+    axes.axhline(100 * dense, color="grey", linewidth=1, linestyle="--", label="dense")
+    places = {0.5: 0, 0.75: 1, 0.8: 2, 0.875: 3, 0.9: 4, 0.95: 5, 0.98: 6, 0.99: 7}
+    colours = pyplot.get_cmap("tab20")
+    for index, (name, rows) in enumerate(curves.items()):
+        x = [places[row["sparsity"]] for row in rows]
+        y = [100 * row["accuracy"] for row in rows]
+        axes.plot(x, y, marker="o", markersize=3, linewidth=1.3, label=name, color=colours(index))
+    axes.set_xticks(list(places.values()), [f"{100 * share:g}" for share in places])
+    axes.set_ylim(70, 100)
+    axes.set_xlabel("zeros, %")
+    axes.set_ylabel("accuracy on digits, %")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8, bbox_to_anchor=(1.01, 1.0), loc="upper left")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
 
 
 def oneshot_methods() -> str:

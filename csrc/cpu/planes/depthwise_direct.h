@@ -63,12 +63,19 @@ struct Direct {
 
   template <int T>
   static void tile(const float* const (&rows)[rows_reached(T)], const Mask* masks, int64_t blocks, const F* weight,
-                   F bias, const Finish<V>& finish, float* y, int64_t width) {
+                   F bias, const Finish<V>& finish, float* y, const Window& window) {
+    const int64_t width = window.out_width;
+    // Behind the last vector there often is nothing but padding.
+    const int64_t loads = blocks * S * V::kLanes - window.pad_left < window.width ? blocks : blocks - 1;
     Phases now[rows_reached(T)], next[rows_reached(T)];
     each<rows_reached(T)>([&]<size_t i>() { now[i] = load(rows[i], masks[0]); });
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t column = b * V::kLanes;
-      each<rows_reached(T)>([&]<size_t i>() { next[i] = load(rows[i] + (column + V::kLanes) * S, masks[b + 1]); });
+      if (b < loads) {
+        each<rows_reached(T)>([&]<size_t i>() { next[i] = load(rows[i] + (column + V::kLanes) * S, masks[b + 1]); });
+      } else {
+        each<rows_reached(T)>([&]<size_t i>() { each<S>([&]<size_t s>() { next[i].of[s] = V::splat(0.0f); }); });
+      }
       F sums[T];
       sum_tile<V, K, S, T>(Taps<T>{now, next}, weight, bias, sums);
       each<rows_reached(T)>([&]<size_t i>() { now[i] = next[i]; });
@@ -104,7 +111,7 @@ struct Direct {
           rows[i] = (row >= 0 && row < window.height ? x + row * window.width : zeros) - window.pad_left;
         }
         float* first = y + r * window.out_width;
-        tile<T>(rows, masks, blocks, weight, bias, finish, first, window.out_width);
+        tile<T>(rows, masks, blocks, weight, bias, finish, first, window);
         finish.activate(first, T * window.out_width);
       });
     }

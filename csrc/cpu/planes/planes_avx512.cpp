@@ -2,15 +2,25 @@
 
 // Templates over Vector.
 #include "cpu/planes/depthwise_direct.h"
+#include "cpu/planes/depthwise_pairs_avx512.h"
 #include "cpu/planes/pool_wide.h"
 #include "cpu/planes/stem_wide.h"
 #include "cpu/planes/whole_planes_wide.h"
 
 namespace sparsecore::planes::avx512 {
+namespace {
+
+void depthwise(const DepthwiseRows& rows) {
+  if (Pairs<3>::serves(rows)) return Pairs<3>::run(rows);
+  if (Pairs<5>::serves(rows)) return Pairs<5>::run(rows);
+  Depthwise<Vector>::run(rows);
+}
+
+}  // namespace
 
 const Kernel kKernel = {.isa = Isa::kAvx512,
                         .name = "avx512::planes",
-                        .depthwise = Depthwise<Vector>::run,
+                        .depthwise = depthwise,
                         .depthwise_scratch = Depthwise<Vector>::scratch,
                         .stem = Stem<Vector>::run,
                         .stem_scratch = Stem<Vector>::scratch,

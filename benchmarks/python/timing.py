@@ -53,6 +53,38 @@ def interleaved(
     return timings
 
 
+def in_turns(
+    candidates: Mapping[str, Callable[[], object]],
+    seconds: float,
+    pause: float = 0.02,
+    burst: int = 3,
+    least: int = 5,
+) -> dict[str, Timing]:
+    """Like :func:`interleaved`, for calls of milliseconds by engines with threads of their own.
+
+    Before each turn there is a pause, in which the pool that ran before goes to sleep instead of spinning on a core
+    that the next candidate needs, and a call that is not counted, which wakes the own pool and fills the caches.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in candidates}
+    for call in candidates.values():
+        call()
+    end, rounds = time.perf_counter() + seconds, 0
+    while time.perf_counter() < end or rounds < least:
+        rounds += 1
+        for name, call in candidates.items():
+            time.sleep(pause)
+            call()
+            for _ in range(burst):
+                start = time.perf_counter()
+                call()
+                samples[name].append(time.perf_counter() - start)
+    timings = {}
+    for name, values in samples.items():
+        low, _, high = quantiles(values, n=4)
+        timings[name] = Timing(median(values), low, high, len(values))
+    return timings
+
+
 def geometric(values: Iterable[float]) -> float:
     """The geometric mean."""
     logs = [math.log(value) for value in values]

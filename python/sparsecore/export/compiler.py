@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from sparsecore.export.fuse import simplify
+from sparsecore.export.graph import Graph, Step, Value
 from sparsecore.export.segments import Segment, SplitNetwork, levels_of, torch_segment
 from sparsecore.export.trace import Program, describe, trace
 from sparsecore.export.translate import Constant, Translator, Unsupported
@@ -63,7 +64,7 @@ def compile(
     program = trace("compile", model, example)
     left = _left_to_torch(program) if fallback else set()
     if not left:
-        return Network(_whole("compile", program, layout, stored))
+        return Network(_file(translated("compile", program), layout, stored))
     if layout != "chw":
         raise ValueError(
             'compile: layout="hwc" needs a model without operators of torch. Permute outside instead.'
@@ -96,7 +97,7 @@ def export_network(
     """
     stored = _check_options("export_network", layout, dtype)
     program = trace("export_network", model, example)
-    write_whole(path, _whole("export_network", program, layout, stored))
+    write_whole(path, _file(translated("export_network", program), layout, stored))
 
 
 def _check_options(owner: str, layout: str, dtype: str | torch.dtype | None) -> torch.dtype:
@@ -108,8 +109,12 @@ def _check_options(owner: str, layout: str, dtype: str | torch.dtype | None) -> 
     return stored
 
 
-def _whole(owner: str, program: Program, layout: str, dtype: torch.dtype) -> bytes:
-    """The file of a program that has a step for everything."""
+def translated(owner: str, program: Program) -> Graph:
+    """The steps of a program that has one for everything, before any of them is fused.
+
+    Raises:
+        ValueError: Something has none; the message says what and where.
+    """
     translator = Translator(program.constants, program.blocks, program.batch)
     where = None
     try:
@@ -125,15 +130,15 @@ def _whole(owner: str, program: Program, layout: str, dtype: torch.dtype) -> byt
             f"{owner}: cannot translate {describe(where)}: {error}. Replace this part of the model, or use "
             "sparsecore.compile(..., fallback=True), which leaves it to torch."
         ) from error
-    return _file(translator, layout, dtype)
+    return translator.graph
 
 
-def _file(translator: Translator, layout: str, dtype: torch.dtype) -> bytes:
-    graph = translator.graph
+def _file(graph: Graph, layout: str, dtype: torch.dtype) -> bytes:
     for number, (name, value) in enumerate(graph.outputs):
         if any(value is given for _, given in graph.inputs):  # a network writes every output
-            copied = translator.emit("activation", [value], value.shape, options={"activation": "none"})
-            graph.outputs[number] = (name, copied)
+            copy = Step("activation", [value], Value(value.shape), {"activation": "none"})
+            graph.steps.append(copy)
+            graph.outputs[number] = (name, copy.writes)
     simplify(graph)
     return network_bytes(graph, layout, dtype)
 
@@ -214,7 +219,7 @@ def _split(program: Program, left: set[fx.Node], dtype: torch.dtype) -> SplitNet
         translator.graph.outputs = [(node.name, translator.either(node)) for node in writes]
         shapes = tuple(translator.shape(node) for node in writes)
         segments.append(
-            Segment("network", *names, shapes, Network(_file(translator, "chw", dtype)), len(members))
+            Segment("network", *names, shapes, Network(_file(translator.graph, "chw", dtype)), len(members))
         )
     inputs, outputs = ([node.name for node in each] for each in (program.inputs, program.outputs))
     returned = {node.name: constants[node].tensor for node in program.outputs if node in constants}

@@ -72,13 +72,13 @@ def lower_affine(graph: Graph) -> None:
             step.tensors = {"weight": torch.diag(scale), "bias": shift}
 
 
-def fuse_activations(graph: Graph, ops: tuple[str, ...]) -> None:
-    """An activation becomes the last thing that its producer does."""
+def fuse_activations(graph: Graph, ops: tuple[str, ...], names: tuple[str, ...] | None = None) -> None:
+    """An activation (None: any, else one of ``names``) becomes the last thing that its producer does."""
     for step in list(graph.steps):
         producer = graph.producer(step.reads[0]) if step.op == "activation" else None
         if producer is None or producer.op not in ops or producer.activation != "none":
             continue
-        if graph.only_reader(producer.writes) is step:
+        if graph.only_reader(producer.writes) is step and (names is None or step.activation in names):
             producer.options["activation"] = step.activation
             _replace(graph, step, producer)
 

@@ -1,0 +1,249 @@
+"""Sparse 1x1 convolutions of image networks beside dense ones, batch 1, in one process, interleaved.
+
+    python benchmarks/python/bench_conv.py [--quick] [--families MobileNetV1 ...] [--threads 1 2]
+
+Per layer take turns: ours for every pattern and sparsity, on planes that lie where they are; torch's conv2d on planes and
+on pixels (channels_last); torch's dense product ``W @ X``; onnxruntime with bound inputs and outputs. The ratio is that
+of the fastest dense one. Weights are prepared beforehand for all. Results are checked first. At the end: geometric means
+per family, pattern and sparsity beside their targets, and the sparsity from which a pattern wins.
+
+Under a cap (``--isa avx2`` with ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2)
+onnxruntime, which has no such switch, is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shlex
+import sys
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import engines
+import roof
+import sparsecore as sc
+from machine import ROOT, describe, write
+from timing import geometric, in_turns, interleaved
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from models.prune import kept_blocks
+
+SHAPES = json.loads((ROOT / "benchmarks" / "shapes" / "conv.json").read_text())
+PATTERNS = {"unstructured": 1, "4x1": 4, "8x1": 8, "16x1": 16}
+# must and stretch of the geometric mean over all families, by pattern and sparsity
+_TALL = {0.7: (2.6, 3.0), 0.8: (4.0, 4.6), 0.9: (8.0, 9.0), 0.95: (14.0, 17.0)}
+TARGETS: dict[str, dict[float, tuple[float, float]]] = {
+    "unstructured": {0.7: (1.5, 1.9), 0.8: (2.3, 2.9), 0.9: (4.5, 5.6), 0.95: (8.0, 10.0)},
+    "4x1": {0.7: (2.3, 2.6), 0.8: (3.5, 4.0), 0.9: (7.0, 8.0), 0.95: (12.0, 15.0)},
+    "8x1": _TALL,
+    "16x1": _TALL,
+}
+
+
+def onnx_layer(weight: Tensor, bias: Tensor, image: Tensor) -> bytes:
+    """The layer alone as an ONNX model."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    n = weight.shape[0]
+    node = helper.make_node("Conv", ["x", "w", "b"], ["y"], kernel_shape=[1, 1])
+    graph = helper.make_graph(
+        [node],
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(image.shape))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, n, *image.shape[2:]])],
+        [numpy_helper.from_array(weight.numpy(), "w"), numpy_helper.from_array(bias.numpy(), "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def dense_calls(
+    weight: Tensor, bias: Tensor, image: Tensor, threads: int, capped: bool
+) -> dict[str, engines.Call]:
+    """Every dense way to compute the layer that gives its result."""
+    pixels = image.contiguous(memory_format=torch.channels_last)
+    pixel_weight = weight.contiguous(memory_format=torch.channels_last)
+    matrix, planes, column = weight.flatten(1), image[0].flatten(1), bias[:, None]
+    calls: dict[str, engines.Call] = {
+        "conv2d": lambda: functional.conv2d(image, weight, bias),
+        "conv2d channels_last": lambda: functional.conv2d(pixels, pixel_weight, bias),
+        "addmm": lambda: torch.addmm(column, matrix, planes),
+    }
+    if not capped:
+        calls["onnxruntime"] = engines.onnxruntime(onnx_layer(weight, bias, image), image, threads)
+    wanted = functional.conv2d(image.double(), weight.double(), bias.double())
+    for name, call in calls.items():
+        error = engines.relative_error(engines.result_of(call()).double(), wanted)
+        if error > 1e-4:
+            raise RuntimeError(f"{name}: wrong result, relative error {error:.1e}")
+    return calls
+
+
+def our_call(weight: Tensor, bias: Tensor, image: Tensor, rows: int) -> tuple[engines.Call, int]:
+    """Ours for a weight with zeros, into memory that is there already, checked; and how many weights it stores."""
+    matrix = weight.flatten(1)
+    pattern: sc.Pattern = sc.Group(rows, 1) if rows > 1 else sc.Unstructured()
+    packed = sc.pack(matrix, pattern, matrix != 0, layout="group_lists")
+    out = image.new_empty(1, weight.shape[0], *image.shape[2:])
+    parts = [packed.values, packed.index, packed.order, packed.starts, None, bias, None, weight.shape[0]]
+    window = [[1, 1], [1, 1], [0, 0, 0, 0], [1, 1], packed.depth, packed.window, 0, 0]
+    operator = torch.ops.sparsecore.group_lists_conv2d_out
+
+    def call() -> Tensor:
+        operator(image, *parts, *window, out)
+        return out
+
+    wanted = functional.conv2d(image.double(), weight.double(), bias.double())
+    error = engines.relative_error(call().double(), wanted)
+    if error > 1e-4:
+        raise RuntimeError(f"{rows}x1: wrong result, relative error {error:.1e}")
+    return call, packed.stored
+
+
+def measure(
+    shape: dict[str, int], sparsities: list[float], threads: int, seconds: float, capped: bool
+) -> list[dict[str, Any]]:
+    """The rows of one layer and number of threads."""
+    torch.manual_seed(0)
+    n, k, size = shape["out"], shape["in"], shape["size"]
+    image, bias = torch.randn(1, k, size, size), torch.randn(n)
+    weight = torch.randn(n, k, 1, 1) / math.sqrt(k)
+    dense = dense_calls(weight, bias, image, threads, capped)
+    ours: dict[tuple[str, float], tuple[engines.Call, int]] = {}
+    for pattern, rows in PATTERNS.items():
+        for sparsity in sparsities:
+            mask = kept_blocks(weight.flatten(1), sparsity, rows, 1)
+            ours[pattern, sparsity] = our_call(weight * mask[:, :, None, None], bias, image, rows)
+    calls = {**dense, **{f"{name} {sparsity}": call for (name, sparsity), (call, _) in ours.items()}}
+    timings = interleaved(calls, seconds) if threads == 1 else in_turns(calls, seconds, pause=0.002, burst=5)
+    best = min(dense, key=lambda name: timings[name].median)
+    rows_: list[dict[str, Any]] = []
+    for (pattern, sparsity), (_, stored) in ours.items():
+        timing = timings[f"{pattern} {sparsity}"]
+        work = 2e-9 * stored * size * size
+        row: dict[str, Any] = {
+            "shape": f"{size}x{size} {k}->{n}",
+            "pattern": pattern,
+            "sparsity": sparsity,
+            "threads": threads,
+            "us": timing.microseconds(),
+            "dense": {name: timings[name].microseconds() for name in dense},
+            "best": best,
+            "ratio": round(timings[best].median / timing.median, 3),
+            "gflops": round(work / timing.median, 1),
+        }
+        if limit := roof.measured(threads).get("fma_float32"):
+            row["share_of_peak"] = round(work / timing.median / limit, 3)
+        rows_.append(row)
+    return rows_
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Geometric means per family and over all, pattern, sparsity and threads; a layer of two families counts twice."""
+    groups: dict[tuple[str, str, float, int], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        for family in (*row["families"], "all"):
+            copies = len(row["families"]) if family == "all" else 1
+            groups[family, row["pattern"], row["sparsity"], row["threads"]] += [row] * copies
+    return [
+        {
+            "family": family,
+            "pattern": pattern,
+            "sparsity": sparsity,
+            "threads": threads,
+            "ratio": round(geometric(row["ratio"] for row in group), 2),
+            "worst": min(row["ratio"] for row in group),
+            "gflops": round(geometric(row["gflops"] for row in group), 1),
+            "layers": len(group),
+        }
+        for (family, pattern, sparsity, threads), group in groups.items()
+    ]
+
+
+def crossovers(summary: list[dict[str, Any]]) -> dict[tuple[str, int], float | None]:
+    """The sparsity from which a pattern beats the best dense convolution, over all layers.
+
+    Between measured sparsities the logarithm of the ratio is taken to be straight; the smallest measured sparsity stands
+    for all below it, and None says that dense is faster everywhere.
+    """
+    found: dict[tuple[str, int], float | None] = {}
+    curves: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+    for line in summary:
+        if line["family"] == "all":
+            curves[line["pattern"], line["threads"]].append((line["sparsity"], math.log(line["ratio"])))
+    for key, curve in curves.items():
+        curve.sort()
+        found[key] = curve[0][0] if curve[0][1] >= 0 else None
+        for (left, below), (right, above) in zip(curve, curve[1:], strict=False):
+            if below < 0 <= above:
+                found[key] = round(left + (right - left) * below / (below - above), 3)
+                break
+    return found
+
+
+def show(summary: list[dict[str, Any]]) -> None:
+    """Prints the means with their targets, and the crossovers."""
+    for line in summary:
+        target = TARGETS[line["pattern"]].get(line["sparsity"]) if line["family"] == "all" else None
+        wanted = f" (must {target[0]:g}, stretch {target[1]:g})" if target else ""
+        print(
+            f"{line['family']:16}{line['pattern']:>13} {line['sparsity']:4.0%} {line['threads']}T "
+            f"{line['ratio']:6.2f}x (worst {line['worst']:.2f}x) {line['gflops']:6.1f} GFLOP/s{wanted}"
+        )
+    for (pattern, threads), sparsity in crossovers(summary).items():
+        text = "nowhere" if sparsity is None else f"from {sparsity:.0%} zeros"
+        print(f"{pattern} beats the best dense convolution {text}, {threads}T")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="three layers, two sparsities, short timings")
+    parser.add_argument(
+        "--families", nargs="+", default=list(SHAPES["families"]), choices=list(SHAPES["families"])
+    )
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seconds", type=float, default=None, help="per layer and number of threads")
+    parser.add_argument("--isa", default=None, help="cap of our instruction set")
+    parser.add_argument("--dry", action="store_true", help="print only, keep no result file")
+    arguments = parser.parse_args()
+    if arguments.isa:
+        sc.cpu.use(arguments.isa)
+        print(f"left out, as nothing holds it to {arguments.isa}: onnxruntime")
+    families: dict[tuple[int, int, int], list[str]] = defaultdict(list)
+    for family in arguments.families:
+        for shape in SHAPES["families"][family]:
+            families[shape["size"], shape["in"], shape["out"]].append(family)
+    shapes = [dict(zip(("size", "in", "out"), key, strict=True)) for key in families]
+    if arguments.quick:
+        shapes = [shape for shape in shapes if shape in SHAPES["quick"]]
+    sparsities = [0.7, 0.9] if arguments.quick else SHAPES["sparsities"]
+    seconds = arguments.seconds or (0.4 if arguments.quick else 1.0)
+    threads = [number for number in arguments.threads if number <= torch.get_num_threads()]
+    torch.set_flush_denormal(True)
+    command = shlex.join(["python", "benchmarks/python/bench_conv.py", *sys.argv[1:]])
+    rows: list[dict[str, Any]] = []
+    with torch.inference_mode():
+        for number in threads:
+            torch.set_num_threads(number)
+            for shape in shapes:
+                of = families[shape["size"], shape["in"], shape["out"]]
+                measured = measure(shape, sparsities, number, seconds, bool(arguments.isa))
+                rows += [{"families": of, **row} for row in measured]
+    show(summarise(rows))
+    if not arguments.dry:
+        capped = f"_{arguments.isa}" if arguments.isa else ""
+        header = describe(command, {str(number): roof.measured(number) for number in threads})
+        path = write(f"conv{capped}", header, rows)
+        print(f"written: {path.relative_to(ROOT)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """``make bench``: builds the program that measures the machine's limits, runs every benchmark, writes the tables.
 
-    python benchmarks/run.py [--quick] [--only linear decode ...]
+    python benchmarks/run.py [--quick] [--only linear decode ...] [--minutes 30]
 
 Results go to ``benchmarks/results``, a file per benchmark and processor. ``--quick`` prints and keeps nothing.
 """
@@ -50,10 +50,18 @@ def main() -> None:
         "decode": (["bench_decode.py"], {}),
         "sparse": (["bench_sparse.py"], {}),
         "training": (["bench_training.py"], {}),
+        "conv": (["bench_conv.py"], {}),
+        "conv_avx2": (["bench_conv.py", "--isa", "avx2"], AVX2),
+        "networks": (["bench_networks.py"], {}),
+        "networks_avx2": (["bench_networks.py", "--isa", "avx2"], AVX2),
     }
     parser.add_argument("--quick", action="store_true", help="fewer shapes, short timings, no result files")
     parser.add_argument("--only", nargs="+", default=list(runs), choices=list(runs))
+    parser.add_argument(
+        "--minutes", type=float, default=None, help="start no further benchmark after so long"
+    )
     arguments = parser.parse_args()
+    start = time.monotonic()
     found = build_roof()
     import sparsecore as sc
 
@@ -63,6 +71,9 @@ def main() -> None:
             print(f"{name}: this machine has nothing above AVX2 to cap")
             continue
         begin = time.monotonic()
+        if arguments.minutes is not None and begin - start > 60 * arguments.minutes:
+            print(f"{name}: left out, {arguments.minutes:g} minutes are over")
+            continue
         command = [sys.executable, str(ROOT / "benchmarks" / "python" / script), *options]
         extra = ["--quick", "--dry"] if arguments.quick else []
         subprocess.run([*command, *extra], check=True, env={**os.environ, **found, **capped})

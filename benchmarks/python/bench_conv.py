@@ -2,9 +2,9 @@
 
     python benchmarks/python/bench_conv.py [--quick] [--families MobileNetV1 ...] [--threads 1 2]
 
-Per layer take turns: ours for every pattern and sparsity, on planes that lie where they are; torch's conv2d on planes and
-on pixels (channels_last); torch's dense product ``W @ X``; onnxruntime with bound inputs and outputs. The ratio is that
-of the fastest dense one. Weights are prepared beforehand for all. Results are checked first. At the end: geometric means
+Per layer take turns: ours for every pattern and sparsity, on planes where they lie; torch's conv2d on planes and on
+pixels (channels_last); torch's dense product ``W @ X``; onnxruntime with bound inputs and outputs. The ratio is that of
+the fastest dense one. Weights are prepared beforehand for all. Results are checked first. At the end: geometric means
 per family, pattern and sparsity beside their targets, and the sparsity from which a pattern wins.
 
 Under a cap (``--isa avx2`` with ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2)
@@ -14,6 +14,7 @@ onnxruntime, which has no such switch, is left out.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import shlex
@@ -169,8 +170,8 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def crossovers(summary: list[dict[str, Any]]) -> dict[tuple[str, int], float | None]:
     """The sparsity from which a pattern beats the best dense convolution, over all layers.
 
-    Between measured sparsities the logarithm of the ratio is taken to be straight; the smallest measured sparsity stands
-    for all below it, and None says that dense is faster everywhere.
+    Between measured sparsities the logarithm of the ratio is taken to be straight; the smallest measured sparsity
+    stands for all below it, and None says that dense is faster everywhere.
     """
     found: dict[tuple[str, int], float | None] = {}
     curves: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
@@ -180,7 +181,7 @@ def crossovers(summary: list[dict[str, Any]]) -> dict[tuple[str, int], float | N
     for key, curve in curves.items():
         curve.sort()
         found[key] = curve[0][0] if curve[0][1] >= 0 else None
-        for (left, below), (right, above) in zip(curve, curve[1:], strict=False):
+        for (left, below), (right, above) in itertools.pairwise(curve):
             if below < 0 <= above:
                 found[key] = round(left + (right - left) * below / (below - above), 3)
                 break

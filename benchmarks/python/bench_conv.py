@@ -198,7 +198,9 @@ def show(summary: list[dict[str, Any]]) -> None:
             f"{line['ratio']:6.2f}x (worst {line['worst']:.2f}x) {line['gflops']:6.1f} GFLOP/s{wanted}"
         )
     for (pattern, threads), sparsity in crossovers(summary).items():
+        least = min(line["sparsity"] for line in summary)
         text = "nowhere" if sparsity is None else f"from {sparsity:.0%} zeros"
+        text += " or fewer, the least measured" if sparsity == least else ""
         print(f"{pattern} beats the best dense convolution {text}, {threads}T")
 
 

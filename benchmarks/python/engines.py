@@ -140,7 +140,7 @@ def dense_engines(
         threads: For all.
         names: Of the engines to try; None: all.
     """
-    import litert
+    import litert  # next to this file
 
     makers: dict[str, Callable[[], Call]] = {
         "torch": lambda: torch_eager(model, example, False),

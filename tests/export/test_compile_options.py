@@ -86,6 +86,26 @@ def test_packed_linears_keep_their_pattern(tmp_path: Path) -> None:
         _same(network(x), model(x))
 
 
+def test_packed_convolutions_keep_their_pattern(tmp_path: Path) -> None:
+    dense = nn.Sequential(nn.Conv2d(8, 32, 1), nn.BatchNorm2d(32), nn.Conv2d(32, 16, 3, padding=1)).eval()
+    nn.init.normal_(dense[1].weight)
+    model = nn.Sequential(
+        sc.nn.SparseConv2d.from_dense(dense[0], "4x1", sparsity=0.75),
+        dense[1],
+        sc.nn.SparseConv2d.from_dense(dense[2], "4x4", sparsity=0.9, activation="relu6"),
+        nn.MaxPool2d(2),
+    ).eval()
+    x = torch.randn(3, 8, 7, 6)
+    network = _run(tmp_path, model, x)
+    convs = network.described["steps"][:2]
+    assert [(step["rows"], step["cols"], step["activation"]) for step in convs] == [
+        (4, 1, "none"),
+        (4, 4, "relu6"),
+    ]
+    with torch.no_grad():
+        _same(network(x), model(x))
+
+
 def test_values_of_the_batch_do_not_mix(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 9, 4)).eval()
     network = _run(tmp_path, model, torch.randn(1, 3, 5, 5))

@@ -77,42 +77,21 @@ def quantise_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return (matrix / scale[:, None]).round().to(torch.int8), scale
 
 
-def pack_group_lists(matrix: Tensor, blocks: Blocks, depth: int, window: int) -> dict[str, Tensor]:
-    """The four arrays of group lists.
+def pack_group_lists(matrix: Tensor, blocks: Blocks) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """The four arrays of group lists, and the numbers that a step says about them.
 
     Args:
         matrix: ``(n, k)`` in the dtype to store.
         blocks: What to store of it.
-        depth: Columns of a panel.
-        window: Groups that are sorted by length among themselves.
-
-    Returns:
-        ``values``, ``index``, ``order`` and ``starts``.
     """
-    (n, k), rows, cols = matrix.shape, blocks.rows, blocks.cols
-    groups, panels, per_panel = -(-n // rows), -(-k // depth), depth // cols
-    kept = functional.pad(blocks.kept, (0, panels * per_panel - blocks.kept.shape[1]))
-    lists = kept.reshape(groups, panels, per_panel).transpose(0, 1)  # [panels, groups, blocks of a panel]
-    counts = lists.sum(2)
-    order = torch.cat(
-        [each.argsort(dim=1, descending=True, stable=True) for each in counts.split(window, 1)],
-        1,
-    )
-    group = order + torch.arange(groups) // window * window
-    starts = torch.zeros(panels, groups + 1, dtype=torch.int32)
-    ends = counts.gather(1, group).flatten().cumsum(0).reshape(panels, groups)
-    starts[:, 1:] = ends
-    starts[1:, 0] = ends[:-1, -1]
-    panel, place, index = lists.gather(1, group[:, :, None].expand_as(lists)).nonzero(as_tuple=True)
-    padded = functional.pad(matrix, (0, panels * depth - k, 0, groups * rows - n))
-    cells = padded.reshape(groups, rows, panels * per_panel, cols)
-    values = torch.zeros(len(index) + 1, cols, rows, dtype=matrix.dtype)
-    values[:-1] = cells[group[panel, place], :, panel * per_panel + index].transpose(1, 2)
-    narrow = torch.uint8 if per_panel <= 256 else torch.uint16
-    padding = index.new_zeros(1)
-    return {
-        "values": values,
-        "index": torch.cat([index, padding]).to(narrow),
-        "order": order.to(torch.uint8),
-        "starts": starts,
-    }
+    (n, k), operators = matrix.shape, torch.ops.sparsecore
+    described = {"rows": blocks.rows, "cols": blocks.cols}
+    described["depth"] = operators.group_lists_depth(blocks.rows, blocks.cols, k, blocks.density)
+    described["window"] = operators.group_lists_window(blocks.rows, n)
+    lists = operators.group_lists_pack(matrix.contiguous(), blocks.kept.contiguous(), *described.values())
+    arrays = dict(zip(("values", "index", "order", "starts"), lists, strict=True))
+    if (
+        arrays["index"].dtype == torch.int16
+    ):  # torch computes with no 16-bit unsigned integers, files have them
+        arrays["index"] = arrays["index"].view(torch.uint16)
+    return arrays, described

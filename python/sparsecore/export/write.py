@@ -14,7 +14,6 @@ from torch import Tensor
 from sparsecore.export.graph import Graph, Step, Value
 from sparsecore.export.pack import (
     DENSE_FROM,
-    Blocks,
     blocks_of,
     choose_blocks,
     pack_group_lists,
@@ -22,7 +21,6 @@ from sparsecore.export.pack import (
 )
 from sparsecore.reference.network import FORMAT, VERSION
 
-DEPTH, WINDOW = 128, 128
 _NAMES = {
     torch.float32: "F32",
     torch.int32: "I32",
@@ -172,18 +170,8 @@ class _Store:
             return {"op": "dense", "weight": self.add(step.weight, {"weight": matrix, **parts})}
         if self.dtype == torch.int8:
             matrix, parts["scale"] = quantise_rows(matrix)
-        return self._lists(step.weight, matrix.to(self.dtype), blocks, parts)
-
-    def _lists(self, name: str, matrix: Tensor, blocks: Blocks, parts: dict[str, Tensor]) -> dict[str, Any]:
-        depth = DEPTH if blocks.cols <= DEPTH else blocks.cols
-        lists = pack_group_lists(matrix, blocks, depth, WINDOW)
-        return {
-            "weight": self.add(name, {**lists, **parts}),
-            "rows": blocks.rows,
-            "cols": blocks.cols,
-            "depth": depth,
-            "window": WINDOW,
-        }
+        lists, described = pack_group_lists(matrix.to(self.dtype), blocks)
+        return {"weight": self.add(step.weight, {**lists, **parts}), **described}
 
 
 def _same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

@@ -18,6 +18,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparsecore.reference.group_lists import group_lists_unpack
 from sparsecore.reference.linear import activate
 
 FORMAT, VERSION = "sparsecore.network", "1"
@@ -47,43 +48,6 @@ def read_header(data: bytes) -> dict[str, Any]:
         )
     described: dict[str, Any] = json.loads(metadata["network"])
     return described
-
-
-def unpack_group_lists(
-    values: Tensor,
-    index: Tensor,
-    order: Tensor,
-    starts: Tensor,
-    shape: tuple[int, int],
-    depth: int,
-    window: int,
-) -> Tensor:
-    """The dense matrix, record by record as the header of the format tells it.
-
-    Args:
-        values: ``(records + 1, cols, rows)``.
-        index: ``(records + 1,)``, block of the panel.
-        order: ``(panels, groups)`` uint8.
-        starts: ``(panels, groups + 1)`` int32.
-        shape: ``(n, k)``.
-        depth: Columns of a panel.
-        window: Groups that are ordered among themselves.
-
-    Returns:
-        ``(n, k)`` in the dtype of ``values``.
-    """
-    _, cols, rows = values.shape
-    panels, groups = order.shape
-    blocks = torch.zeros(groups, rows, panels * depth, dtype=values.dtype)
-    counts = starts[:, 1:] - starts[:, :-1]
-    panel = torch.arange(panels).repeat_interleave(counts.sum(1))
-    place = torch.arange(groups).repeat(panels).repeat_interleave(counts.flatten())
-    first = place // window * window
-    group = first + order[panel, place].long()
-    column = panel * depth + cols * index[:-1].long()
-    for offset in range(cols):
-        blocks[group, :, column + offset] = values[:-1, offset]
-    return blocks.reshape(groups * rows, panels * depth)[: shape[0], : shape[1]]
 
 
 @dataclass
@@ -190,8 +154,13 @@ class ReferenceNetwork:
             part = {
                 suffix: self.tensors[f"{name}.{suffix}"] for suffix in ("values", "index", "order", "starts")
             }
-            dense = unpack_group_lists(
-                **part, shape=(n, k), depth=step["depth"], window=step["window"]
+            part["index"] = part["index"].long()
+            dense = group_lists_unpack(
+                *part.values(),
+                out_features=n,
+                in_features=k,
+                depth=int(step["depth"]),
+                window=int(step["window"]),
             ).float()
             scale = self._optional(step, "scale")
             self._dense[name] = dense if scale is None else dense * scale[:, None]

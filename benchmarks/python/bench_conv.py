@@ -1,6 +1,6 @@
 """Sparse 1x1 convolutions of image networks beside dense ones, batch 1, in one process, interleaved.
 
-    python benchmarks/python/bench_conv.py [--quick] [--families MobileNetV1 ...] [--threads 1 2]
+    python benchmarks/python/bench_conv.py [--quick] [--families mobilenet_v1 ...] [--threads 1 2]
 
 Per layer take turns: ours for every pattern and sparsity, on planes where they lie; torch's conv2d on planes and on
 pixels (channels_last); torch's dense product ``W @ X``; onnxruntime with bound inputs and outputs. The ratio is that of
@@ -36,6 +36,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from models.prune import kept_blocks
 
 SHAPES = json.loads((ROOT / "benchmarks" / "shapes" / "conv.json").read_text())
+SPARSITIES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+QUICK = ("784x256x256", "196x512x512", "49x960x160")
 PATTERNS = {"unstructured": 1, "4x1": 4, "8x1": 8, "16x1": 16}
 # must and stretch of the geometric mean over all families, by pattern and sparsity
 _TALL = {0.7: (2.6, 3.0), 0.8: (4.0, 4.6), 0.9: (8.0, 9.0), 0.95: (14.0, 17.0)}
@@ -108,11 +110,11 @@ def our_call(weight: Tensor, bias: Tensor, image: Tensor, rows: int) -> tuple[en
 
 
 def measure(
-    shape: dict[str, int], sparsities: list[float], threads: int, seconds: float, capped: bool
+    shape: dict[str, Any], sparsities: tuple[float, ...], threads: int, seconds: float, capped: bool
 ) -> list[dict[str, Any]]:
     """The rows of one layer and number of threads."""
     torch.manual_seed(0)
-    n, k, size = shape["out"], shape["in"], shape["size"]
+    n, k, size = shape["out_channels"], shape["in_channels"], math.isqrt(shape["pixels"])
     image, bias = torch.randn(1, k, size, size), torch.randn(n)
     weight = torch.randn(n, k, 1, 1) / math.sqrt(k)
     dense = dense_calls(weight, bias, image, threads, capped)
@@ -129,7 +131,7 @@ def measure(
         timing = timings[f"{pattern} {sparsity}"]
         work = 2e-9 * stored * size * size
         row: dict[str, Any] = {
-            "shape": f"{size}x{size} {k}->{n}",
+            "shape": shape["name"],
             "pattern": pattern,
             "sparsity": sparsity,
             "threads": threads,
@@ -209,9 +211,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="three layers, two sparsities, short timings")
-    parser.add_argument(
-        "--families", nargs="+", default=list(SHAPES["families"]), choices=list(SHAPES["families"])
-    )
+    parser.add_argument("--families", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=None, help="per layer and number of threads")
     parser.add_argument("--isa", default=None, help="cap of our instruction set")
@@ -220,14 +220,15 @@ def main() -> None:
     if arguments.isa:
         sc.cpu.use(arguments.isa)
         print(f"left out, as nothing holds it to {arguments.isa}: onnxruntime")
-    families: dict[tuple[int, int, int], list[str]] = defaultdict(list)
+    families: dict[str, list[str]] = defaultdict(list)
+    shapes: dict[str, dict[str, Any]] = {}
     for family in arguments.families:
-        for shape in SHAPES["families"][family]:
-            families[shape["size"], shape["in"], shape["out"]].append(family)
-    shapes = [dict(zip(("size", "in", "out"), key, strict=True)) for key in families]
+        for shape in SHAPES[family]:
+            families[shape["name"]].append(family)
+            shapes[shape["name"]] = shape
     if arguments.quick:
-        shapes = [shape for shape in shapes if shape in SHAPES["quick"]]
-    sparsities = [0.7, 0.9] if arguments.quick else SHAPES["sparsities"]
+        shapes = {name: shape for name, shape in shapes.items() if name in QUICK}
+    sparsities = (0.7, 0.9) if arguments.quick else SPARSITIES
     seconds = arguments.seconds or (0.4 if arguments.quick else 1.0)
     threads = [number for number in arguments.threads if number <= torch.get_num_threads()]
     torch.set_flush_denormal(True)
@@ -236,10 +237,9 @@ def main() -> None:
     with torch.inference_mode():
         for number in threads:
             torch.set_num_threads(number)
-            for shape in shapes:
-                of = families[shape["size"], shape["in"], shape["out"]]
+            for name, shape in shapes.items():
                 measured = measure(shape, sparsities, number, seconds, bool(arguments.isa))
-                rows += [{"families": of, **row} for row in measured]
+                rows += [{"families": families[name], **row} for row in measured]
     show(summarise(rows))
     if not arguments.dry:
         capped = f"_{arguments.isa}" if arguments.isa else ""

@@ -98,6 +98,7 @@ def measure(
     for label, timing in timings.items():
         row: dict[str, Any] = {
             "network": name,
+            "size": example.shape[2],
             "name": label,
             "engine": "sparsecore" if label in ours else label,
             "threads": threads,

@@ -44,6 +44,8 @@ def networks_section(found: list[Result]) -> str:
         if fastest:
             parts.append(f"The best dense engine by threads: {fastest}.\n")
     absent = {name: why for result in found for name, why in result["machine"].get("missing", {}).items()}
+    for result in found:
+        absent |= dict.fromkeys(result["machine"].get("left_out", []), "nothing holds it to this cap")
     if absent:
         parts.append(f"Not measured: {'; '.join(f'{name} ({why})' for name, why in absent.items())}.\n")
     return "\n".join(parts)

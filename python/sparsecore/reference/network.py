@@ -151,17 +151,11 @@ class ReferenceNetwork:
         if "rows" not in step:
             return self.tensors[f"{name}.weight"].float()
         if name not in self._dense:
-            part = {
-                suffix: self.tensors[f"{name}.{suffix}"] for suffix in ("values", "index", "order", "starts")
-            }
-            part["index"] = part["index"].long()
-            dense = group_lists_unpack(
-                *part.values(),
-                out_features=n,
-                in_features=k,
-                depth=int(step["depth"]),
-                window=int(step["window"]),
-            ).float()
+            values, index, order, starts = (
+                self.tensors[f"{name}.{part}"] for part in ("values", "index", "order", "starts")
+            )
+            sizes = int(step["depth"]), int(step["window"])
+            dense = group_lists_unpack(values, index.long(), order, starts, n, k, *sizes).float()
             scale = self._optional(step, "scale")
             self._dense[name] = dense if scale is None else dense * scale[:, None]
         return self._dense[name]

@@ -27,8 +27,8 @@ LAYOUTS: dict[str, type[PackedWeight]] = {
 }
 
 
-# Shared lists fill a register with the outputs of a group: from this many on they do, and are fastest for few tokens
-# (twice as fast as group lists for one) and nearly so for many. Below it group lists are up to 20 times as fast.
+# Shared lists fill a register with the outputs of a group. From this many on they are within a fifth of group lists for
+# many tokens and ahead for a handful; below, group lists are two to twenty times as fast.
 _SHARING = 16
 
 

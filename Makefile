@@ -23,7 +23,7 @@ export PATH := $(VENV)/bin:$(PATH)
 PARTS := lint python cpp wheel abi asan tsan arm wasm
 NATIVE := pyproject.toml CMakeLists.txt $(shell find cmake csrc -name '*.txt' -o -name '*.cmake' -o -name '*.h' -o -name '*.cpp')
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint docs format wasm-package clean $(PARTS:%=test-%)
+.PHONY: help demo test bench lint docs format wasm-package browser clean $(PARTS:%=test-%)
 
 help:
 	@echo 'make demo     sparsify a sentence encoder and run it faster; tables and figures in demo_output/'
@@ -33,6 +33,7 @@ help:
 	@echo 'make lint     ruff, mypy, clang-format; make format applies what they would change'
 	@echo 'make docs     the documentation as a site in build/site/'
 	@echo 'make wasm-package   the npm package, both WebAssembly builds in it, in build/npm/sparsecore/'
+	@echo 'make browser  a page that runs sparse networks, in build/browser/'
 	@echo 'make clean    remove everything the other targets made, the environment included'
 
 # torch comes first and alone, by its pin: a later resolver then finds it there and never looks for another build.
@@ -98,6 +99,16 @@ wasm-package: $(VENV)/wasm.stamp
 	@for preset in wasm wasm-relaxed; do \
 	  cmake --preset $$preset -DSPARSECORE_TESTS=OFF >/dev/null && \
 	  cmake --build --preset $$preset --target sparsecore_npm || exit 1; done
+
+# The networks are made once: delete build/browser/networks for new ones.
+BROWSER := build/browser
+browser: wasm-package $(VENV)/package.stamp
+	@mkdir -p $(BROWSER)/sparsecore
+	@cp examples/browser/*.html examples/browser/*.css examples/browser/*.mjs $(BROWSER)
+	@cp build/npm/sparsecore/sparsecore*.mjs build/npm/sparsecore/*.wasm $(BROWSER)/sparsecore
+	@test -f $(BROWSER)/networks/networks.json || { $(PIP) install scikit-learn && \
+	  $(PY) examples/browser/make_networks.py $(BROWSER)/networks; }
+	@echo 'Open http://localhost:8000 after: $(PYTHON) -m http.server --directory $(BROWSER)'
 
 demo: $(VENV)/demo.stamp
 	@$(PY) -m sparsecore.demo $(MODEL)

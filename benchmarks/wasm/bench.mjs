@@ -6,13 +6,12 @@
 // Every candidate takes its turn in every round; a layer's outputs are compared with the dense layer's on the same
 // pruned weight first. Copying activations in and out of the module counts for all alike. One thread: there are no
 // others. Results go to benchmarks/results/wasm_<processor>.json.
-import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { cpus } from "node:os";
-import { argv, versions } from "node:process";
+import { existsSync, readFileSync } from "node:fs";
+import { argv } from "node:process";
 import { parseArgs } from "node:util";
 
 import * as reference from "../../csrc/wasm/tests/reference.mjs";
+import { quartiles, writeResults } from "./results.mjs";
 
 const ROOT = new URL("../../", import.meta.url);
 const BUILDS = [["wasm", "build/wasm/csrc/wasm/"], ["wasm_relaxed", "build/wasm-relaxed/csrc/wasm/"]];
@@ -61,11 +60,6 @@ function check(core, candidate, weight, n, k, x, what) {
   pruned.free();
 }
 
-function quartiles(samples) {
-  const sorted = samples.toSorted((a, b) => a - b);
-  return [0.5, 0.25, 0.75].map((at) => Math.round(100 * sorted[Math.floor(at * (sorted.length - 1))]) / 100);
-}
-
 // Microseconds per call: median, first and third quartile.
 function interleaved(calls, seconds) {
   const samples = calls.map(() => []);
@@ -82,10 +76,6 @@ function interleaved(calls, seconds) {
 
 function geometric(values) {
   return Math.exp(values.reduce((sum, value) => sum + Math.log(value), 0) / values.length);
-}
-
-function git(...words) {
-  return execFileSync("git", words, { cwd: ROOT, encoding: "utf8" }).trim();
 }
 
 const rows = [];
@@ -135,19 +125,4 @@ for (const key of new Set(rows.map(({ isa, kernel, pattern }) => `${isa}\t${kern
     `kept weights, dense ${geometric(cells.map((cell) => cell.dense_gflops)).toFixed(1)}`,
   );
 }
-if (rows.length && !options.dry) {
-  const processor = cpus()[0].model.trim();
-  const changed = git("status", "--porcelain", "--untracked-files=no", "csrc", "cmake") ? "+" : "";
-  const machine = {
-    processor, node: versions.node, v8: versions.v8, commit: git("rev-parse", "--short=10", "HEAD") + changed,
-    date: new Date().toISOString().slice(0, 10),
-    command: "node --experimental-wasm-relaxed-simd benchmarks/wasm/bench.mjs",
-  };
-  const name = `wasm_${processor.toLowerCase().replace(/[^a-z0-9]+/g, "_").replace(/^_|_$/g, "")}.json`;
-  const body = rows.map((row) => JSON.stringify(row)).join(",\n  ");
-  writeFileSync(
-    new URL(`benchmarks/results/${name}`, ROOT),
-    `{"name": "wasm",\n"machine": ${JSON.stringify(machine, null, 1)},\n"rows": [\n  ${body}\n]}\n`,
-  );
-  console.log(`written: benchmarks/results/${name}`);
-}
+if (rows.length && !options.dry) writeResults("wasm", "benchmarks/wasm/bench.mjs", rows);

@@ -91,6 +91,14 @@ def wasm() -> None:
     run(node, "--test", "csrc/wasm/npm")
 
 
+def browser() -> None:
+    """The page of examples/browser in headless Chromium."""
+    node = need("node", "nodejs")
+    need("chromedriver", "chromium chromium-driver")
+    run("make", "browser")
+    run(node, "--test", "examples/browser/tests")
+
+
 def wheel() -> None:
     """An isolated build, then a fresh environment with torch, numpy, safetensors and the wheel alone."""
     folder = BUILD / "wheels"
@@ -208,7 +216,7 @@ def smoke(interpreter: Path, *arguments: str, **environment: str) -> None:
 
 
 PARTS: Mapping[str, Callable[[], None]] = {
-    part.__name__: part for part in (lint, python, cpp, wheel, abi, asan, tsan, arm, wasm)
+    part.__name__: part for part in (lint, python, cpp, wheel, abi, asan, tsan, arm, wasm, browser)
 }
 
 

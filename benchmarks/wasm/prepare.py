@@ -56,8 +56,12 @@ def main(folder: Path) -> None:
             layers = [m for m in variant.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
             for i, layer in enumerate(layers):
                 tensors[f"{i}.weight"], tensors[f"{i}.bias"] = layer.weight, layer.bias
-            torch.onnx.export(variant, (image,), folder / "mobilenet_v1.onnx", dynamo=True, external_data=False)
-    save_file({key: value.detach().contiguous() for key, value in tensors.items()}, folder / "plain.safetensors")
+            torch.onnx.export(
+                variant, (image,), folder / "mobilenet_v1.onnx", dynamo=True, external_data=False
+            )
+    save_file(
+        {key: value.detach().contiguous() for key, value in tensors.items()}, folder / "plain.safetensors"
+    )
     print(f"written: {folder}")
 
 

@@ -36,7 +36,10 @@ class DigitNet(nn.Module):
         super().__init__()
         layers = [conv_norm(1, 32, kernel=3)]
         for channels, out_channels, stride in ((32, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2)):
-            layers += [conv_norm(channels, channels, 3, stride, groups=channels), conv_norm(channels, out_channels)]
+            layers += [
+                conv_norm(channels, channels, 3, stride, groups=channels),
+                conv_norm(channels, out_channels),
+            ]
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(256, 10)
@@ -60,8 +63,12 @@ def moved(images: Tensor) -> Tensor:
     angle, scale = 0.15 * torch.randn(n), 1 + 0.1 * torch.randn(n)
     cos, sin = scale * angle.cos(), scale * angle.sin()
     shift = 0.12 * torch.randn(2, n)
-    theta = torch.stack([torch.stack([cos, -sin, shift[0]]), torch.stack([sin, cos, shift[1]])]).permute(2, 0, 1)
-    return functional.grid_sample(images, functional.affine_grid(theta, list(images.shape), False), align_corners=False)
+    theta = torch.stack([torch.stack([cos, -sin, shift[0]]), torch.stack([sin, cos, shift[1]])]).permute(
+        2, 0, 1
+    )
+    return functional.grid_sample(
+        images, functional.affine_grid(theta, list(images.shape), False), align_corners=False
+    )
 
 
 def train_(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, rate: float, sparse: bool) -> None:
@@ -87,10 +94,15 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
         return (model(images).argmax(1) == labels).float().mean().item()
 
 
-def write(folder: Path, key: str, title: str, model: nn.Module, example: Tensor, **facts: object) -> dict[str, object]:
+def write(
+    folder: Path, key: str, title: str, model: nn.Module, example: Tensor, **facts: object
+) -> dict[str, object]:
     path = folder / f"{key}.safetensors"
     sc.export_network(model, example, path)
-    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB", *(f"{name} {value}" for name, value in facts.items()))
+    print(
+        f"{path.name}: {path.stat().st_size / 1e6:.2f} MB",
+        *(f"{name} {value}" for name, value in facts.items()),
+    )
     return {"key": key, "title": title, "file": path.name, **facts}
 
 
@@ -100,7 +112,10 @@ def main(folder: Path) -> None:
     image = torch.randn(1, 3, 224, 224)
     dense = calibrate_(mobilenet_v1(), 224)
     speed = [write(folder, "mobilenet_dense", "Dense", dense, image)]
-    for key, title, rows in (("mobilenet_unstructured", "90 % zeros", 1), ("mobilenet_4x1", "90 % zeros, groups 4x1", 4)):
+    for key, title, rows in (
+        ("mobilenet_unstructured", "90 % zeros", 1),
+        ("mobilenet_4x1", "90 % zeros, groups 4x1", 4),
+    ):
         speed.append(write(folder, key, title, prune_(copy.deepcopy(dense), SPARSITY, rows), image))
 
     train_images, train_labels, test_images, test_labels = digits()

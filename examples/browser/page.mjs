@@ -85,7 +85,7 @@ function showBars(times) {
     const { bytes, products } = facts.get(key);
     const bar = make("div", i ? "bar" : "bar dense");
     const name = make("div", "name", title);
-    name.append(make("small", "", `${megabytes(bytes)}, ${Math.round(products / 1e6)} M products`));
+    name.append(make("small", "", `${megabytes(bytes)}, ${Math.round(products / 1e6)} million products`));
     const track = make("div", "track");
     if (times[key]) {
       const { median, low, high } = times[key];
@@ -117,6 +117,8 @@ async function pickImage() {
   }
   const size = Math.min(bitmap.width, bitmap.height); // its middle, as a square
   const { width, height } = image.canvas;
+  image.fillStyle = "#fff"; // behind what is transparent
+  image.fillRect(0, 0, width, height);
   image.drawImage(bitmap, (bitmap.width - size) / 2, (bitmap.height - size) / 2, size, size, 0, 0, width, height);
   bitmap.close();
 }

@@ -15,7 +15,7 @@ export async function openBrowser({ width = 1000, height = 1500, dark = false } 
     let said = "";
     driver.stdout.on("data", (text) => {
       said += text;
-      const found = /on port (\d+)/.exec(said);
+      const found = /successfully on port (\d+)/.exec(said);
       if (found) resolve(found[1]);
     });
     driver.on("exit", (code) => reject(new Error(`chromedriver ended with ${code}: ${said}`)));

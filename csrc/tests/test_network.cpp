@@ -191,6 +191,22 @@ TEST_CASE("matrices of vectors: sparse, dense, in every storage type") {
     }
 }
 
+TEST_CASE("a residual that nobody needs afterwards is overwritten") {
+  for (int64_t side = 1; side <= 12; ++side)
+    for (const char* activation : {"none", "relu6"}) {
+      Model model(static_cast<uint64_t>(side));
+      model.activation = activation;
+      const int x = model.input({7, side, side + 1});
+      const int a = model.conv(x, 21, WindowSize::square(1), {1, 1, 16, 5, 6});
+      const int b = model.conv(x, 21, WindowSize::square(1), {4, 1, 16, 5, 6}, a);  // over a
+      const int c = model.conv(b, 21, WindowSize::square(1), {1, 1, 32, 5, 6}, b);  // b is read as well
+      const int d = model.conv(b, 21, WindowSize::square(1), {1, 1, 16, 5, 6}, c);  // two panels
+      model.output(d);
+      model.output(c);
+      check_model(model);
+    }
+}
+
 namespace {
 int cut = 1;
 }  // namespace

@@ -160,7 +160,7 @@ class ConvTask {
     finish.hard_swish = io_.activation == Activation::kHardSwish;
     finish.scale = io_.weight_scale ? io_.weight_scale + first_channel : nullptr;
     finish.bias = io_.bias ? memory.bias + first_channel : nullptr;
-    if (io_.residual && y_in_place) {
+    if (io_.residual && y_in_place && io_.residual != io_.y) {
       finish.residual_stride = residual_.stride;
       finish.residual = reinterpret_cast<const float*>(residual_.at(image, first_channel * residual_.stride + pixel));
     } else if (io_.residual) {

@@ -11,10 +11,6 @@
 #include "cpu/network/run.h"
 #include "cpu/network/weights.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace sparsecore {
 
 using network::Failure;
@@ -89,18 +85,8 @@ class Network {
   }
 
   bool make_arena() {
-    size_t alignment = 64;
-#if defined(__linux__)
-    // A tile of pixels touches a page per channel, more than the first translation buffer has for small pages.
-    constexpr size_t kHugePage = size_t{1} << 21;
-    if (arena_bytes() >= kHugePage) alignment = kHugePage;
-#endif
-    const size_t bytes = (arena_bytes() + alignment - 1) / alignment * alignment;
-    arena_.reset(std::aligned_alloc(alignment, bytes));
+    arena_.reset(std::aligned_alloc(64, (arena_bytes() + 63) / 64 * 64));
     if (!arena_) return false;
-#if defined(__linux__)
-    if (alignment == kHugePage) madvise(arena_.get(), bytes, MADV_HUGEPAGE);
-#endif
     auto* arena = static_cast<float*>(arena_.get());
     for (size_t v = 0; v < places_.size(); ++v) {
       const network::Shape& shape = graph_.values[v];

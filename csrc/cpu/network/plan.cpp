@@ -20,7 +20,8 @@ struct Storage {
 
 class Planner {
  public:
-  explicit Planner(const Graph& graph) : graph_(graph), storage_of_(graph.values.size(), -1) {
+  Planner(const Graph& graph, bool over_residuals)
+      : graph_(graph), over_residuals_(over_residuals), storage_of_(graph.values.size(), -1) {
     plan_.values.resize(graph.values.size());
   }
 
@@ -77,6 +78,7 @@ class Planner {
     };
     switch (step.op) {
       case Op::kAdd: return free(step.x) ? step.x : free(step.x2) ? step.x2 : -1;
+      case Op::kConv: return over_residuals_ && step.x2 >= 0 && step.x2 != step.x && free(step.x2) ? step.x2 : -1;
       case Op::kScale:
       case Op::kActivation:
       case Op::kSqueezeExcite:
@@ -107,25 +109,53 @@ class Planner {
     storages_.push_back({arena_elements(shape(value)), placement(value).first, placement(value).last, -1});
   }
 
+  // No order is best for every network: the largest first, or as they begin, or where most is alive first.
   void place() {
+    const std::vector<int64_t> alive = alive_elements();
+    std::vector<int64_t> crowd;  // the most that is alive while a storage is
+    for (const Storage& storage : storages_)
+      crowd.push_back(*std::max_element(alive.begin() + storage.first, alive.begin() + storage.last + 1));
+    const auto size = [&](int i) { return storages_[static_cast<size_t>(i)].elements; };
+    const auto begin = [&](int i) { return storages_[static_cast<size_t>(i)].first; };
+    const auto beside = [&](int i) { return crowd[static_cast<size_t>(i)]; };
+    try_order([&](int a, int b) { return size(a) > size(b); });
+    try_order([&](int a, int b) { return beside(a) != beside(b) ? beside(a) > beside(b) : size(a) > size(b); });
+    try_order([&](int a, int b) { return begin(a) < begin(b); });
+    for (size_t value = 0; value < graph_.values.size(); ++value)
+      if (storage_of_[value] >= 0) plan_.values[value].offset = best_[static_cast<size_t>(storage_of_[value])];
+    plan_.elements = (storages_.empty() ? 0 : smallest_) + kArenaSlack;
+  }
+
+  // At every step.
+  std::vector<int64_t> alive_elements() const {
+    std::vector<int64_t> alive(graph_.steps.size() + 1);
+    for (const Storage& storage : storages_) {
+      alive[static_cast<size_t>(storage.first)] += storage.elements;
+      alive[static_cast<size_t>(storage.last) + 1] -= storage.elements;
+    }
+    std::partial_sum(alive.begin(), alive.end(), alive.begin());
+    return alive;
+  }
+
+  template <typename Before>
+  void try_order(Before&& before) {
     std::vector<int> order(storages_.size());
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-      return storages_[static_cast<size_t>(a)].elements > storages_[static_cast<size_t>(b)].elements;
-    });
+    std::stable_sort(order.begin(), order.end(), before);
     std::vector<const Storage*> placed;  // by offset
+    int64_t end = 0;
     for (const int i : order) {
       Storage& storage = storages_[static_cast<size_t>(i)];
       storage.offset = best_gap(storage, placed);
       const auto behind = std::upper_bound(placed.begin(), placed.end(), &storage,
                                            [](const Storage* a, const Storage* b) { return a->offset < b->offset; });
       placed.insert(behind, &storage);
-      plan_.elements = std::max(plan_.elements, storage.offset + storage.elements);
+      end = std::max(end, storage.offset + storage.elements);
     }
-    for (size_t value = 0; value < graph_.values.size(); ++value)
-      if (storage_of_[value] >= 0)
-        plan_.values[value].offset = storages_[static_cast<size_t>(storage_of_[value])].offset;
-    plan_.elements += kArenaSlack;
+    if (end >= smallest_) return;
+    smallest_ = end;
+    best_.clear();
+    for (const Storage& storage : storages_) best_.push_back(storage.offset);
   }
 
   // The smallest gap between storages of overlapping lives that takes `wanted`, or the place behind all of them.
@@ -141,9 +171,12 @@ class Planner {
   }
 
   const Graph& graph_;
+  const bool over_residuals_;
   Plan plan_;
   std::vector<int> storage_of_;  // of each value, -1 for none
   std::vector<Storage> storages_;
+  int64_t smallest_ = INT64_MAX;  // of the orders tried
+  std::vector<int64_t> best_;     // and its offsets
 };
 
 }  // namespace
@@ -156,6 +189,9 @@ int64_t plane_stride(const Shape& shape) {
 
 int64_t arena_elements(const Shape& shape) { return round_up(shape.channels * plane_stride(shape), kLineFloats); }
 
-Plan plan_arena(const Graph& graph) { return Planner(graph).run(); }
+Plan plan_arena(const Graph& graph) {
+  Plan apart = Planner(graph, false).run(), over = Planner(graph, true).run();
+  return over.elements < apart.elements ? over : apart;
+}
 
 }  // namespace sparsecore::network

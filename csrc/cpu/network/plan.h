@@ -2,8 +2,9 @@
 //
 // A value lives from the step that writes it to the last one that reads it; an input is fetched just before its first
 // reader and an output handed over right after its writer, so neither outlives its use. Values whose lives do not meet
-// share memory: the largest are placed first, each into the smallest gap that takes it. Element-wise steps work in
-// place where nobody needs their operand afterwards.
+// share memory: one after the other is put into the smallest gap that takes it, in the best of a few orders.
+// Element-wise steps work in place where nobody needs their operand afterwards. A convolution may overwrite its
+// residual, but has to set it aside tile by tile then: it does so where that makes the arena smaller.
 //
 // Planes are whole cache lines apart. A kernel walks the same pixels of many planes, so their distance in lines is odd:
 // whatever the tile, the planes then spread evenly over the sets of the level 1 cache. Planes of up to four lines

@@ -77,7 +77,7 @@ SPARSECORE_API Status group_lists_weight_grad(const WeightGradIo& io, const Grou
 struct ConvIo {
   const void* x = nullptr;
   void* y = nullptr;
-  const void* residual = nullptr;  // like y, or null
+  const void* residual = nullptr;  // like y, or null; may be y itself
   const void* bias = nullptr;      // [out_channels] or null, of type bias_dtype
   const float* weight_scale = nullptr;
   int64_t images = 1, channels = 0, out_channels = 0;

@@ -200,10 +200,18 @@ TEST_CASE("a residual that nobody needs afterwards is overwritten") {
       const int a = model.conv(x, 21, WindowSize::square(1), {1, 1, 16, 5, 6});
       const int b = model.conv(x, 21, WindowSize::square(1), {4, 1, 16, 5, 6}, a);  // over a
       const int c = model.conv(b, 21, WindowSize::square(1), {1, 1, 32, 5, 6}, b);  // b is read as well
-      const int d = model.conv(b, 21, WindowSize::square(1), {1, 1, 16, 5, 6}, c);  // two panels
+      const int d = model.conv(b, 21, WindowSize::square(1), {1, 1, 16, 5, 6}, c);  // over c
       model.output(d);
       model.output(c);
       check_model(model);
+      // Two values of 21 channels are alive at most, not three.
+      const std::vector<uint8_t> file = model.file();
+      NetworkError error;
+      const NetworkPointer network(network_load(file.data(), file.size(), &error));
+      REQUIRE(network != nullptr);
+      const int64_t floats = network::arena_elements({3, 7, side, side + 1}) +
+                             2 * network::arena_elements({3, 21, side, side + 1}) + network::kArenaSlack;
+      CHECK(network_arena_bytes(network.get()) <= static_cast<size_t>(floats) * sizeof(float));
     }
 }
 

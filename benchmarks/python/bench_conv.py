@@ -124,7 +124,7 @@ def measure(
             mask = kept_blocks(weight.flatten(1), sparsity, rows, 1)
             ours[pattern, sparsity] = our_call(weight * mask[:, :, None, None], bias, image, rows)
     calls = {**dense, **{f"{name} {sparsity}": call for (name, sparsity), (call, _) in ours.items()}}
-    timings = interleaved(calls, seconds) if threads == 1 else in_turns(calls, seconds, pause=0.002, burst=5)
+    timings = interleaved(calls, seconds) if threads == 1 else in_turns(calls, seconds, burst=5)
     best = min(dense, key=lambda name: timings[name].median)
     rows_: list[dict[str, Any]] = []
     for (pattern, sparsity), (_, stored) in ours.items():

@@ -110,8 +110,10 @@ Tensor run(const char* function, const Tensor& input, const Tensor& values, cons
            int64_t compute, const std::optional<Tensor>& out) {
   require_image(function, "input", input);
   require_activation(function, activation);
-  STD_TORCH_CHECK(compute == 0 || compute == static_cast<int64_t>(Compute::kFloat16), function,
-                  ": convolutions compute in float32 (0) or float16 (1), got ", compute, ".");
+  STD_TORCH_CHECK(compute >= 0 && compute <= static_cast<int64_t>(Compute::kInt8), function,
+                  ": compute must be 0..2 (float32, float16, int8), got ", compute, ".");
+  STD_TORCH_CHECK(compute != static_cast<int64_t>(Compute::kInt8) || values.scalar_type() == ScalarType::Char, function,
+                  ": int8 products need int8 values. Pack the weight with dtype=torch.int8.");
   STD_TORCH_CHECK(out_channels >= 0, function, ": out_channels must not be negative, got ", out_channels, ".");
   ConvIo io;
   io.window = window_of(function, input, kernel, stride, padding, dilation);

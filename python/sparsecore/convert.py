@@ -95,7 +95,7 @@ def sparsify_(
         masks: Masks by layer name, True where kept, as ``sparsecore.sparsify`` returns them; layers without one keep
             their largest magnitudes.
         dtype: Of the stored values; ``torch.int8`` quantises.
-        compute_dtype: See :class:`~sparsecore.nn.SparseLinear`; ``torch.int8`` is for linear layers only.
+        compute_dtype: See :class:`~sparsecore.nn.SparseLinear` and :class:`~sparsecore.nn.SparseConv2d`.
 
     Returns:
         The model. Every layer is packed before the first is replaced, so an error leaves the model as it was.
@@ -123,9 +123,8 @@ def sparsify_(
                         layer, pattern, mask, sparsity=share, dtype=dtype, compute_dtype=compute_dtype
                     )
                 else:
-                    narrow = None if compute_dtype == torch.int8 else compute_dtype
                     converted[id(layer)] = SparseConv2d.from_dense(
-                        layer, pattern, mask, sparsity=share, dtype=dtype, compute_dtype=narrow
+                        layer, pattern, mask, sparsity=share, dtype=dtype, compute_dtype=compute_dtype
                     )
             except ValueError as error:
                 raise ValueError(f"sparsify_: layer {name or 'model'!r}: {error}") from error

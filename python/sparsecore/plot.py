@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsecore.formats.base import PackedWeight
-from sparsecore.nn.linear import SparseLinear
+from sparsecore.formats.matrices import to_matrix
+from sparsecore.nn._packed import PackedLayer
 from sparsecore.report import SparsityReport
 from sparsecore.report import report as make_report
 
@@ -56,12 +57,15 @@ def layers(model_or_report: nn.Module | SparsityReport, ax: Any = None) -> Any:
 
 
 def pattern(
-    weight: Tensor | PackedWeight | SparseLinear | nn.Linear, ax: Any = None, *, max_size: int = 256
+    weight: Tensor | PackedWeight | PackedLayer | nn.Linear | nn.Conv2d,
+    ax: Any = None,
+    *,
+    max_size: int = 256,
 ) -> Any:
     """Which weights are kept: dark where they are, shades where several share a pixel.
 
     Args:
-        weight: ``(out, in)``, packed or dense; or a layer.
+        weight: ``(out, in)``, packed or dense; or a layer, linear or convolution, packed or dense.
         ax: Axes to draw into.
         max_size: Most pixels of a side; larger weights are averaged.
 
@@ -69,7 +73,7 @@ def pattern(
         The axes.
     """
     if isinstance(weight, nn.Module):
-        weight = weight.weight
+        weight = to_matrix(weight.weight) if isinstance(weight, nn.Conv2d) else weight.weight
     mask = weight.mask() if isinstance(weight, PackedWeight) else weight.detach() != 0
     if mask.dim() != 2 or max_size < 1:
         raise ValueError(f"plot.pattern: needs a matrix and max_size >= 1, got shape {tuple(mask.shape)}.")

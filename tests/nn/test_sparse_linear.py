@@ -149,7 +149,7 @@ def test_int8_layers_keep_float32_scales() -> None:
     with torch.no_grad():
         got = layer(torch.randn(5, 64, dtype=torch.bfloat16))
     assert got.dtype == torch.bfloat16
-    with pytest.raises(ValueError, match="needs int8 values in shared lists"):
+    with pytest.raises(ValueError, match="needs int8 values in shared or group lists"):
         sc.nn.SparseLinear.from_dense(linear, sc.NM(2, 4), compute_dtype=torch.int8)
 
 

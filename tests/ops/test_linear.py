@@ -57,6 +57,16 @@ def test_int8_compute_is_exact_for_its_quantisation(isa: str, vector: int) -> No
     assert difference(packed.linear(input, compute="int8"), exact) < 2e-5
 
 
+@pytest.mark.parametrize("pattern", ["4x1", "4x4", "1x16", "unstructured"])
+def test_int8_compute_of_group_lists(isa: str, pattern: str) -> None:
+    packed = sc.pack(torch.randn(70, 203), pattern, sparsity=0.6, dtype=torch.int8, layout="group_lists")
+    input = torch.randn(13, 203)
+    scale = input.abs().amax(1, keepdim=True) / 127
+    quantised = (input / scale).round().clamp(-127, 127).double()
+    exact = quantised @ packed.to_dense().double().T * scale.double()
+    assert difference(packed.linear(input, compute="int8"), exact) < 2e-5
+
+
 @packings
 @pytest.mark.parametrize(
     "shape", [(0, 5, 16), (3, 0, 16), (3, 5, 0), (0, 0, 0), (1, 1, 1), (2, 1, 257)], ids=str

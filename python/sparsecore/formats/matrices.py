@@ -12,7 +12,7 @@ from torch import Tensor
 
 def to_matrix(weight: Tensor) -> Tensor:
     """``(out, ...)`` as ``(out, in)``; a view where the layout allows."""
-    return weight if weight.dim() == 2 else weight.movedim(1, -1).reshape(weight.shape[0], -1)
+    return weight if weight.dim() == 2 else weight.movedim(1, -1).flatten(1)
 
 
 def from_matrix(matrix: Tensor, like: Tensor) -> Tensor:

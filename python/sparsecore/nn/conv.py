@@ -69,7 +69,8 @@ class SparseConv2d(PackedLayer):
         sparsity: Fraction of zeros, for patterns that leave it open.
         activation: ``"none"``, ``"relu"``, ``"relu6"``, ``"hard_swish"``, ``"silu"``, ``"hard_sigmoid"``,
             ``"sigmoid"``, ``"gelu"`` or ``"gelu_tanh"``, fused into the kernel.
-        compute_dtype: None, or ``torch.float16``, which permits products at the float16 rate. Inference only.
+        compute_dtype: None; ``torch.float16``, which permits products at the float16 rate; ``torch.int8`` for int8
+            values, with each image quantised on its own. Inference only.
         device: Where the parameters live.
         dtype: Of the parameters.
     """
@@ -233,8 +234,10 @@ class SparseConv2d(PackedLayer):
             raise ValueError(
                 f"SparseConv2d: needs group lists, got {weight.layout}. Pack with layout='group_lists'."
             )
-        if compute_dtype == torch.int8:
-            raise ValueError("SparseConv2d: compute_dtype must be None or torch.float16, got torch.int8.")
+        if compute_dtype == torch.int8 and weight.dtype != torch.int8:
+            raise ValueError(
+                "SparseConv2d: compute_dtype=torch.int8 needs int8 values. Use dtype=torch.int8."
+            )
         self.out_channels = weight.shape[0]
         super()._set_up(weight, bias, activation, compute_dtype, trainable)
 

@@ -29,7 +29,8 @@ class SparseLinear(PackedLayer):
         activation: ``"none"``, ``"relu"``, ``"gelu"``, ``"gelu_tanh"``, ``"silu"``, ``"relu6"``, ``"hard_swish"``,
             ``"hard_sigmoid"`` or ``"sigmoid"``, fused into the kernel.
         compute_dtype: None; ``torch.float16`` for products at the float16 rate of CPUs that have one (relative error
-            at most 1.5e-3); ``torch.int8`` for int8 shared lists with inputs quantised per token. Inference only.
+            at most 1.5e-3); ``torch.int8`` for int8 shared or group lists with inputs quantised per token. Inference
+            only.
         device: Where the parameters live.
         dtype: Of the parameters.
     """
@@ -117,10 +118,11 @@ class SparseLinear(PackedLayer):
         compute_dtype: torch.dtype | None,
         trainable: bool = True,
     ) -> None:
-        if compute_dtype == torch.int8 and (weight.layout != "shared_lists" or weight.dtype != torch.int8):
+        fits = weight.layout in ("shared_lists", "group_lists") and weight.dtype == torch.int8
+        if compute_dtype == torch.int8 and not fits:
             raise ValueError(
-                "SparseLinear: compute_dtype=torch.int8 needs int8 values in shared lists. "
-                "Use dtype=torch.int8 with NM(n, m, vector=16) or Group(16, 1)."
+                "SparseLinear: compute_dtype=torch.int8 needs int8 values in shared or group lists. "
+                "Use dtype=torch.int8 with NM(n, m, vector=16), Group(16, 1) or Group(4, 4)."
             )
         self.out_features, self.in_features = weight.shape
         super()._set_up(weight, bias, activation, compute_dtype, trainable)

@@ -51,7 +51,8 @@ def group_lists_linear(
         depth: Columns of a panel.
         window: Groups that are sorted among themselves.
         activation: A key of ``sparsecore.reference.ACTIVATIONS``, for instance ``"relu"``.
-        compute: ``"float32"`` or ``"float16"``, which permits products at the float16 rate.
+        compute: ``"float32"``, ``"float16"`` (permits products at the float16 rate), or ``"int8"`` (int8 values; the
+            input is quantised per token).
         transposed: What :func:`group_lists_transpose` returns, to spare the backward pass that work.
 
     Returns:

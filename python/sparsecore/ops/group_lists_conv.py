@@ -66,7 +66,8 @@ def group_lists_conv2d(
         padding: With zeros: top, left, bottom, right.
         dilation: Vertical and horizontal.
         activation: A key of ``sparsecore.reference.ACTIVATIONS``, for instance ``"relu6"``.
-        compute: ``"float32"`` or ``"float16"``, which permits products at the float16 rate.
+        compute: ``"float32"``, ``"float16"`` (permits products at the float16 rate), or ``"int8"`` (int8 values; each
+            image is quantised on its own).
         transposed: What :func:`group_lists_transpose` returns, to spare the backward pass that work.
 
     Returns:

@@ -58,7 +58,9 @@ def test_any_packed_weight_becomes_a_sparse_tensor(pattern: str) -> None:
 
 def test_stored_zeros_stay_and_duplicates_follow_their_library() -> None:
     places = torch.tensor([[0, 0, 1, 1], [2, 2, 0, 1]])
-    packed = from_torch_sparse(torch.sparse_coo_tensor(places, torch.tensor([1.0, 2.0, 0.0, 4.0]), (2, 3)))
+    packed = from_torch_sparse(
+        torch.sparse_coo_tensor(places, torch.tensor([1.0, 2.0, 0.0, 4.0]), (2, 3), check_invariants=True)
+    )
     assert packed.to_dense().tolist() == [[0.0, 0.0, 3.0], [0.0, 4.0, 0.0]]
     assert packed.stored == 3  # a zero among them
     with pytest.raises(ValueError, match="not strictly ascending"):

@@ -42,6 +42,7 @@ def _layer(pattern: str = "4x1", sparsity: float | None = 0.7, **options: object
 
 @patterns
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 def test_from_dense_and_back(pattern: str, sparsity: float | None, geometry: dict[str, object]) -> None:
     conv = nn.Conv2d(12, 20, **geometry)  # type: ignore[arg-type]
     layer = sc.nn.SparseConv2d.from_dense(conv, pattern, sparsity=sparsity)

@@ -253,7 +253,7 @@ def to_torch_sparse(weight: PackedWeight, layout: torch.layout | None = None) ->
     dense, mask = weight.to_dense().detach(), weight.mask()
     if layout == torch.sparse_coo:
         places = mask.nonzero().T.contiguous()
-        return torch.sparse_coo_tensor(places, dense[mask], (n, k), is_coalesced=True)
+        return torch.sparse_coo_tensor(places, dense[mask], (n, k), is_coalesced=True, check_invariants=False)
     if layout not in _COMPRESSED:
         raise ValueError(
             f"to_torch_sparse: layout must be one of {[str(x) for x in _COMPRESSED]}, got {layout}."
@@ -272,4 +272,6 @@ def to_torch_sparse(weight: PackedWeight, layout: torch.layout | None = None) ->
     counts = torch.cat([torch.zeros(1, dtype=torch.int64), stored.sum(1).cumsum(0)])
     kept = values[stored] if blocked else values[stored].flatten()
     indices = stored.nonzero()[:, 1]
-    return torch.sparse_compressed_tensor(counts, indices, kept.contiguous(), (n, k), layout=layout)
+    return torch.sparse_compressed_tensor(
+        counts, indices, kept.contiguous(), (n, k), layout=layout, check_invariants=False
+    )

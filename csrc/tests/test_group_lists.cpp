@@ -528,6 +528,12 @@ TEST_CASE("group lists: 1 x 1 convolutions of every pattern at widths around the
       }
 }
 
+TEST_CASE("group lists: large planes, packed though they could be read where they lie") {
+  Problem p({1, 80, 44, pointwise(3, 683)}, {1, 1, 80, 16, 0.6}, DType::kFloat32, DType::kFloat32, ImageLayout::kChw,
+            ImageLayout::kChw, true, true, Activation::kRelu, 99);
+  check_everywhere(p);
+}
+
 TEST_CASE("group lists: every activation, with and without a residual, in every layout") {
   unsigned seed = 100;
   for (const Pattern& pattern : {Pattern{1, 1, 32, 8, 0.3}, {4, 1, 64, 8, 0.3}, {8, 2, 64, 4, 0.4}})

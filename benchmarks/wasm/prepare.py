@@ -22,10 +22,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import sparsecore as sc
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models import calibrate_, mobilenet_v1, prune_
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = 224
 VARIANTS = {"dense": (0.0, 1), "unstructured_90": (0.9, 1), "group4x1_90": (0.9, 4)}
 

@@ -479,7 +479,8 @@ const SAFETENSORS_ARRAYS = {
  * @returns {{metadata: object, tensors: Map<string, {dtype: string, shape: number[], data: ArrayBufferView}>}}
  */
 export function readSafetensors(file) {
-  const bytes = file instanceof ArrayBuffer ? new Uint8Array(file) : file;
+  // Not the array itself: node's Buffer is one whose slice() makes no copy.
+  const bytes = file instanceof ArrayBuffer ? new Uint8Array(file) : new Uint8Array(file.buffer, file.byteOffset, file.byteLength);
   requireThat(bytes.byteLength >= 8, "readSafetensors: the file is shorter than its header length");
   const length = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
   requireThat(length <= bytes.byteLength - 8, `readSafetensors: a header of ${length} bytes does not fit the file`);

@@ -177,6 +177,9 @@ test("safetensors files are read, damaged ones refused", () => {
   assert.deepEqual(tensors.get("flags").data, Uint8Array.of(7));
   assert.deepEqual(tensors.get("values"), { dtype: "F32", shape: [3, 1], data: values });
 
+  const buffer = Buffer.concat([Buffer.from("before"), safetensors(header, data)]).subarray(6);
+  assert.deepEqual(readSafetensors(buffer).tensors, tensors);
+
   const place = (changes) => safetensors({ values: { ...header.values, ...changes } }, data);
   const damaged = [
     new Uint8Array(3),

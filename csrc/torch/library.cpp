@@ -120,4 +120,16 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
       "Tensor");
   m.def(
       "bitmap_decode_validate(Tensor values, Tensor bitmap, Tensor row_ptr, int out_features, int in_features) -> int");
+
+  // Dense operators of image networks. stride and dilation are [vertical, horizontal], padding [top, left, bottom,
+  // right]; the stem's weight is [out_channels, kernel_h, kernel_w, channels].
+  m.def(
+      "depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, "
+      "int activation) -> Tensor");
+  m.def(
+      "stem_conv2d(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, "
+      "int activation) -> Tensor");
+  m.def(
+      "squeeze_excite(Tensor input, Tensor weight1, Tensor? bias1, Tensor weight2, Tensor? bias2, int inner, int gate) "
+      "-> Tensor");
 }

@@ -4,11 +4,13 @@ from sparsecore import _library  # noqa: F401  (registers the operators first)
 from sparsecore.ops.decode import bitmap_decode_linear, nm_decode_linear
 from sparsecore.ops.group_lists import group_lists_linear, group_lists_transpose
 from sparsecore.ops.group_lists_conv import group_lists_conv2d
+from sparsecore.ops.planes import depthwise_conv2d, squeeze_excite, stem_conv2d
 from sparsecore.ops.row_lists import row_lists_linear, row_lists_transpose
 from sparsecore.ops.shared_lists import shared_lists_linear, shared_lists_transpose
 
 __all__ = [
     "bitmap_decode_linear",
+    "depthwise_conv2d",
     "group_lists_conv2d",
     "group_lists_linear",
     "group_lists_transpose",
@@ -17,4 +19,6 @@ __all__ = [
     "row_lists_transpose",
     "shared_lists_linear",
     "shared_lists_transpose",
+    "squeeze_excite",
+    "stem_conv2d",
 ]

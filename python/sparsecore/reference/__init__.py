@@ -17,6 +17,7 @@ from sparsecore.reference.group_lists import (
 from sparsecore.reference.linear import ACTIVATIONS, activate, linear
 from sparsecore.reference.network import ReferenceNetwork
 from sparsecore.reference.nm_decode import nm_decode_linear, nm_decode_pack, nm_decode_unpack
+from sparsecore.reference.planes import depthwise_conv2d, squeeze_excite, stem_conv2d
 from sparsecore.reference.row_lists import (
     row_lists_linear,
     row_lists_pack,
@@ -39,6 +40,7 @@ __all__ = [
     "bitmap_decode_linear",
     "bitmap_decode_pack",
     "bitmap_decode_unpack",
+    "depthwise_conv2d",
     "group_lists_conv2d",
     "group_lists_conv2d_weight_grad",
     "group_lists_linear",
@@ -60,4 +62,6 @@ __all__ = [
     "shared_lists_transpose",
     "shared_lists_unpack",
     "shared_lists_weight_grad",
+    "squeeze_excite",
+    "stem_conv2d",
 ]

@@ -14,6 +14,7 @@ PATTERNS = [
     (sc.NM(2, 4), None),
     (sc.NM(1, 4, vector=16), None),
     (sc.Group(8, 1), 0.7),
+    (sc.Group(4, 4), 0.7),
 ]
 
 
@@ -72,3 +73,17 @@ def test_mistakes() -> None:
         model[0].replace_weight(sc.pack(torch.randn(4, 4), "2:4", dtype=torch.bfloat16))
     with pytest.raises(ValueError, match="4 x 4"):
         model[0].replace_weight(sc.pack(torch.randn(8, 4), "2:4"))
+
+
+def test_exchange_in_convolutions() -> None:
+    conv = nn.Conv2d(8, 12, 3)
+    model = nn.Sequential(sc.nn.SparseConv2d.from_dense(conv, "4x1", sparsity=0.6))
+    before = model[0].weight
+    kept, mask = before.to_dense().clone(), before.mask().clone()
+    moved = exchange_(model, None, 0.3, seed=1)
+    after = model[0].weight.validate()
+    assert moved > 0
+    assert after.stored == int(mask.sum())
+    assert not torch.equal(after.mask(), mask)
+    stayed = after.mask() & mask
+    assert torch.equal(after.to_dense()[stayed], kept[stayed])

@@ -56,14 +56,14 @@ class Plan:
         choices: One per size of input, ascending.
         layer: The layer in words.
         unit: What is counted: ``"tokens"`` or ``"pixels"``.
-        kernels: Which kernels serve the packed layouts here.
+        kernels: The kernel that serves each packed layout here, by layout.
     """
 
     name: str
     choices: list[Choice] = field(default_factory=list)
     layer: str = ""
     unit: str = "tokens"
-    kernels: str = ""
+    kernels: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{self.name}:"]
@@ -88,14 +88,12 @@ class Plan:
     def _reason(self, choice: Choice) -> str:
         microseconds = {name: f"{seconds * 1e6:.0f} us" for name, seconds in choice.seconds.items()}
         if choice.kept != "dense":
-            return (
-                f"{choice.kept} ({self.kernels}), {microseconds[choice.kept]} against {microseconds['dense']} dense: "
-                f"{choice.speedup:.2f}x"
-            )
+            kernel, dense = self.kernels.get(choice.kept, choice.kept), microseconds["dense"]
+            return f"{kernel}, {microseconds[choice.kept]} against {dense} dense: {choice.speedup:.2f}x"
         others = {name: seconds for name, seconds in choice.seconds.items() if name != "dense"}
         best = min(others, key=lambda name: others[name])
         return (
-            f"dense kept, {microseconds['dense']}: {best} ({self.kernels}) took {microseconds[best]}, "
+            f"dense kept, {microseconds['dense']}: {self.kernels.get(best, best)} took {microseconds[best]}, "
             f"{others[best] / choice.seconds['dense']:.2f}x as long; more zeros or larger groups would make it faster"
         )
 
@@ -134,9 +132,17 @@ def _median_times(
     return {name: median(values) for name, values in times.items()}
 
 
-def _kernels() -> str:
-    """The instruction set the kernels use here."""
-    return "kernels of this machine" if introspection is None else str(introspection.current_isa())
+def _kernels(layer: PackedLayer, candidates: Iterable[str]) -> dict[str, str]:
+    """The kernel that serves each packed layout here: the first row of the dispatch tables that takes the weight."""
+    stored = str(layer.weight_values.dtype).removeprefix("torch.")
+    rows = () if introspection is None else introspection.backends()
+    found: dict[str, str] = {}
+    for op, kernel, _, weights, usable in rows:
+        plain = layer.compute_dtype == torch.int8 or not kernel.endswith("int8")
+        for layout in candidates:
+            if op.startswith(layout) and usable and plain and stored in weights.split():
+                found.setdefault(layout, kernel)
+    return found
 
 
 def plan_layer(layer: PackedLayer, inputs: Iterable[Tensor], seconds: float, name: str) -> Plan:
@@ -146,7 +152,11 @@ def plan_layer(layer: PackedLayer, inputs: Iterable[Tensor], seconds: float, nam
     layer.routes = []
     own = layer.weight
     words = f"{type(layer).__name__}({layer.extra_repr()}), {own.sparsity:.1%} zeros"
-    plan = Plan(name, layer=words, unit="pixels" if conv else "tokens", kernels=_kernels())
+    plan = Plan(
+        name,
+        layer=words,
+        unit="pixels" if conv else "tokens",
+    )
     routes: list[tuple[int, Weight]] = []
     with torch.no_grad():
         for size, input in sorted(sized.items()):
@@ -154,6 +164,7 @@ def plan_layer(layer: PackedLayer, inputs: Iterable[Tensor], seconds: float, nam
             measured = _median_times(candidates, layer, input, seconds)
             kept = min(measured, key=lambda layout: measured[layout])
             routes.append((size, candidates[kept]))
+            plan.kernels |= _kernels(layer, candidates)
             plan.choices.append(Choice(size, torch.get_num_threads(), kept, measured))
     routes[-1] = (2**62, routes[-1][1])
     layer.routes = (

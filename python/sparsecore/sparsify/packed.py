@@ -1,6 +1,6 @@
 """Dynamic sparse training of layers that are packed already: nothing dense outlives an update.
 
-A :class:`~sparsecore.nn.SparseLinear` trains on its kept weights alone: forward, input gradient and weight gradient run
+A packed layer trains on its kept weights alone: forward, input gradient and weight gradient run
 on the sparse kernels, and optimizer state exists for kept weights only. What a fixed mask lacks is the exchange of weak
 connections for new ones. Here it is done layer by layer, with one layer's weight dense for a moment.
 """
@@ -16,10 +16,11 @@ from torch.optim import Optimizer
 from sparsecore.formats.base import PackedWeight
 from sparsecore.formats.pack import pack
 from sparsecore.formats.select import mask_units, score_units, spread_units
-from sparsecore.nn.linear import SparseLinear
+from sparsecore.nn._packed import PackedLayer
 from sparsecore.sparsify.exchange import competitors, exchange
 from sparsecore.sparsify.scores import Magnitude, Score, SignedMagnitude, Statistics, uniform
 
+_LISTS = ("row_lists", "shared_lists", "group_lists")
 _SCORES: dict[str, Score] = {"magnitude": Magnitude(), "signed": SignedMagnitude()}
 
 
@@ -40,7 +41,7 @@ def exchange_(
     optimizer state; survivors keep theirs.
 
     Args:
-        model: Its :class:`SparseLinear` layers in row lists or shared lists are changed.
+        model: Its packed layers in row lists, shared lists or group lists are changed, convolutions too.
         optimizer: That trains them, or None.
         fraction: Share of the kept weights to exchange, in ``[0, 1]``.
         step: Training step: another draw for each.
@@ -59,12 +60,12 @@ def exchange_(
             f"exchange_: needs fraction in [0, 1], init >= 0 and score of {sorted(_SCORES)}, got {fraction}, {init}, "
             f"{score!r}."
         )
-    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, SparseLinear)]
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, PackedLayer)]
     layers = [(name, layer) for name, layer in layers if isinstance(layer.weight_values, nn.Parameter)]
-    layers = [(name, layer) for name, layer in layers if layer.layout in ("row_lists", "shared_lists")]
+    layers = [(name, layer) for name, layer in layers if layer.layout in _LISTS]
     if not layers:
         raise ValueError(
-            "exchange_: the model has no trainable SparseLinear in row or shared lists. Call sparsify_ first."
+            "exchange_: the model has no trainable SparseLinear or SparseConv2d in lists. Call sparsify_ first."
         )
     return sum(
         _exchange_layer(name, layer, optimizer, fraction, step, seed, _SCORES[score], init)
@@ -74,7 +75,7 @@ def exchange_(
 
 def _exchange_layer(
     name: str,
-    layer: SparseLinear,
+    layer: PackedLayer,
     optimizer: Optimizer | None,
     fraction: float,
     step: int,
@@ -105,7 +106,7 @@ def _exchange_layer(
     return int(grown.sum())
 
 
-def _states(layer: SparseLinear, optimizer: Optimizer | None) -> Iterator[tuple[dict[str, Tensor], str]]:
+def _states(layer: PackedLayer, optimizer: Optimizer | None) -> Iterator[tuple[dict[str, Tensor], str]]:
     """Where the optimizer keeps something for each kept weight."""
     if optimizer is None:
         return

@@ -85,7 +85,7 @@ function showBars(times) {
     const { bytes, products } = facts.get(key);
     const bar = make("div", i ? "bar" : "bar dense");
     const name = make("div", "name", title);
-    name.append(make("small", "", `${megabytes(bytes)}, ${Math.round(products / 1e6)} million products`));
+    name.append(make("small", "", `${Math.round(products / 1e6)} million products`), make("small", "", megabytes(bytes)));
     const track = make("div", "track");
     if (times[key]) {
       const { median, low, high } = times[key];

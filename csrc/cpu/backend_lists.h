@@ -15,6 +15,7 @@ BackendList shared_lists_backends();
 BackendList group_lists_backends();
 BackendList nm_decode_backends();
 BackendList bitmap_decode_backends();
+BackendList variable_nm_backends();
 BackendList epilogue_backends();
 BackendList planes_backends();
 

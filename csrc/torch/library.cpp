@@ -132,4 +132,17 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
   m.def(
       "squeeze_excite(Tensor input, Tensor weight1, Tensor? bias1, Tensor weight2, Tensor? bias2, int inner, int gate) "
       "-> Tensor");
+
+  // Blocks of 16 x 16 with an N each: values [slots, 16], indices uint8 [pairs, 16], codes uint8 [n / 16, k / 16].
+  m.def(
+      "variable_nm_linear(Tensor input, Tensor values, Tensor indices, Tensor codes, Tensor? scale, Tensor? bias, "
+      "int out_features, int activation, int compute) -> Tensor");
+  m.def(
+      "variable_nm_linear_out(Tensor input, Tensor values, Tensor indices, Tensor codes, Tensor? scale, Tensor? bias, "
+      "int out_features, int activation, int compute, Tensor(a!) out) -> ()");
+  m.def("variable_nm_pack(Tensor weight, Tensor mask, Tensor codes) -> (Tensor, Tensor)");
+  m.def("variable_nm_unpack(Tensor values, Tensor indices, Tensor codes, int out_features, int in_features) -> Tensor");
+  m.def(
+      "variable_nm_validate(Tensor values, Tensor indices, Tensor codes, int out_features, int in_features) "
+      "-> (int, int)");
 }

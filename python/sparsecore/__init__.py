@@ -20,7 +20,7 @@ from sparsecore.formats import (
 from sparsecore.io import load, save
 from sparsecore.network import Network
 from sparsecore.nn.plan import plan_
-from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured, pattern
+from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured, VariableNM, pattern
 from sparsecore.report import SparsityReport, report
 from sparsecore.sparsify import oneshot
 
@@ -43,6 +43,7 @@ __all__ = [
     "SparsityReport",
     "SplitNetwork",
     "Unstructured",
+    "VariableNM",
     "advise",
     "backends",
     "check_pattern",

@@ -123,7 +123,30 @@ class Channel:
         return f"whole {'output' if self.side == 'out' else 'input'} channels"
 
 
-Pattern: TypeAlias = NM | Unstructured | Group | Channel
+@dataclass(frozen=True, repr=False)
+class VariableNM:
+    """Blocks of 16 outputs x 16 inputs, each with its own N: how many of its 16 inputs every row of a block keeps.
+
+    N is 0, 2, 4, 8 or 16, the least that holds what is kept. Outputs and inputs must be multiples of 16. Source:
+    FlightLLM (Zeng et al. 2024).
+
+    Attributes:
+        block: Rows and columns of a block: 16.
+    """
+
+    block: int = 16
+
+    def __post_init__(self) -> None:
+        _require_int("VariableNM", "block", self.block, 16, 16)
+
+    def __repr__(self) -> str:
+        return "VariableNM()"
+
+    def __str__(self) -> str:
+        return "N:16 with an N for each 16x16 block"
+
+
+Pattern: TypeAlias = NM | Unstructured | Group | Channel | VariableNM
 
 
 def pattern(spec: str | Pattern) -> Pattern:
@@ -131,18 +154,21 @@ def pattern(spec: str | Pattern) -> Pattern:
 
     Args:
         spec: ``"2:4"``, ``"2:4/16"`` (shared by 16 outputs), ``"16x1"`` or ``"4x4"`` (groups of outputs x inputs),
-            ``"unstructured"``, ``"channels"`` (of the output), ``"inputs"``, or a pattern.
+            ``"unstructured"``, ``"channels"`` (of the output), ``"inputs"``, ``"n:16"`` (an N for each 16 x 16 block),
+            or a pattern.
 
     Raises:
         ValueError: The name is none of these.
     """
-    if isinstance(spec, (NM, Unstructured, Group, Channel)):
+    if isinstance(spec, (NM, Unstructured, Group, Channel, VariableNM)):
         return spec
     if not isinstance(spec, str):
         raise TypeError(f"pattern: needs a pattern or its name, got {type(spec).__name__}.")
     text = spec.strip().lower()
     if text == "unstructured":
         return Unstructured()
+    if text == "n:16":
+        return VariableNM()
     if text in ("channels", "inputs"):
         return Channel("out" if text == "channels" else "in")
     if found := re.fullmatch(r"(\d+):(\d+)(?:/(\d+))?", text):
@@ -150,7 +176,7 @@ def pattern(spec: str | Pattern) -> Pattern:
     if found := re.fullmatch(r"(\d+)x(\d+)", text):
         return Group(int(found[1]), int(found[2]))
     raise ValueError(
-        f'pattern: {spec!r} is none of "2:4", "2:4/16", "16x1", "4x4", "unstructured", "channels", "inputs".'
+        f'pattern: {spec!r} is none of "2:4", "2:4/16", "16x1", "4x4", "unstructured", "channels", "inputs", "n:16".'
     )
 
 
@@ -160,4 +186,6 @@ def pattern_name(value: Pattern) -> str:
         return f"{value.n}:{value.m}" + (f"/{value.vector}" if value.vector > 1 else "")
     if isinstance(value, Channel):
         return "channels" if value.side == "out" else "inputs"
+    if isinstance(value, VariableNM):
+        return "n:16"
     return f"{value.rows}x{value.cols}" if isinstance(value, Group) else "unstructured"

@@ -13,6 +13,8 @@ from sparsecore.formats.row_lists import RowLists
 from sparsecore.formats.select import select_mask
 from sparsecore.formats.semi_structured import from_semi_structured, to_semi_structured
 from sparsecore.formats.shared_lists import SharedLists
+from sparsecore.formats.variable_nm import VariableNM
+from sparsecore.formats.variable_select import choose_codes, variable_mask, variable_nbytes
 
 __all__ = [
     "BitmapDecode",
@@ -23,7 +25,9 @@ __all__ = [
     "PatternReport",
     "RowLists",
     "SharedLists",
+    "VariableNM",
     "check_pattern",
+    "choose_codes",
     "from_scipy",
     "from_semi_structured",
     "from_tensors",
@@ -34,5 +38,7 @@ __all__ = [
     "select_mask",
     "to_semi_structured",
     "to_torch_sparse",
+    "variable_mask",
+    "variable_nbytes",
     "write_bitmask24",
 ]

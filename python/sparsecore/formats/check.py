@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsecore.formats.matrices import to_matrix
 from sparsecore.formats.select import spread, tiles, unit_shape
-from sparsecore.patterns import NM, Channel, Pattern
+from sparsecore.patterns import NM, Channel, Pattern, VariableNM
 from sparsecore.patterns import pattern as parse_pattern
 
 
@@ -54,6 +54,8 @@ def mask_violations(mask: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
         side = 1 if pattern.side == "out" else 0
         torn = mask.any(side, keepdim=True) & ~mask.all(side, keepdim=True)
         return torn, mask.shape[1] if side else 1
+    if isinstance(pattern, VariableNM):  # a dense block is one too
+        return torch.zeros(mask.shape[0] // 16, mask.shape[1] // 16, dtype=torch.bool), 16
     rows, cols = unit_shape(pattern)
     count = tiles(mask.int(), rows, cols).sum((1, 3))
     size = tiles(torch.ones_like(mask, dtype=torch.int), rows, cols).sum((1, 3))

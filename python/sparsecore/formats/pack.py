@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecore import reference
+from sparsecore import patterns, reference
 from sparsecore.formats.base import VALUE_DTYPES, PackedWeight
 from sparsecore.formats.bitmap_decode import BitmapDecode
 from sparsecore.formats.channels import Channels
@@ -19,11 +19,14 @@ from sparsecore.formats.quantize import quantize_rows
 from sparsecore.formats.row_lists import RowLists
 from sparsecore.formats.select import select_mask, shared_rows, unit_shape
 from sparsecore.formats.shared_lists import SharedLists
+from sparsecore.formats.variable_nm import VariableNM
+from sparsecore.formats.variable_select import codes_of_mask
 from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured
 from sparsecore.patterns import pattern as parse_pattern
 
 LAYOUTS: dict[str, type[PackedWeight]] = {
-    layout.layout: layout for layout in (RowLists, SharedLists, GroupLists, NMDecode, BitmapDecode, Channels)
+    layout.layout: layout
+    for layout in (RowLists, SharedLists, GroupLists, NMDecode, BitmapDecode, VariableNM, Channels)
 }
 
 
@@ -40,6 +43,8 @@ def layouts_for(pattern: Pattern) -> tuple[str, ...]:
     """
     if isinstance(pattern, Channel):
         return ("channels",)
+    if isinstance(pattern, patterns.VariableNM):
+        return ("variable_nm",)
     rows, cols = unit_shape(pattern)
     if rows > 2 and cols == 1:
         return ("shared_lists", "group_lists") if rows >= _SHARING else ("group_lists", "shared_lists")
@@ -157,6 +162,10 @@ def _pack_layout(
         window = torch.ops.sparsecore.group_lists_window(rows, n)
         values, index, order, starts = ops.group_lists_pack(weight, units, rows, cols, depth, window)
         return GroupLists(shape, pattern, values, scale, index, order, starts, depth, window)
+    if layout == "variable_nm":
+        codes = codes_of_mask(mask)
+        values, indices = ops.variable_nm_pack(weight, mask, codes)
+        return VariableNM(shape, pattern, values, scale, indices, codes)
     if layout == "nm_decode":
         assert isinstance(pattern, NM)
         values, codes = ops.nm_decode_pack(weight, mask, pattern.n, pattern.m)

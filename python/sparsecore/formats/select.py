@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsecore.patterns import NM, Channel, Group, Pattern
+from sparsecore.formats.variable_select import choose_codes, codes_of_mask, variable_mask
+from sparsecore.patterns import NM, Channel, Group, Pattern, VariableNM
 
 
 def top_mask(score: Tensor, keep: int) -> Tensor:
@@ -97,6 +98,13 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float | None = None) 
     """
     if sparsity is not None and not 0.0 <= sparsity < 1.0:
         raise ValueError(f"select_mask: sparsity is the fraction of zeros in [0, 1), got {sparsity}.")
+    if isinstance(pattern, VariableNM):
+        codes = (
+            codes_of_mask(score > 0)
+            if sparsity is None
+            else choose_codes(score, sparsity=sparsity, empty=True)
+        )
+        return variable_mask(score, codes)
     units = score_units(score.float(), pattern)
     if isinstance(pattern, NM):
         fixed = 1.0 - pattern.n / pattern.m

@@ -7,6 +7,7 @@ from sparsecore.ops.group_lists_conv import group_lists_conv2d
 from sparsecore.ops.planes import depthwise_conv2d, squeeze_excite, stem_conv2d
 from sparsecore.ops.row_lists import row_lists_linear, row_lists_transpose
 from sparsecore.ops.shared_lists import shared_lists_linear, shared_lists_transpose
+from sparsecore.ops.variable_nm import variable_nm_linear
 
 __all__ = [
     "bitmap_decode_linear",
@@ -21,4 +22,5 @@ __all__ = [
     "shared_lists_transpose",
     "squeeze_excite",
     "stem_conv2d",
+    "variable_nm_linear",
 ]

@@ -32,6 +32,7 @@ from sparsecore.reference.shared_lists import (
     shared_lists_unpack,
     shared_lists_weight_grad,
 )
+from sparsecore.reference.variable_nm import variable_nm_linear, variable_nm_pack, variable_nm_unpack
 
 __all__ = [
     "ACTIVATIONS",
@@ -64,4 +65,7 @@ __all__ = [
     "shared_lists_weight_grad",
     "squeeze_excite",
     "stem_conv2d",
+    "variable_nm_linear",
+    "variable_nm_pack",
+    "variable_nm_unpack",
 ]

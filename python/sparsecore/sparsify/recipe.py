@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from sparsecore.patterns import NM, Channel, Group, Unstructured, pattern_name
+from sparsecore.patterns import NM, Channel, Group, Unstructured, VariableNM, pattern_name
 from sparsecore.sparsify import allocation as allocations
 from sparsecore.sparsify import gradients, schedules, scores, selection, weights
 from sparsecore.sparsify import grow as growth
@@ -51,7 +51,8 @@ def _dataclasses_of(*modules: Any) -> dict[str, type]:
 
 _PARTS = _dataclasses_of(scores, allocations, schedules, weights, growth, gradients)
 _PARTS |= {
-    part.__name__: part for part in (NM, Group, Unstructured, Channel, Kernels, PerKind, ByWidth, Start)
+    part.__name__: part
+    for part in (NM, Group, Unstructured, Channel, VariableNM, Kernels, PerKind, ByWidth, Start)
 }
 
 
@@ -127,6 +128,11 @@ class Recipe:
             raise ValueError(
                 "Recipe: EveryForward with Hard() would never let a weight return. Use SRSTE() or STE()."
             )
+        if self.grow is not None and isinstance(self.pattern, VariableNM):
+            raise ValueError(
+                f"Recipe: {type(self.grow).__name__} exchanges single weights, which {self.pattern} does not hold. "
+                f"Leave grow out, or use Unstructured()."
+            )
         if isinstance(self.pattern, NM) and getattr(self.schedule, "initial", 0.0) > 0.0:
             raise ValueError(f"Recipe: {self.pattern} fixes the sparsity, so schedule.initial must be 0.")
 
@@ -168,7 +174,7 @@ class Recipe:
 
 
 def _encode(part: Any) -> Any:
-    if isinstance(part, (NM, Group, Unstructured, Channel)):
+    if isinstance(part, (NM, Group, Unstructured, Channel, VariableNM)):
         return pattern_name(part)
     if isinstance(part, type) or not is_dataclass(part):
         return part

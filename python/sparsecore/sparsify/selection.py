@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sparsecore.formats.select import nm_mask, score_units, shared_rows, spread_units, top_mask, unit_shape
-from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured
+from sparsecore.formats.variable_select import choose_codes, variable_mask
+from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured, VariableNM
 from sparsecore.sparsify.allocation import Scope
 
 
@@ -47,7 +48,9 @@ class Selector:
     @property
     def whole(self) -> bool:
         """Whether all units of a matrix compete, so that it cannot be decided run by run."""
-        return isinstance(self.pattern, Channel) or (self.step is None and self.within == "layer")
+        return isinstance(self.pattern, (Channel, VariableNM)) or (
+            self.step is None and self.within == "layer"
+        )
 
     def kept(self, units: int) -> int:
         """Units kept of ``units``."""
@@ -65,6 +68,8 @@ class Selector:
         Returns:
             ``(rows, columns)``, bool.
         """
+        if isinstance(self.pattern, VariableNM):
+            return variable_mask(score, choose_codes(score, sparsity=self.sparsity, empty=True))
         units = score_units(score, self.pattern)
         groups, width = units.shape
         start //= unit_shape(self.pattern)[1]
@@ -91,9 +96,9 @@ def check(pattern: Pattern, sparsity: float | None) -> float:
                 f"prune_once: {pattern} fixes the sparsity to {fixed:g}, got {sparsity:g}. Leave it out."
             )
         return fixed
-    if not isinstance(pattern, (Group, Unstructured, Channel)):
+    if not isinstance(pattern, (Group, Unstructured, Channel, VariableNM)):
         raise TypeError(
-            f"prune_once: pattern must be NM, Unstructured, Group or Channel, got {type(pattern).__name__}."
+            f"prune_once: pattern must be NM, Unstructured, Group, Channel or VariableNM, got {type(pattern).__name__}."
         )
     if sparsity is None:
         raise ValueError(f"prune_once: {pattern} leaves the sparsity open. Pass sparsity=0.5, say.")

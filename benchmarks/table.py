@@ -39,6 +39,7 @@ MARKED: dict[str, Callable[[], str]] = {
     "docs/which_pattern.md": models.demo_tables,
     "docs/advise.md": models.advise_tables,
     "docs/training.md": models.training_presets,
+    "docs/image_networks.md": models.image_networks,
     "docs/sparsify.md": models.oneshot_methods,
     "docs/allocations.md": models.oneshot_allocations,
 }

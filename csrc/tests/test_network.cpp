@@ -299,6 +299,12 @@ TEST_CASE("the arena of a MobileNet holds its two largest live values and a pane
     const auto step = [&](network::Op op, int x, int y) {
       network::Step made;
       made.op = op, made.x = x, made.y = y;
+      const network::Shape &from = graph.values[static_cast<size_t>(x)], &to = graph.values[static_cast<size_t>(y)];
+      made.window.height = from.height, made.window.width = from.width;
+      made.window.out_height = to.height, made.window.out_width = to.width;
+      if (op != network::Op::kConv) made.window.kernel_h = made.window.kernel_w = 3;
+      if (op != network::Op::kConv) made.window.pad_top = made.window.pad_left = 1;
+      made.window.stride_h = made.window.stride_w = (from.height + to.height - 1) / to.height;
       graph.steps.push_back(made);
       return y;
     };
@@ -317,7 +323,29 @@ TEST_CASE("the arena of a MobileNet holds its two largest live values and a pane
     graph.values.push_back({1, 1024, 1, 1});
     graph.outputs.push_back(
         {"features", step(network::Op::kGlobalAveragePool, x, static_cast<int>(graph.values.size()) - 1), false});
-    const network::Plan plan = network::plan_arena(graph);
+    const network::Plan plan = network::plan_arena(graph, {});
+    // Chains keep less than whole values between their steps.
+    const std::vector<network::Chain> chains = network::find_chains(graph);
+    REQUIRE(!chains.empty());
+    CHECK(network::plan_arena(graph, chains).elements < plan.elements);
+    for (const network::Chain& chain : chains) {
+      CHECK(chain.bands.size() > 1);
+      std::vector<int64_t> done(static_cast<size_t>(chain.last - chain.first + 1), 0);
+      for (const auto& band : chain.bands)
+        for (size_t i = 0; i < done.size(); ++i) {
+          // Rows follow each other, and what they read is there.
+          CHECK(band[i].begin == done[i]);
+          CHECK(band[i].kept <= band[i].begin);
+          done[i] = band[i].end;
+          if (i == 0 || band[i].begin == band[i].end) continue;
+          const network::Rows read =
+              network::rows_read(graph.steps[static_cast<size_t>(chain.first) + i].window, band[i].begin, band[i].end);
+          CHECK(read.begin >= band[i - 1].kept);
+          CHECK(read.end <= band[i - 1].end);
+          CHECK(band[i - 1].end - band[i - 1].kept <= chain.roofs[i - 1]);
+        }
+      CHECK(done.back() == graph.steps[static_cast<size_t>(chain.last)].window.out_height);
+    }
     CAPTURE(size);
     CAPTURE(plan.elements);
     CHECK(plan.elements * 4 <= largest * 4 + kPanel);

@@ -28,7 +28,8 @@ class Network {
     network::TensorFile tensors;
     if (!tensors.read(file, bytes, failure) || !read_description(tensors, failure)) return false;
     if (!weights_.read(tensors, &graph_, failure)) return false;
-    plan_ = network::plan_arena(graph_);
+    chains_ = network::find_chains(graph_);
+    plan_ = network::plan_arena(graph_, chains_);
     if (arena_bytes() > kLargestArena)
       return failure.say("the network needs %llu bytes for its values, and this machine gives at most %llu",
                          static_cast<unsigned long long>(arena_bytes()),
@@ -94,7 +95,9 @@ class Network {
       const bool borrowed = at.input >= 0;
       places_[v].shape = shape;
       places_[v].hwc = at.hwc;
-      places_[v].stride = borrowed ? dense_stride(shape, at.hwc) : network::plane_stride(shape);
+      places_[v].stride = borrowed       ? dense_stride(shape, at.hwc)
+                          : at.rows >= 0 ? network::rolling_stride(shape, at.rows)
+                                         : network::plane_stride(shape);
       if (!borrowed) places_[v].data = arena + std::max<int64_t>(at.offset, 0);
     }
     return true;
@@ -108,22 +111,52 @@ class Network {
     for (int o = 0; o < outputs_count(); ++o)
       for (int i = 0; i < inputs_count(); ++i)
         if (output(o).value == input(i).value) pass_through(i, o, image, inputs, outputs);
+    auto chain = chains_.begin();
     for (int number = 0; number < static_cast<int>(graph_.steps.size()); ++number) {
-      const auto begin = timed ? Clock::now() : Clock::time_point();
-      const Step& step = graph_.steps[static_cast<size_t>(number)];
       for (int i = 0; i < inputs_count(); ++i) {
         const auto value = static_cast<size_t>(input(i).value);
         if (plan_.values[value].input < 0 && plan_.values[value].first == number)
           network::copy_in(array_of(i, image, inputs), input(i).hwc, places_[value]);
       }
-      const Status status = network::run_step(step, places_.data());
+      Status status;
+      if (chain != chains_.end() && chain->first == number) {
+        status = run_chain(*chain, timed);
+        number = chain->last;
+        ++chain;
+      } else {
+        status = timing(number, timed, [&](const Step& step) { return network::run_step(step, places_.data()); });
+      }
       if (status != Status::kOk) return status;
+      const int written = graph_.steps[static_cast<size_t>(number)].y;
       for (int o = 0; o < outputs_count(); ++o)
-        if (output(o).value == step.y)
-          network::copy_out(places_[static_cast<size_t>(step.y)], output(o).hwc, array_of(o, image, outputs));
-      if (timed) seconds_[static_cast<size_t>(number)] += std::chrono::duration<double>(Clock::now() - begin).count();
+        if (output(o).value == written)
+          network::copy_out(places_[static_cast<size_t>(written)], output(o).hwc, array_of(o, image, outputs));
     }
     return Status::kOk;
+  }
+
+  Status run_chain(const network::Chain& chain, bool timed) {
+    for (int number = chain.first; number < chain.last; ++number)
+      places_[static_cast<size_t>(graph_.steps[static_cast<size_t>(number)].y)].first_row = 0;
+    for (const std::vector<network::Share>& band : chain.bands)
+      for (int number = chain.first; number <= chain.last; ++number) {
+        const network::Share& share = band[static_cast<size_t>(number - chain.first)];
+        if (share.begin == share.end) continue;
+        const Status status = timing(number, timed, [&](const Step& step) {
+          if (number < chain.last) network::roll(&places_[static_cast<size_t>(step.y)], share.kept, share.begin);
+          return network::run_rows(step, places_.data(), share.begin, share.end);
+        });
+        if (status != Status::kOk) return status;
+      }
+    return Status::kOk;
+  }
+
+  template <typename Body>
+  Status timing(int number, bool timed, Body&& body) {
+    const auto begin = timed ? Clock::now() : Clock::time_point();
+    const Status status = body(graph_.steps[static_cast<size_t>(number)]);
+    if (timed) seconds_[static_cast<size_t>(number)] += std::chrono::duration<double>(Clock::now() - begin).count();
+    return status;
   }
 
   const network::Shape& shape_of(const Port& port) const { return graph_.values[static_cast<size_t>(port.value)]; }
@@ -150,6 +183,7 @@ class Network {
 
   Graph graph_;
   WeightStore weights_;
+  std::vector<network::Chain> chains_;
   Plan plan_;
   std::vector<Place> places_;
   std::vector<double> seconds_;

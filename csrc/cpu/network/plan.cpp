@@ -20,13 +20,14 @@ struct Storage {
 
 class Planner {
  public:
-  Planner(const Graph& graph, bool over_residuals)
-      : graph_(graph), over_residuals_(over_residuals), storage_of_(graph.values.size(), -1) {
+  Planner(const Graph& graph, const std::vector<Chain>& chains, bool over_residuals)
+      : graph_(graph), chains_(chains), over_residuals_(over_residuals), storage_of_(graph.values.size(), -1) {
     plan_.values.resize(graph.values.size());
   }
 
   Plan run() {
     find_lives();
+    join_lives();
     borrow_inputs();
     make_storages();
     place();
@@ -46,6 +47,22 @@ class Planner {
       });
       placement(step.y).first = placement(step.y).last = number++;
     }
+  }
+
+  // All steps of a chain are at work until its end.
+  void join_lives() {
+    for (const Chain& chain : chains_)
+      for (int number = chain.first; number <= chain.last; ++number) {
+        const Step& step = graph_.steps[static_cast<size_t>(number)];
+        graph_.for_each_read(step, [&](int value) {
+          Placement& at = placement(value);
+          at.last = std::max(at.last, chain.last);
+          if (at.first > chain.first) at.first = chain.first;  // an input, or a value of the chain
+        });
+        placement(step.y).first = chain.first;
+        placement(step.y).last = std::max(placement(step.y).last, chain.last);
+        if (number < chain.last) placement(step.y).rows = chain.roofs[static_cast<size_t>(number - chain.first)];
+      }
   }
 
   // An input that its readers can take as it lies needs no memory here.
@@ -78,13 +95,20 @@ class Planner {
     };
     switch (step.op) {
       case Op::kAdd: return free(step.x) ? step.x : free(step.x2) ? step.x2 : -1;
-      case Op::kConv: return over_residuals_ && step.x2 >= 0 && step.x2 != step.x && free(step.x2) ? step.x2 : -1;
+      case Op::kConv:
+        if (in_chain(number)) return -1;
+        return over_residuals_ && step.x2 >= 0 && step.x2 != step.x && free(step.x2) ? step.x2 : -1;
       case Op::kScale:
       case Op::kActivation:
       case Op::kSqueezeExcite:
       case Op::kSoftmax: return free(step.x) ? step.x : -1;
       default: return -1;
     }
+  }
+
+  bool in_chain(int number) const {
+    return std::any_of(chains_.begin(), chains_.end(),
+                       [&](const Chain& chain) { return chain.first <= number && number <= chain.last; });
   }
 
   void make_storages() {
@@ -106,7 +130,9 @@ class Planner {
   void open(int value) {
     if (placement(value).input >= 0) return;
     storage_of_[static_cast<size_t>(value)] = static_cast<int>(storages_.size());
-    storages_.push_back({arena_elements(shape(value)), placement(value).first, placement(value).last, -1});
+    const int64_t elements = placement(value).rows < 0 ? arena_elements(shape(value))
+                                                       : rolling_elements(shape(value), placement(value).rows);
+    storages_.push_back({elements, placement(value).first, placement(value).last, -1});
   }
 
   // No order is best for every network: the largest first, or as they begin, or where most is alive first.
@@ -171,6 +197,7 @@ class Planner {
   }
 
   const Graph& graph_;
+  const std::vector<Chain>& chains_;
   const bool over_residuals_;
   Plan plan_;
   std::vector<int> storage_of_;  // of each value, -1 for none
@@ -181,16 +208,21 @@ class Planner {
 
 }  // namespace
 
-int64_t plane_stride(const Shape& shape) {
-  if (shape.rank == 1) return 1;
-  const int64_t lines = round_up(shape.pixels(), kLineFloats) / kLineFloats;
-  return (lines <= 4 ? lines : lines | 1) * kLineFloats;
-}
+int64_t plane_stride(const Shape& shape) { return shape.rank == 1 ? 1 : rolling_stride(shape, shape.height); }
 
 int64_t arena_elements(const Shape& shape) { return round_up(shape.channels * plane_stride(shape), kLineFloats); }
 
-Plan plan_arena(const Graph& graph) {
-  Plan apart = Planner(graph, false).run(), over = Planner(graph, true).run();
+int64_t rolling_stride(const Shape& shape, int64_t rows) {
+  const int64_t lines = round_up(rows * shape.width, kLineFloats) / kLineFloats;
+  return (lines <= 4 ? lines : lines | 1) * kLineFloats;
+}
+
+int64_t rolling_elements(const Shape& shape, int64_t rows) {
+  return round_up(shape.channels * rolling_stride(shape, rows), kLineFloats);
+}
+
+Plan plan_arena(const Graph& graph, const std::vector<Chain>& chains) {
+  Plan apart = Planner(graph, chains, false).run(), over = Planner(graph, chains, true).run();
   return over.elements < apart.elements ? over : apart;
 }
 

@@ -12,7 +12,22 @@ namespace {
 
 class StepRun {
  public:
-  StepRun(const Step& step, const Place* places) : step_(step), weights_(step.weights), places_(places) {}
+  StepRun(const Step& step, const Place* places)
+      : step_(step), weights_(step.weights), places_(places), window_(step.window) {}
+
+  // Narrows a convolution to some rows of its output. Kernels may touch the rest of a register behind the last row:
+  // behind it come rows that are not computed yet, but only where they begin at a whole register.
+  StepRun& narrow(int64_t begin, int64_t end) {
+    const Rows read = rows_read(step_.window, begin, end);
+    window_.height = read.end - read.begin;
+    window_.pad_top = std::max<int64_t>(0, window_.pad_top - begin * window_.stride_h);
+    window_.out_height = end - begin;
+    x_offset_ = (read.begin - x().first_row) * window_.width * (x().hwc ? x().stride : 1);
+    y_offset_ = (begin - y().first_row) * window_.out_width;
+    residual_offset_ = begin * window_.out_width;
+    padded_ = x_offset_ % kPlaneLanes == 0 && y_offset_ % kPlaneLanes == 0 && residual_offset_ % kPlaneLanes == 0;
+    return *this;
+  }
 
   Status run() const {
     switch (step_.op) {
@@ -42,30 +57,30 @@ class StepRun {
 
   Status conv() const {
     ConvIo io;
-    io.x = x().data;
-    io.y = y().data;
+    io.x = x().data + x_offset_;
+    io.y = y().data + y_offset_;
     io.channels = x().shape.channels;
     io.out_channels = y().shape.channels;
     io.x_stride = x().stride;
     io.y_stride = y().stride;
     if (step_.x2 >= 0) {
-      io.residual = place(step_.x2).data;
+      io.residual = place(step_.x2).data + residual_offset_;
       io.residual_stride = place(step_.x2).stride;
     }
     io.bias = weights_.bias;
     io.weight_scale = weights_.scale;
     io.weight_dtype = weights_.dtype;
     io.x_layout = x().hwc ? ImageLayout::kHwc : ImageLayout::kChw;
-    io.window = step_.window;
+    io.window = window_;
     io.activation = step_.activation;
-    io.padded = true;
+    io.padded = padded_;
     return group_lists_conv(io, weights_.lists);
   }
 
   Status stem() const {
     StemIo io;
-    io.x = x().data;
-    io.y = y().data;
+    io.x = x().data + x_offset_;
+    io.y = y().data + y_offset_;
     io.weight = weights_.weight;
     io.bias = weights_.bias;
     io.channels = x().shape.channels;
@@ -73,24 +88,24 @@ class StepRun {
     io.x_stride = x().stride;
     io.y_stride = y().stride;
     io.x_layout = x().hwc ? ImageLayout::kHwc : ImageLayout::kChw;
-    io.window = step_.window;
+    io.window = window_;
     io.activation = step_.activation;
-    io.padded = true;
+    io.padded = padded_;
     return stem_conv(io);
   }
 
   Status depthwise() const {
     DepthwiseIo io;
-    io.x = x().data;
-    io.y = y().data;
+    io.x = x().data + x_offset_;
+    io.y = y().data + y_offset_;
     io.weight = weights_.weight;
     io.bias = weights_.bias;
     io.channels = x().shape.channels;
     io.x_stride = x().stride;
     io.y_stride = y().stride;
-    io.window = step_.window;
+    io.window = window_;
     io.activation = step_.activation;
-    io.padded = true;
+    io.padded = padded_;
     return depthwise_conv(io);
   }
 
@@ -181,11 +196,28 @@ class StepRun {
   const Step& step_;
   const Weights& weights_;
   const Place* places_;
+  Window window_;
+  int64_t x_offset_ = 0, y_offset_ = 0, residual_offset_ = 0;
+  bool padded_ = true;
 };
 
 }  // namespace
 
 Status run_step(const Step& step, const Place* places) { return StepRun(step, places).run(); }
+
+Status run_rows(const Step& step, const Place* places, int64_t begin, int64_t end) {
+  return StepRun(step, places).narrow(begin, end).run();
+}
+
+void roll(Place* place, int64_t kept, int64_t end) {
+  if (kept == place->first_row) return;
+  const int64_t width = place->shape.width, from = (kept - place->first_row) * width;
+  for (int64_t c = 0; c < place->shape.channels; ++c) {
+    float* plane = place->data + c * place->stride;
+    std::memmove(plane, plane + from, static_cast<size_t>((end - kept) * width) * sizeof(float));
+  }
+  place->first_row = kept;
+}
 
 const char* kernel_name(const Step& step) {
   switch (step.op) {

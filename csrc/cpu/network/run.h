@@ -1,7 +1,7 @@
 // Runs one step: the operators called with where its values lie.
 #pragma once
 
-#include "cpu/network/graph.h"
+#include "cpu/network/bands.h"
 
 namespace sparsecore::network {
 
@@ -11,8 +11,13 @@ struct Place {
   int64_t stride = 0;     // between planes (between pixels where hwc)
   Shape shape;
   bool hwc = false;
+  int64_t first_row = 0;  // of the image, that data begins with
 };
 
+// Drops the rows before `kept` of a rolling value that holds rows up to `end`.
+void roll(Place* place, int64_t kept, int64_t end);
+// Rows [begin, end) of what a convolution writes; the rows it reads are there.
+Status run_rows(const Step& step, const Place* places, int64_t begin, int64_t end);
 Status run_step(const Step& step, const Place* places);
 // The row of the dispatch table that serves a step under the current instruction set.
 const char* kernel_name(const Step& step);

@@ -239,8 +239,8 @@ def oneshot() -> list[dict[str, Any]]:
     for s in (0.5, 0.7):
         for allocation in (
             sparsify.ERK(s, within="row"),
-            sparsify.Global(s, within="row"),
-            sparsify.LAMP(s, within="row"),
+            sparsify.Global(s),
+            sparsify.LAMP(s),
             sparsify.OWL(s, within="row"),
         ):
             cases.append(("wanda", f"{s:.0%} {type(allocation).__name__}", free, allocation))

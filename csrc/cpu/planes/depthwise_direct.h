@@ -23,8 +23,10 @@ struct Direct {
     typename V::Lanes lanes[S];  // inside x
   };
 
+  // One mask more than blocks; the row of zeros after them begins a cache line.
+  static size_t mask_bytes(int64_t blocks) { return ((blocks + 1) * sizeof(Mask) + 63) / 64 * 64; }
   static size_t scratch(const Window& window) {
-    return (column_blocks<V>(window.out_width) + 1) * sizeof(Mask) + window.width * sizeof(float);
+    return mask_bytes(column_blocks<V>(window.out_width)) + window.width * sizeof(float);
   }
 
   static void describe(const Window& window, int64_t blocks, Mask* masks) {
@@ -93,7 +95,7 @@ struct Direct {
     const Window& window = *a.window;
     const int64_t blocks = column_blocks<V>(window.out_width);
     Mask* masks = static_cast<Mask*>(a.scratch);
-    float* zeros = reinterpret_cast<float*>(masks + blocks + 1);
+    float* zeros = reinterpret_cast<float*>(static_cast<char*>(a.scratch) + mask_bytes(blocks));
     describe(window, blocks, masks);
     for (int64_t c = 0; c < window.width; ++c) zeros[c] = 0.0f;
     const Finish<V> finish(a.activation);

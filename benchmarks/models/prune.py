@@ -7,20 +7,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def prunable(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
-    """Convolutions that a pruned network has sparse: not depthwise ones, not gates, not what reads the image."""
+def prunable(model: nn.Module) -> list[tuple[str, nn.Conv2d | nn.Linear]]:
+    """What a pruned network has sparse: convolutions but depthwise ones, gates and the stem, and the classifier."""
     return [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d)
-        and module.groups == 1
-        and module.in_channels > 4
-        and module.bias is None  # squeeze-and-excitation layers have one, and see one pixel
+        if isinstance(module, nn.Linear)
+        or (
+            isinstance(module, nn.Conv2d)
+            and module.groups == 1
+            and module.in_channels > 4
+            and module.bias is None  # squeeze-and-excitation layers have one, and see one pixel
+        )
     ]
 
 
 def prune_(model: nn.Module, sparsity: float, rows: int = 1, cols: int = 1) -> nn.Module:
-    """Sets the blocks of least magnitude to zero, in every prunable convolution the same fraction, in place.
+    """Sets the blocks of least magnitude to zero, in every prunable layer the same fraction, in place.
 
     Args:
         model: One of the networks here.
@@ -30,6 +33,9 @@ def prune_(model: nn.Module, sparsity: float, rows: int = 1, cols: int = 1) -> n
     """
     with torch.no_grad():
         for _, module in prunable(model):
+            if isinstance(module, nn.Linear):
+                module.weight.mul_(kept_blocks(module.weight, sparsity, rows, cols))
+                continue
             weight = module.weight.permute(0, 2, 3, 1)
             mask = kept_blocks(weight.flatten(1), sparsity, rows, cols)
             module.weight.mul_(mask.reshape(weight.shape).permute(0, 3, 1, 2))

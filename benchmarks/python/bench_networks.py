@@ -3,9 +3,10 @@
     python benchmarks/python/bench_networks.py [--quick] [--networks mobilenet_v1 ...] [--threads 1 2]
 
 The networks of ``benchmarks/models`` have random weights, so this is about time alone; every engine's output is
-compared with torch's first. Ours run the dense network and pruned copies of it: unstructured, in 4x1 and 16x1 groups,
-and with 30 % of the 16x1 groups gone. The other engines run the dense one. Before each turn there is a pause and an
-uncounted call (see ``timing.in_turns``). The ratio is that of the fastest dense engine.
+compared with torch's first. Ours run the dense network and copies of it, pruned in all layers but the stem, depthwise
+ones and gates: unstructured, in 4x1 and 16x1 groups, and with 30 % of the 16x1 groups gone. The other engines run the
+dense one. Before each turn there is a pause and an uncounted call (see ``timing.in_turns``). The ratio is that of the
+fastest dense engine.
 
 Under a cap (``--isa avx2`` with ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2) only the
 engines that obey it take part; the rest are named.

@@ -51,7 +51,7 @@ def test_pruned_in_blocks(rows: int, cols: int) -> None:
     stem, depthwise = model.features[0][0], model.features[1].layers[0][0]
     assert torch.all(stem.weight != 0)
     assert torch.all(depthwise.weight != 0)
-    assert len(prunable(model)) == 34
+    assert len(prunable(model)) == 35
     for _, module in prunable(model):
         n, k = module.weight.shape[:2]
         kept = (module.weight != 0).reshape(n, k)
@@ -64,5 +64,5 @@ def test_pruned_in_blocks(rows: int, cols: int) -> None:
 def test_pruned_taps_of_larger_kernels() -> None:
     model = prune_(MODELS["resnet50"](num_classes=7), 0.9)
     kept = [float((module.weight != 0).float().mean()) for _, module in prunable(model)]
-    assert len(kept) == 52
+    assert len(kept) == 53
     assert all(part == pytest.approx(0.1, abs=1e-3) for part in kept)

@@ -3,8 +3,8 @@
 //
 // A panel row holds the 32 tokens of a column as int16, each half of 16 so that unpacks of two rows give tokens in
 // order: tokens 0..3 at places 0..3, 4..7 at 8..11, 8..11 at 4..7, 12..15 at 12..15.
-#include "cpu/shared_lists/lanes_avx2.h"
 #include "cpu/quantise.h"
+#include "cpu/shared_lists/lanes_avx2.h"
 #include "cpu/shared_lists/shared_lists.h"
 
 namespace sparsecore::shared_lists::avx2 {

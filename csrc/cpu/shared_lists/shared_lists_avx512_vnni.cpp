@@ -1,7 +1,7 @@
 // int8 weights, activations quantised per token (quantise.h), four kept columns a step: vpdpbusd adds
 // w0 u0 + w1 u1 + w2 u2 + w3 u3 to an int32 lane, u = q + 128. Exact: 255 * 127 * 65536 columns fit in 31 bits.
-#include "cpu/shared_lists/dot_tile_avx512.h"
 #include "cpu/quantise.h"
+#include "cpu/shared_lists/dot_tile_avx512.h"
 #include "cpu/shared_lists/transpose_avx512.h"
 
 namespace sparsecore::shared_lists::avx512_vnni {

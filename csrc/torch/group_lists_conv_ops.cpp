@@ -9,6 +9,9 @@
 namespace sparsecore {
 namespace {
 
+// Scales of images whose inverse is a normal float.
+constexpr double kSmallestScale = 1e-29, kLargestScale = 1e29;
+
 int64_t columns_of(const char* function, const Tensor& input, const Window& w) {
   const int64_t taps = w.kernel_h * w.kernel_w, channels = input.size(1);
   STD_TORCH_CHECK(taps <= INT32_MAX && taps * channels <= INT32_MAX, function, ": ", channels,
@@ -20,13 +23,18 @@ Tensor run(const char* function, const Tensor& input, const Tensor& values, cons
            const Tensor& starts, const std::optional<Tensor>& scale, const std::optional<Tensor>& bias,
            const std::optional<Tensor>& residual, int64_t out_channels, const Sizes& kernel, const Sizes& stride,
            const Sizes& padding, const Sizes& dilation, int64_t depth, int64_t window, int64_t activation,
-           int64_t compute, const std::optional<Tensor>& out) {
+           int64_t compute, double x_scale, const std::optional<Tensor>& out) {
   require_image(function, "input", input);
   require_activation(function, activation);
   STD_TORCH_CHECK(compute >= 0 && compute <= static_cast<int64_t>(Compute::kInt8), function,
                   ": compute must be 0..2 (float32, float16, int8), got ", compute, ".");
   STD_TORCH_CHECK(compute != static_cast<int64_t>(Compute::kInt8) || values.scalar_type() == ScalarType::Char, function,
                   ": int8 products need int8 values. Pack the weight with dtype=torch.int8.");
+  STD_TORCH_CHECK(x_scale == 0 || (x_scale >= kSmallestScale && x_scale <= kLargestScale), function,
+                  ": x_scale must be 0 (a scale for each image) or ", kSmallestScale, "..", kLargestScale, ", got ",
+                  x_scale, ".");
+  STD_TORCH_CHECK(x_scale == 0 || compute == static_cast<int64_t>(Compute::kInt8), function,
+                  ": x_scale is the scale of int8 products, and compute is not int8. Leave it 0.");
   STD_TORCH_CHECK(out_channels >= 0, function, ": out_channels must not be negative, got ", out_channels, ".");
   ConvIo io;
   io.window = window_of(function, input, kernel, stride, padding, dilation);
@@ -35,6 +43,7 @@ Tensor run(const char* function, const Tensor& input, const Tensor& values, cons
   io.weight_dtype = dtype_of(function, "values", values, true);
   io.activation = static_cast<Activation>(activation);
   io.compute = static_cast<Compute>(compute);
+  io.x_scale = static_cast<float>(x_scale);
   io.images = input.size(0), io.channels = input.size(1), io.out_channels = out_channels;
   const Channelwise vectors = channelwise(function, values, scale, bias, out_channels);
   io.weight_scale = vectors.scale, io.bias = vectors.bias, io.bias_dtype = vectors.bias_dtype;
@@ -78,17 +87,17 @@ Tensor conv(const Tensor& input, const Tensor& values, const Tensor& index, cons
             std::optional<Tensor> scale, std::optional<Tensor> bias, std::optional<Tensor> residual,
             int64_t out_channels, Sizes kernel, Sizes stride, Sizes padding, Sizes dilation, int64_t depth,
             int64_t window, int64_t activation, int64_t compute, std::optional<Tensor>, std::optional<Tensor>,
-            std::optional<Tensor>, std::optional<Tensor>) {
+            std::optional<Tensor>, std::optional<Tensor>, double x_scale) {
   return run("group_lists_conv2d", input, values, index, order, starts, scale, bias, residual, out_channels, kernel,
-             stride, padding, dilation, depth, window, activation, compute, std::nullopt);
+             stride, padding, dilation, depth, window, activation, compute, x_scale, std::nullopt);
 }
 
 void conv_out(const Tensor& input, const Tensor& values, const Tensor& index, const Tensor& order, const Tensor& starts,
               std::optional<Tensor> scale, std::optional<Tensor> bias, std::optional<Tensor> residual,
               int64_t out_channels, Sizes kernel, Sizes stride, Sizes padding, Sizes dilation, int64_t depth,
-              int64_t window, int64_t activation, int64_t compute, Tensor out) {
+              int64_t window, int64_t activation, int64_t compute, Tensor out, double x_scale) {
   run("group_lists_conv2d_out", input, values, index, order, starts, scale, bias, residual, out_channels, kernel,
-      stride, padding, dilation, depth, window, activation, compute, out);
+      stride, padding, dilation, depth, window, activation, compute, x_scale, out);
 }
 
 Tensor weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor& index, const Tensor& order,

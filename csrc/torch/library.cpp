@@ -71,11 +71,11 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
       "group_lists_conv2d(Tensor input, Tensor values, Tensor index, Tensor order, Tensor starts, Tensor? scale, "
       "Tensor? bias, Tensor? residual, int out_channels, int[] kernel_size, int[] stride, int[] padding, int[] "
       "dilation, int depth, int window, int activation, int compute, Tensor? index_t=None, Tensor? order_t=None, "
-      "Tensor? starts_t=None, Tensor? source=None) -> Tensor");
+      "Tensor? starts_t=None, Tensor? source=None, float x_scale=0.0) -> Tensor");
   m.def(
       "group_lists_conv2d_out(Tensor input, Tensor values, Tensor index, Tensor order, Tensor starts, Tensor? scale, "
       "Tensor? bias, Tensor? residual, int out_channels, int[] kernel_size, int[] stride, int[] padding, int[] "
-      "dilation, int depth, int window, int activation, int compute, Tensor(a!) out) -> ()");
+      "dilation, int depth, int window, int activation, int compute, Tensor(a!) out, float x_scale=0.0) -> ()");
   m.def(
       "group_lists_conv2d_weight_grad(Tensor grad_output, Tensor input, Tensor index, Tensor order, Tensor starts, int "
       "rows, int cols, int[] kernel_size, int[] stride, int[] padding, int[] dilation, int depth, int window) -> "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from pathlib import Path
 
@@ -178,6 +179,67 @@ def test_int8_storage_and_other_dtypes() -> None:
     half = _layer().bfloat16().eval()
     with torch.no_grad():
         assert half(input.bfloat16()).dtype == torch.bfloat16
+
+
+def _int8_layer(input_scale: float | None = None) -> sc.nn.SparseConv2d:
+    conv = nn.Conv2d(12, 20, 3, padding=1)
+    options = {"dtype": torch.int8, "compute_dtype": torch.int8, "input_scale": input_scale}
+    return sc.nn.SparseConv2d.from_dense(conv, "4x1", sparsity=0.5, **options)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_input_scale_is_kept_everywhere(tmp_path: Path) -> None:
+    layer, input = _int8_layer(0.02).eval(), torch.randn(2, 12, 6, 6)
+    rounded = (input / 0.02).round().clamp(-127, 127) * 0.02
+    expected = layer(input)
+    assert torch.allclose(expected, layer.to_dense()(rounded), atol=1e-4)
+    assert "input_scale=0.02" in repr(layer)
+    sc.save(nn.Sequential(layer), tmp_path / "model.safetensors")
+    loaded = sc.load(nn.Sequential(nn.Conv2d(12, 20, 3, padding=1)), tmp_path / "model.safetensors")
+    other, plain = _int8_layer(), _int8_layer()
+    other.load_state_dict(layer.state_dict())
+    for clone in (other, loaded[0], copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert clone.input_scale == 0.02
+        assert torch.equal(clone(input), expected)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(input), expected)
+    assert "input_scale" not in repr(plain)
+    other.load_state_dict(_int8_layer(2).state_dict())  # an integer will do
+    assert other.input_scale == 2.0
+    other.load_state_dict(plain.state_dict())
+    assert other.input_scale is None
+    for wrong in (-1.0, float("nan"), "0.02", 1, None):
+        described = plain._describe()
+        described["conv"]["input_scale"] = wrong
+        damaged = torch.tensor(list(json.dumps(described).encode()), dtype=torch.uint8)
+        with pytest.raises(RuntimeError, match=r"input.scale"):
+            other.load_state_dict(plain.state_dict() | {"_extra_state": damaged})
+    for scale in (0.0, -1.0, float("inf")):
+        with pytest.raises(ValueError, match="input_scale must be in"):
+            _int8_layer(scale)
+    with pytest.raises(ValueError, match="input_scale is for int8 products"):
+        sc.nn.SparseConv2d.from_dense(nn.Conv2d(12, 20, 3), "4x1", sparsity=0.5, input_scale=0.02)
+
+
+@torch.no_grad()
+def test_calibration_keeps_the_largest_magnitude() -> None:
+    layer, images = _int8_layer(), torch.randint(-100, 101, (2, 12, 6, 6)).float()
+    layer.calibrate_input_scale_(torch.zeros(1, 12, 6, 6))
+    layer.calibrate_input_scale_(torch.zeros(0, 12, 6, 6))
+    assert layer.input_scale is None
+    images[1, 3, 2, 2] = -127
+    hook = layer.register_forward_pre_hook(lambda layer, inputs: layer.calibrate_input_scale_(inputs[0]))
+    layer(images)
+    assert layer.input_scale == 1
+    layer(images / 2)
+    assert layer.input_scale == 1
+    hook.remove()
+    layer(images * 2)
+    assert layer.input_scale == 1
+    with pytest.raises(ValueError, match="input_scale must be in"):
+        layer.calibrate_input_scale_(images / 0)
+    with pytest.raises(ValueError, match="input_scale is for int8 products"):
+        _layer().calibrate_input_scale_(images)
 
 
 @pytest.mark.parametrize("options", [{}, {"kernel_size": 1, "padding": 0}], ids=["3x3", "1x1"])

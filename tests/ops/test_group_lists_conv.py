@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -117,6 +119,63 @@ def test_bias_residual_and_activation_are_fused(isa: str, activation: str) -> No
                 given = input.contiguous(memory_format=layout)
                 got = packed.conv2d(given, bias, added, **_geometry(shape), activation=activation)
                 assert difference(got, exact) < 5e-6
+
+
+def _int8_case(shape: Shape) -> tuple[Tensor, sc.GroupLists, Tensor]:
+    """Images of integers, the largest of each 127, so that its own scale is 1; an int8 weight; the same dense."""
+    matrix = to_matrix(_integers(shape[2], shape[1], *shape[5]))
+    packed = sc.pack(matrix, sc.Group(4, 1), sparsity=0.6, dtype=torch.int8, layout="group_lists")
+    assert isinstance(packed, sc.GroupLists)
+    dense = packed.to_dense().view(shape[2], *shape[5], shape[1]).permute(0, 3, 1, 2).contiguous()
+    input = torch.randint(-126, 127, (shape[0], shape[1], *shape[3:5])).float()
+    input[:, 0, 0, 0] = 127
+    return input, packed, dense
+
+
+def test_a_given_scale_replaces_that_of_the_image(isa: str) -> None:
+    for shape in SHAPES[:8]:
+        input, packed, dense = _int8_case(shape)
+        bias = _integers(shape[2])
+        run = partial(packed.conv2d, bias=bias, **_geometry(shape), compute="int8")
+        for layout in (torch.contiguous_format, torch.channels_last):
+            given = input.contiguous(memory_format=layout)
+            got = run(given, input_scale=1.0)
+            assert torch.equal(got, run(given))
+            assert difference(got, _dense(input.double(), dense.double(), shape, bias.double())) < 1e-5
+            wild = given.masked_fill(given == 127, torch.inf)
+            assert torch.equal(run(wild, input_scale=1.0), got)
+            cut = run(given, input_scale=0.5)
+            assert difference(cut, run(given.clamp(-63.5, 63.5))) < 1e-6
+            rounded = (given / 4).round() * 4
+            exact = _dense(rounded.double(), dense.double(), shape, bias.double())
+            assert difference(run(given, input_scale=4.0), exact) < 1e-5
+        out = torch.empty_like(got)
+        sizes = [list(size) for size in shape[5:]]
+        parts = (packed.values, packed.index, packed.order, packed.starts, packed.scale, bias, None, shape[2])
+        operator = torch.ops.sparsecore.group_lists_conv2d_out
+        operator(given, *parts, *sizes, packed.depth, packed.window, 0, 2, out, 2.0)
+        assert torch.equal(out, run(given, input_scale=2.0))
+
+
+def test_wrong_scales_raise() -> None:
+    shape = SHAPES[3]
+    input, packed, _ = _int8_case(shape)
+    structure, sizes = (packed.index, packed.order, packed.starts), [list(size) for size in shape[5:]]
+    common = (input, packed.values, *structure, packed.scale, None, None, shape[2], *sizes)
+    common += (packed.depth, packed.window, 0)
+    operator, transposed = torch.ops.sparsecore.group_lists_conv2d, (None, None, None, None)
+    for wrong in (0.0, -1.0, float("nan"), float("inf"), 1e-40, 1e30):
+        with pytest.raises(ValueError, match=r"input_scale must be in 1e-29\.\.1e\+29, got"):
+            packed.conv2d(input, **_geometry(shape), compute="int8", input_scale=wrong)
+        if wrong:
+            with pytest.raises(RuntimeError, match="x_scale must be 0"):
+                operator(*common, 2, *transposed, wrong)
+    with pytest.raises(ValueError, match="the products are float32"):
+        packed.conv2d(input, **_geometry(shape), input_scale=1.0)
+    with pytest.raises(RuntimeError, match="x_scale is the scale of int8 products"):
+        operator(*common, 0, *transposed, 1.0)
+    checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+    torch.library.opcheck(operator.default, (*common, 2, *transposed, 0.5), test_utils=checks)
 
 
 def test_any_strides_give_the_same() -> None:

@@ -90,8 +90,9 @@ struct ConvIo {
   DType bias_dtype = DType::kFloat32;
   DType weight_dtype = DType::kFloat32;
   Activation activation = Activation::kNone;
-  // kInt8 wants int8 weights and quantises x, symmetric: one scale for an image, or x_scale where it is not 0 (values
-  // past 127 of it are cut off). Sums are exact int32; an image that holds an infinity or a NaN gives NaN.
+  // kInt8 wants int8 weights and quantises x, symmetric, with exact int32 sums. Where x_scale is 0 every image has a
+  // scale of its own, and one that holds an infinity or a NaN gives NaN. Otherwise all have x_scale, values past 127 of
+  // it are cut off, infinities too, and a NaN counts as -127.
   Compute compute = Compute::kFloat32;
   float x_scale = 0;
   bool padded = false;  // planes of x, y and residual, where they are kChw: see kPlaneLanes

@@ -203,6 +203,7 @@ class GroupLists(PackedWeight):
         dilation: Sequence[int] = (1, 1),
         activation: str = "none",
         compute: str = "float32",
+        input_scale: float | None = None,
     ) -> Tensor:
         """``activation(conv2d(input, weight) + bias + residual)``; see :func:`sparsecore.ops.group_lists_conv2d`."""
         return group_lists_conv2d(
@@ -223,4 +224,5 @@ class GroupLists(PackedWeight):
             window=self.window,
             activation=activation,
             compute=compute,
+            input_scale=input_scale,
         )

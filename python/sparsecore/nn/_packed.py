@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from sparsecore.formats.base import ACTIVATIONS, PackedWeight
 from sparsecore.formats.pack import LAYOUTS, from_tensors
+from sparsecore.ops.group_lists_conv import checked_scale
 from sparsecore.patterns import Pattern, pattern_name
 from sparsecore.patterns import pattern as parse_pattern
 
@@ -292,6 +293,8 @@ def read_extra_state(state: Any) -> dict[str, Any]:
         raise ValueError("the description of a sparse layer has a malformed layout or attributes.")
     if "conv" in described:
         _check_conv(described["conv"], described["shape"][1])
+        if "input_scale" in described["conv"]:
+            _check_input_scale(described["conv"]["input_scale"], described["compute"])
     return described
 
 
@@ -300,7 +303,7 @@ def _are_sizes(value: Any, count: int, low: int) -> bool:
 
 
 def _check_conv(conv: Any, columns: int) -> None:
-    fits = isinstance(conv, dict) and set(conv) == {
+    fits = isinstance(conv, dict) and set(conv) - {"input_scale"} == {
         "in_channels",
         "kernel_size",
         "stride",
@@ -312,6 +315,12 @@ def _check_conv(conv: Any, columns: int) -> None:
     fits = fits and (conv["padding"] in ("same", "valid") or _are_sizes(conv["padding"], 2, 0))
     if not fits or conv["in_channels"] * conv["kernel_size"][0] * conv["kernel_size"][1] != columns:
         raise ValueError("the description of a sparse convolution has a malformed geometry.")
+
+
+def _check_input_scale(scale: Any, compute: str | None) -> None:
+    if not isinstance(scale, float):
+        raise ValueError(f"the input scale of a sparse convolution must be a float, got {scale!r}.")
+    checked_scale("the description of a sparse convolution", scale, compute or "float32")
 
 
 def packed_from_state(state_dict: dict[str, Any], prefix: str) -> PackedWeight:

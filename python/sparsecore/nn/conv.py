@@ -20,6 +20,7 @@ from sparsecore.formats.matrices import from_matrix, to_matrix
 from sparsecore.formats.pack import pack
 from sparsecore.nn._packed import COMPUTE_NAMES, PackedLayer, read_extra_state
 from sparsecore.ops import group_lists_conv2d
+from sparsecore.ops.group_lists_conv import checked_scale
 from sparsecore.patterns import Pattern
 from sparsecore.reference import activate
 
@@ -70,10 +71,16 @@ class SparseConv2d(PackedLayer):
         activation: ``"none"``, ``"relu"``, ``"relu6"``, ``"hard_swish"``, ``"silu"``, ``"hard_sigmoid"``,
             ``"sigmoid"``, ``"gelu"`` or ``"gelu_tanh"``, fused into the kernel.
         compute_dtype: None; ``torch.float16``, which permits products at the float16 rate; ``torch.int8`` for int8
-            values, with each image quantised on its own. Inference only.
+            values, with each image quantised on its own, or all with the attribute ``input_scale``. Inference only.
         device: Where the parameters live.
         dtype: Of the parameters.
+
+    Attributes:
+        input_scale: Where ``compute_dtype`` is int8: images are rounded to multiples of it and cut off past 127 of
+            them. None: each image by its own largest magnitude.
     """
+
+    input_scale: float | None = None
 
     def __init__(
         self,
@@ -126,6 +133,7 @@ class SparseConv2d(PackedLayer):
         dilation: Size = 1,
         activation: str = "none",
         compute_dtype: torch.dtype | None = None,
+        input_scale: float | None = None,
         trainable: bool = True,
     ) -> Self:
         """A layer around packed group lists (validated here) and a bias ``(out_channels,)``.
@@ -139,6 +147,7 @@ class SparseConv2d(PackedLayer):
             dilation: As in the class.
             activation: As in the class.
             compute_dtype: As in the class.
+            input_scale: As in the class.
             trainable: Whether its parameters get gradients.
         """
         high, wide = _pair("SparseConv2d.from_packed", "kernel_size", kernel_size, 1)
@@ -161,6 +170,7 @@ class SparseConv2d(PackedLayer):
         layer.in_channels = weight.shape[1] // (high * wide)
         bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=trainable)
         layer._set_up(weight.validate(), bias, activation, compute_dtype, trainable)
+        layer.input_scale = checked_scale("SparseConv2d", input_scale, COMPUTE_NAMES[compute_dtype]) or None
         return layer
 
     @classmethod
@@ -173,6 +183,7 @@ class SparseConv2d(PackedLayer):
         sparsity: float | None = None,
         activation: str = "none",
         compute_dtype: torch.dtype | None = None,
+        input_scale: float | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
         """Packs an ``nn.Conv2d``; the dense weight is not kept.
@@ -184,6 +195,7 @@ class SparseConv2d(PackedLayer):
             sparsity: Fraction of zeros, for patterns that leave it open; None keeps exactly the non-zero weights.
             activation: Fused after bias and residual.
             compute_dtype: See the class.
+            input_scale: See the class.
             dtype: Of the stored values, ``torch.int8`` included. None: as the weight.
 
         Raises:
@@ -208,6 +220,7 @@ class SparseConv2d(PackedLayer):
             dilation=cast(tuple[int, int], conv.dilation),
             activation=activation,
             compute_dtype=compute_dtype,
+            input_scale=input_scale,
             trainable=conv.weight.requires_grad,
         )
         return layer.train(conv.training)
@@ -281,6 +294,17 @@ class SparseConv2d(PackedLayer):
         shape = (self.out_channels, self.in_channels, *self.kernel_size)
         return from_matrix(matrix, torch.empty(shape, device="meta"))
 
+    def calibrate_input_scale_(self, images: Tensor) -> None:
+        """Sets ``input_scale`` so that nothing in these images, nor in those of earlier calls, is cut off.
+
+        Raises:
+            ValueError: ``compute_dtype`` is not int8, or the images hold an infinity or a NaN.
+        """
+        largest = images.detach().abs().amax().item() / 127 if images.numel() else 0.0
+        if largest:
+            checked_scale("SparseConv2d", largest, COMPUTE_NAMES[self.compute_dtype])
+            self.input_scale = max(largest, self.input_scale or 0.0)
+
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """``(N, in_channels, H, W)``, or without N, to ``(N, out_channels, H_out, W_out)`` in the dtype of ``input``.
 
@@ -318,6 +342,7 @@ class SparseConv2d(PackedLayer):
             **self._geometry(),
             activation=self.activation,
             compute=COMPUTE_NAMES[self.compute_dtype],
+            input_scale=self.input_scale,
         )
 
     def _geometry(self) -> dict[str, Any]:
@@ -356,22 +381,24 @@ class SparseConv2d(PackedLayer):
 
     def _describe(self) -> dict[str, Any]:
         padding = self.padding if isinstance(self.padding, str) else list(self.padding)
-        return super()._describe() | {
-            "conv": {
-                "in_channels": self.in_channels,
-                "kernel_size": list(self.kernel_size),
-                "stride": list(self.stride),
-                "padding": padding,
-                "dilation": list(self.dilation),
-            }
+        conv = {
+            "in_channels": self.in_channels,
+            "kernel_size": list(self.kernel_size),
+            "stride": list(self.stride),
+            "padding": padding,
+            "dilation": list(self.dilation),
         }
+        if self.input_scale is not None:
+            conv["input_scale"] = float(self.input_scale)
+        return super()._describe() | {"conv": conv}
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Takes over what :meth:`get_extra_state` wrote, stride, padding and dilation included."""
+        """Takes over what :meth:`get_extra_state` wrote, stride, padding, dilation and input scale included."""
         super().set_extra_state(state)
         conv = read_extra_state(state)["conv"]
         self.stride, self.dilation = tuple(conv["stride"]), tuple(conv["dilation"])
         self.padding = conv["padding"] if isinstance(conv["padding"], str) else tuple(conv["padding"])
+        self.input_scale = conv.get("input_scale")
 
     def _check_description(self, described: Mapping[str, Any]) -> None:
         conv = described.get("conv")
@@ -394,4 +421,5 @@ class SparseConv2d(PackedLayer):
             text += f", padding={self.padding}"
         if self.dilation != (1, 1):
             text += f", dilation={self.dilation}"
-        return text + self._storage_repr()
+        text += self._storage_repr()
+        return text if self.input_scale is None else f"{text}, input_scale={self.input_scale:.4g}"

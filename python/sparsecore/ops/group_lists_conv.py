@@ -19,6 +19,24 @@ from sparsecore.ops.group_lists import (
     transposed_values,
 )
 
+SMALLEST_SCALE, LARGEST_SCALE = 1e-29, 1e29
+
+
+def checked_scale(owner: str, input_scale: float | None, compute: str) -> float:
+    """The scale as the operators take it, 0 for None; ValueError where it cannot be used."""
+    if input_scale is None:
+        return 0.0
+    if not SMALLEST_SCALE <= input_scale <= LARGEST_SCALE:
+        raise ValueError(
+            f"{owner}: input_scale must be in {SMALLEST_SCALE}..{LARGEST_SCALE}, got {input_scale!r}. "
+            "Pass the largest magnitude to be represented / 127, or None for a scale of each image."
+        )
+    if compute != "int8":
+        raise ValueError(
+            f"{owner}: input_scale is for int8 products, and the products are {compute}. Leave it None."
+        )
+    return float(input_scale)
+
 
 def group_lists_conv2d(
     input: Tensor,
@@ -39,6 +57,7 @@ def group_lists_conv2d(
     dilation: Sequence[int] = (1, 1),
     activation: str = "none",
     compute: str = "float32",
+    input_scale: float | None = None,
     transposed: tuple[Tensor, ...] | None = None,
 ) -> Tensor:
     """``activation(conv2d(input, W) + bias + residual)`` with W as group lists.
@@ -67,7 +86,11 @@ def group_lists_conv2d(
         dilation: Vertical and horizontal.
         activation: A key of ``sparsecore.reference.ACTIVATIONS``, for instance ``"relu6"``.
         compute: ``"float32"``, ``"float16"`` (permits products at the float16 rate), or ``"int8"`` (int8 values; each
-            image is quantised on its own).
+            image is quantised on its own, or all with ``input_scale``).
+        input_scale: For ``compute="int8"``: the images are rounded to multiples of it, and what is past ``127 *
+            input_scale`` on either side is cut off, infinities included (a NaN becomes the lower end). None: the
+            largest magnitude of each image / 127, and NaN where an image holds an infinity or a NaN. The reference
+            path rounds nothing.
         transposed: What :func:`group_lists_transpose` returns, to spare the backward pass that work.
 
     Returns:
@@ -75,7 +98,9 @@ def group_lists_conv2d(
 
     Raises:
         RuntimeError: Arrays that do not belong together, an image smaller than the kernel, or a type without a kernel.
+        ValueError: An ``input_scale`` out of range (1e-29 to 1e29) or beside another ``compute`` than ``"int8"``.
     """
+    x_scale = checked_scale("group_lists_conv2d", input_scale, compute)
     sizes = (list(kernel_size), list(stride), list(padding), list(dilation))
     if torch.float64 in (input.dtype, values.dtype):
         return reference.group_lists_conv2d(
@@ -109,6 +134,7 @@ def group_lists_conv2d(
         ACTIVATIONS[activation],
         COMPUTE[compute],
         *(transposed or (None, None, None, None)),
+        x_scale,
     )
 
 
@@ -157,7 +183,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
             "group_lists_conv2d: int8 weights have no gradient. Train with floating-point values."
         )
     (out_channels, depth, window), (cols, rows) = ctx.lists, values.shape[1:]
-    grads: list[Any] = [None] * 21
+    grads: list[Any] = [None] * 22
     if ctx.needs_input_grad[0]:
         if transposed[0] is None:
             taps = ctx.sizes[0][0] * ctx.sizes[0][1]

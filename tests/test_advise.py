@@ -322,7 +322,7 @@ def test_few_tokens_try_the_layouts_for_decoding() -> None:
     model = nn.Sequential(nn.Linear(512, 512))
     advice = sc.advise(model, batch=1, seconds=0.1, patterns=["2:4"], progress=False)
     (option,) = advice.layers[0].options[1:]
-    assert option.layout in ("auto", "nm_decode")
+    assert option.layout in ("auto", "nm_decode", "group_lists")
     forced = Option("2:4", None, option.seconds, 0.0, 0.1, None, "nm_decode")
     layer = LayerAdvice("0", (512, 512), 1, (advice.layers[0].options[0], forced), 1)
     Advice((layer,), 1, "float32", "weights").apply_(model, progress=False)

@@ -227,8 +227,9 @@ def test_scales_are_checked() -> None:
 
 
 def test_packings_cover_every_layout() -> None:
-    # whole channels run as torch's own dense product: tests/formats/test_channels.py
-    assert {layout for _, layout, _ in PACKINGS} | {"channels"} == set(sc.formats.pack.__globals__["LAYOUTS"])
+    # in files of their own: whole channels, which run as torch's dense product, and blocks with a budget of bytes
+    elsewhere = {"channels", "variable_nm"}
+    assert {layout for _, layout, _ in PACKINGS} | elsewhere == set(sc.formats.pack.__globals__["LAYOUTS"])
 
 
 @pytest.mark.parametrize(

@@ -55,15 +55,17 @@ struct ThreadScratch {
 
 #if defined(SPARSECORE_WASM)
 ThreadScratch thread_scratch;  // one thread, and its runtime cannot destroy thread-local objects
+bool in_task = false;
 #else
 thread_local ThreadScratch thread_scratch;
+thread_local bool in_task = false;  // of a call that runs on several threads
 #endif
 
 }  // namespace
 
 void set_parallel_host(ParallelHost value) { host = value; }
 
-int num_threads() { return host.num_threads ? host.num_threads() : 1; }
+int num_threads() { return host.num_threads && !in_task ? host.num_threads() : 1; }
 
 void parallel_tasks(int64_t count, Task task, void* context) {
   struct Call {
@@ -73,7 +75,9 @@ void parallel_tasks(int64_t count, Task task, void* context) {
   const Task flushed = [](void* opaque, int64_t i) {
     const Call& inner = *static_cast<Call*>(opaque);
     FlushDenormals mode;
+    in_task = true;
     inner.task(inner.context, i);
+    in_task = false;
   };
   if (count <= 0) return;
   if (count > 1 && host.run && num_threads() > 1) {

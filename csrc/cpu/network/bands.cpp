@@ -47,7 +47,7 @@ class Finder {
   // One chain where its buffers fit, else two, parted where the least lies between steps.
   void split(int first, int last) {
     if (first >= last) return;
-    Chain chain = {first, last, {}, {}};
+    Chain chain = {first, last, 0, {}};
     int64_t rows = written(last).height;
     cut(&chain, rows);
     while (rows > kFewestRows && buffer_bytes(chain) > kBufferBytes) cut(&chain, --rows);
@@ -64,29 +64,11 @@ class Finder {
 
   // Bands of `rows` rows of the last value.
   void cut(Chain* chain, int64_t rows) const {
-    const auto count = static_cast<size_t>(chain->last - chain->first + 1);
-    const auto window = [&](size_t i) -> const Window& { return step(chain->first + static_cast<int>(i)).window; };
-    const int64_t height = window(count - 1).out_height;
-    chain->bands.clear();
-    chain->roofs.assign(count - 1, 0);
-    std::vector<int64_t> done(count, 0);
-    for (int64_t wanted = std::min(height, rows); done[count - 1] < height; wanted = std::min(height, wanted + rows)) {
-      std::vector<Share> band(count);
-      int64_t end = wanted;  // rows of step i's value that the steps behind it need
-      for (size_t i = count; i-- > 0;) {
-        Share& share = band[i];
-        share.begin = share.kept = done[i];
-        share.end = std::max(end, done[i]);
-        if (i + 1 < count) {
-          const int64_t next = band[i + 1].begin;
-          share.kept = std::min(share.begin, rows_read(window(i + 1), next, next + 1).begin);
-          chain->roofs[i] = std::max(chain->roofs[i], share.end - share.kept);
-        }
-        end = share.end > share.begin ? rows_read(window(i), share.begin, share.end).end : 0;
-        done[i] = share.end;
-      }
-      chain->bands.push_back(std::move(band));
-    }
+    chain->rows = rows;
+    chain->roofs.assign(static_cast<size_t>(chain->last - chain->first), 0);
+    for (const std::vector<Share>& band : cut_bands(graph_, *chain, 0, step(chain->last).window.out_height))
+      for (size_t i = 0; i < chain->roofs.size(); ++i)
+        chain->roofs[i] = std::max(chain->roofs[i], band[i].end - band[i].kept);
   }
 
   int64_t buffer_bytes(const Chain& chain) const {
@@ -103,6 +85,33 @@ class Finder {
 };
 
 }  // namespace
+
+Bands cut_bands(const Graph& graph, const Chain& chain, int64_t begin, int64_t end) {
+  const auto count = static_cast<size_t>(chain.last - chain.first + 1);
+  const auto window = [&](size_t i) -> const Window& {
+    return graph.steps[static_cast<size_t>(chain.first) + i].window;
+  };
+  std::vector<int64_t> done(count, begin);
+  for (size_t i = count - 1; i-- > 0;) done[i] = rows_read(window(i + 1), done[i + 1], done[i + 1] + 1).begin;
+  Bands bands;
+  while (done[count - 1] < end) {
+    std::vector<Share> band(count);
+    int64_t wanted = std::min(end, done[count - 1] + chain.rows);  // rows of step i's value, by the steps behind it
+    for (size_t i = count; i-- > 0;) {
+      Share& share = band[i];
+      share.begin = share.kept = done[i];
+      share.end = std::max(wanted, done[i]);
+      if (i + 1 < count) {
+        const int64_t next = band[i + 1].begin;
+        share.kept = std::min(share.begin, rows_read(window(i + 1), next, next + 1).begin);
+      }
+      wanted = share.end > share.begin ? rows_read(window(i), share.begin, share.end).end : 0;
+      done[i] = share.end;
+    }
+    bands.push_back(std::move(band));
+  }
+  return bands;
+}
 
 std::vector<Chain> find_chains(const Graph& graph) { return Finder(graph).run(); }
 

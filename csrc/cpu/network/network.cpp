@@ -7,9 +7,11 @@
 #include <memory>
 #include <new>
 
+#include "cpu/network/parts.h"
 #include "cpu/network/plan.h"
 #include "cpu/network/run.h"
 #include "cpu/network/weights.h"
+#include "sparsecore/parallel.h"
 
 namespace sparsecore {
 
@@ -29,6 +31,7 @@ class Network {
     if (!tensors.read(file, bytes, failure) || !read_description(tensors, failure)) return false;
     if (!weights_.read(tensors, &graph_, failure)) return false;
     chains_ = network::find_chains(graph_);
+    parts_.resize(chains_.size());
     plan_ = network::plan_arena(graph_, chains_);
     if (arena_bytes() > kLargestArena)
       return failure.say("the network needs %llu bytes for its values, and this machine gives at most %llu",
@@ -98,6 +101,7 @@ class Network {
       places_[v].stride = borrowed       ? dense_stride(shape, at.hwc)
                           : at.rows >= 0 ? network::rolling_stride(shape, at.rows)
                                          : network::plane_stride(shape);
+      places_[v].rolling = at.rows >= 0;
       if (!borrowed) places_[v].data = arena + std::max<int64_t>(at.offset, 0);
     }
     return true;
@@ -135,10 +139,17 @@ class Network {
     return Status::kOk;
   }
 
+  // A timed run goes through one band after the other on all threads, so that every step has its own time.
   Status run_chain(const network::Chain& chain, bool timed) {
+    if (!timed) {
+      network::ChainParts& parts = parts_[static_cast<size_t>(&chain - chains_.data())];
+      if (!parts.prepare(graph_, chain, num_threads())) return Status::kOutOfMemory;
+      return parts.run(graph_, chain, places_);
+    }
     for (int number = chain.first; number < chain.last; ++number)
       places_[static_cast<size_t>(graph_.steps[static_cast<size_t>(number)].y)].first_row = 0;
-    for (const std::vector<network::Share>& band : chain.bands)
+    const int64_t height = graph_.steps[static_cast<size_t>(chain.last)].window.out_height;
+    for (const std::vector<network::Share>& band : network::cut_bands(graph_, chain, 0, height))
       for (int number = chain.first; number <= chain.last; ++number) {
         const network::Share& share = band[static_cast<size_t>(number - chain.first)];
         if (share.begin == share.end) continue;
@@ -184,6 +195,7 @@ class Network {
   Graph graph_;
   WeightStore weights_;
   std::vector<network::Chain> chains_;
+  std::vector<network::ChainParts> parts_;  // of each chain
   Plan plan_;
   std::vector<Place> places_;
   std::vector<double> seconds_;

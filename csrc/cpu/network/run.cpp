@@ -15,8 +15,8 @@ class StepRun {
   StepRun(const Step& step, const Place* places)
       : step_(step), weights_(step.weights), places_(places), window_(step.window) {}
 
-  // Narrows a convolution to some rows of its output. Kernels may touch the rest of a register behind the last row:
-  // behind it come rows that are not computed yet, but only where they begin at a whole register.
+  // Narrows a convolution to some rows of its output. Kernels may touch the rest of a register behind the last row only
+  // where nobody has rows there: in a rolling buffer, behind the last row of all, or where nothing is left of it.
   StepRun& narrow(int64_t begin, int64_t end) {
     const Rows read = rows_read(step_.window, begin, end);
     window_.height = read.end - read.begin;
@@ -25,7 +25,10 @@ class StepRun {
     x_offset_ = (read.begin - x().first_row) * window_.width * (x().hwc ? x().stride : 1);
     y_offset_ = (begin - y().first_row) * window_.out_width;
     residual_offset_ = begin * window_.out_width;
-    padded_ = x_offset_ % kPlaneLanes == 0 && y_offset_ % kPlaneLanes == 0 && residual_offset_ % kPlaneLanes == 0;
+    const bool whole = y().rolling || end == step_.window.out_height ||
+                       (y_offset_ + window_.out_height * window_.out_width) % kPlaneLanes == 0;
+    padded_ =
+        whole && x_offset_ % kPlaneLanes == 0 && y_offset_ % kPlaneLanes == 0 && residual_offset_ % kPlaneLanes == 0;
     return *this;
   }
 

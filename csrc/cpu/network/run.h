@@ -11,6 +11,7 @@ struct Place {
   int64_t stride = 0;     // between planes (between pixels where hwc)
   Shape shape;
   bool hwc = false;
+  bool rolling = false;   // a buffer of a chain, that nobody else writes
   int64_t first_row = 0;  // of the image, that data begins with
 };
 

@@ -63,6 +63,8 @@ SPARSECORE_API NetworkValue network_output(const Network* network, int i);
 // be raced; calls on different networks may.
 SPARSECORE_API Status network_run(Network* network, int64_t images, const float* const* inputs, float* const* outputs);
 
+// Large early layers run band by band, several threads each in buffers of their own (half a megabyte or so a thread and
+// chain), which come on top of the arena.
 SPARSECORE_API size_t network_arena_bytes(const Network* network);
 SPARSECORE_API size_t network_weight_bytes(const Network* network);
 

@@ -20,6 +20,7 @@ struct ParallelHost {
 
 // Call before the first kernel; not to be raced with running kernels. A null run restores the serial host.
 SPARSECORE_API void set_parallel_host(ParallelHost host);
+// 1 inside a task: what a task starts, it runs by itself.
 SPARSECORE_API int num_threads();
 
 // Every task runs with denormals flushed to zero (inputs and results); the caller's mode is restored after it.

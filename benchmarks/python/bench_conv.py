@@ -2,10 +2,11 @@
 
     python benchmarks/python/bench_conv.py [--quick] [--families mobilenet_v1 ...] [--threads 1 2]
 
-Per layer take turns: ours for every pattern and sparsity, on planes where they lie; torch's conv2d on planes and on
-pixels (channels_last); torch's dense product ``W @ X``; onnxruntime with bound inputs and outputs. The ratio is that of
-the fastest dense one. Weights are prepared beforehand for all. Results are checked first. At the end: geometric means
-per family, pattern and sparsity beside their targets, and the sparsity from which a pattern wins.
+Per layer take turns, 2 ms of calls in a row each (two threads: five calls after a pause): ours for every pattern and
+sparsity, on planes where they lie; torch's conv2d on planes and on pixels (channels_last); torch's dense product
+``W @ X``; onnxruntime with bound inputs and outputs. The ratio is that of the fastest dense one. Weights are prepared
+beforehand for all. Results are checked first. At the end: geometric means per family, pattern and sparsity beside their
+targets, and the sparsity from which a pattern wins.
 
 Under a cap (``--isa avx2`` with ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2)
 onnxruntime, which has no such switch, is left out.
@@ -124,7 +125,9 @@ def measure(
             mask = kept_blocks(weight.flatten(1), sparsity, rows, 1)
             ours[pattern, sparsity] = our_call(weight * mask[:, :, None, None], bias, image, rows)
     calls = {**dense, **{f"{name} {sparsity}": call for (name, sparsity), (call, _) in ours.items()}}
-    timings = interleaved(calls, seconds) if threads == 1 else in_turns(calls, seconds, burst=5)
+    timings = (
+        interleaved(calls, seconds, shortest=2e-3) if threads == 1 else in_turns(calls, seconds, burst=5)
+    )
     best = min(dense, key=lambda name: timings[name].median)
     rows_: list[dict[str, Any]] = []
     for (pattern, sparsity), (_, stored) in ours.items():

@@ -28,15 +28,21 @@ class Timing:
 
 
 def interleaved(
-    candidates: Mapping[str, Callable[[], object]], seconds: float, least: int = 7
+    candidates: Mapping[str, Callable[[], object]],
+    seconds: float,
+    least: int = 7,
+    shortest: float = SHORTEST,
 ) -> dict[str, Timing]:
-    """Times candidates in turns until ``seconds`` have passed and ``least`` rounds are done, after a warm-up."""
+    """Times candidates in turns until ``seconds`` have passed and ``least`` rounds are done, after a warm-up.
+
+    A sample is as many calls in a row as take ``shortest`` seconds: the more, the warmer the caches.
+    """
     repeats = {}
     for name, call in candidates.items():
         call()
         start = time.perf_counter()
         call()
-        repeats[name] = max(1, min(100, int(SHORTEST / max(time.perf_counter() - start, 1e-7))))
+        repeats[name] = max(1, min(100, int(shortest / max(time.perf_counter() - start, 1e-7))))
     samples: dict[str, list[float]] = {name: [] for name in candidates}
     end, rounds = time.perf_counter() + seconds, 0
     while time.perf_counter() < end or rounds < least:

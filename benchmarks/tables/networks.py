@@ -82,10 +82,10 @@ def readme_networks(found: list[Result]) -> str:
     if not body or not best:
         return ""
     head = ["MobileNetV1", *(f"{number} thread{'s' * (number > 1)}" for number in threads)]
-    engines = ", ".join(f"{name} at {number}" for number, name in sorted(best.items()))
+    engines = ", ".join(f"{name} with {number}" for number, name in sorted(best.items()))
     return (
         "Whole image networks by `sc.compile`, batch 1, 224 x 224, float32, beside the fastest dense engine of the "
-        f"same run ({engines}).\n\n{markdown(head, body)}\n{origin(found)}"
+        f"same run (by threads: {engines}).\n\n{markdown(head, body)}\n{origin(found)}"
     )
 
 

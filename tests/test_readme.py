@@ -35,6 +35,8 @@ def test_code_runs(tmp_path: Path) -> None:
         assert done.stdout.strip(), "it is meant to show something"
 
 
+# torch says so once of each of its sparse layouts
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta state:UserWarning")
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
 def test_code_of_docs_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

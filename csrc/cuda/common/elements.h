@@ -1,0 +1,74 @@
+// Element types of the tensor cores, what each is summed in, and what the emulator calls it.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/common/device.h"
+#include "sparsecore/types.h"
+#if SC_EMULATED
+#include "cuda/emulation/instructions/number_formats.h"
+#endif
+
+namespace sparsecore {
+
+// Storage only, the 8-bit formats of OCP: E4M3 has no infinity and one NaN (0x7f, either sign), E5M2 is a short fp16.
+struct Float8E4M3 {
+  uint8_t bits;
+};
+struct Float8E5M2 {
+  uint8_t bits;
+};
+// A float of which the tensor cores read the upper 19 bits.
+struct TFloat32 {
+  uint32_t bits;
+};
+
+template <class T>
+struct Element {};
+template <>
+struct Element<BFloat16> {
+  using Sum = float;
+#if SC_EMULATED
+  using Format = cuda_emulation::Bf16;
+#endif
+};
+template <>
+struct Element<Float16> {
+  using Sum = float;
+#if SC_EMULATED
+  using Format = cuda_emulation::Fp16;
+#endif
+};
+template <>
+struct Element<TFloat32> {
+  using Sum = float;
+#if SC_EMULATED
+  using Format = cuda_emulation::Tf32;
+#endif
+};
+template <>
+struct Element<int8_t> {
+  using Sum = int32_t;
+#if SC_EMULATED
+  using Format = cuda_emulation::Int8;
+#endif
+};
+template <>
+struct Element<Float8E4M3> {
+  using Sum = float;
+#if SC_EMULATED
+  using Format = cuda_emulation::Fp8E4M3;
+#endif
+};
+template <>
+struct Element<Float8E5M2> {
+  using Sum = float;
+#if SC_EMULATED
+  using Format = cuda_emulation::Fp8E5M2;
+#endif
+};
+
+template <class T>
+using Accumulator = typename Element<T>::Sum;
+
+}  // namespace sparsecore

@@ -1,0 +1,86 @@
+// ldmatrix and stmatrix: 8 x 8 tiles of 16-bit elements between shared memory and a warp's registers. Lane 8i + r names
+// row r of tile i; lane l then has elements (l / 4, 2 (l % 4)) and the next of each tile, or of its transpose.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <source_location>
+
+#include "cuda/emulation/collective.h"
+#include "cuda/emulation/memory.h"
+
+namespace cuda_emulation {
+
+struct MatrixLane {
+  uint32_t* registers;
+  char* row;
+};
+
+// Element (row, column) of a tile, of a lane's register: half `half` of it.
+struct HalfPlace {
+  int row, column;
+};
+inline HalfPlace half_of_tile(int lane, int half, bool transposed) {
+  const int major = lane / 4, minor = 2 * (lane % 4) + half;
+  return transposed ? HalfPlace{minor, major} : HalfPlace{major, minor};
+}
+
+template <int kTiles>
+void check_rows(const char* instruction, MatrixLane* const (&lanes)[32], std::source_location site) {
+  const void* rows[8];
+  for (int tile = 0; tile < kTiles; ++tile) {
+    for (int r = 0; r < 8; ++r) {
+      rows[r] = lanes[8 * tile + r]->row;
+      check_shared(rows[r], 16, 16, instruction);
+    }
+    count_bank_conflicts(instruction, rows, 8, 16, site);
+  }
+}
+
+template <int kTiles>
+void ldmatrix(uint32_t (&registers)[kTiles], const void* row, bool transposed,
+              std::source_location site = std::source_location::current()) {
+  constexpr const char* instruction = "ldmatrix";
+  MatrixLane own{registers, static_cast<char*>(const_cast<void*>(row))};
+  warp_collective(
+      instruction, own,
+      [=](MatrixLane* const(&lanes)[32]) {
+        check_rows<kTiles>(instruction, lanes, site);
+        for (int tile = 0; tile < kTiles; ++tile) {
+          for (int lane = 0; lane < 32; ++lane) {
+            uint16_t halves[2];
+            for (int half = 0; half < 2; ++half) {
+              const HalfPlace at = half_of_tile(lane, half, transposed);
+              std::memcpy(&halves[half], lanes[8 * tile + at.row]->row + 2 * at.column, 2);
+            }
+            lanes[lane]->registers[tile] = halves[0] | static_cast<uint32_t>(halves[1]) << 16;
+          }
+        }
+      },
+      site);
+}
+
+template <int kTiles>
+void stmatrix(void* row, const uint32_t (&registers)[kTiles], bool transposed,
+              std::source_location site = std::source_location::current()) {
+  constexpr const char* instruction = "stmatrix";
+  require_capability(90, instruction);
+  MatrixLane own{const_cast<uint32_t*>(registers), static_cast<char*>(row)};
+  warp_collective(
+      instruction, own,
+      [=](MatrixLane* const(&lanes)[32]) {
+        check_rows<kTiles>(instruction, lanes, site);
+        for (int tile = 0; tile < kTiles; ++tile) {
+          for (int lane = 0; lane < 32; ++lane) {
+            for (int half = 0; half < 2; ++half) {
+              const HalfPlace at = half_of_tile(lane, half, transposed);
+              const uint16_t value = static_cast<uint16_t>(lanes[lane]->registers[tile] >> (16 * half));
+              std::memcpy(lanes[8 * tile + at.row]->row + 2 * at.column, &value, 2);
+            }
+          }
+        }
+      },
+      site);
+}
+
+}  // namespace cuda_emulation

@@ -6,7 +6,7 @@
 
 #include "cuda/common/device.h"
 #if SC_EMULATED
-#include "cuda/emulation/memory.h"
+#include "cuda/emulation/instructions/load_store.h"
 #endif
 
 namespace sparsecore::ptx {
@@ -14,7 +14,7 @@ namespace sparsecore::ptx {
 // Begins at a multiple of 1024 bytes, as 128-byte swizzles want it.
 SC_DEVICE char* smem() {
 #if SC_EMULATED
-  return static_cast<char*>(cuda_emulation::dynamic_shared());
+  return reinterpret_cast<char*>(cuda_emulation::shared_memory());
 #else
   extern __shared__ __align__(1024) char dynamic_shared_memory[];
   return dynamic_shared_memory;

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <source_location>
 
 #include "cuda/emulation/collective.h"
 #include "cuda/emulation/memory.h"
@@ -26,61 +25,53 @@ inline HalfPlace half_of_tile(int lane, int half, bool transposed) {
 }
 
 template <int kTiles>
-void check_rows(const char* instruction, MatrixLane* const (&lanes)[32], std::source_location site) {
+void check_rows(const char* instruction, MatrixLane* const (&lanes)[32]) {
   const void* rows[8];
   for (int tile = 0; tile < kTiles; ++tile) {
     for (int r = 0; r < 8; ++r) {
       rows[r] = lanes[8 * tile + r]->row;
       check_shared(rows[r], 16, 16, instruction);
     }
-    count_bank_conflicts(instruction, rows, 8, 16, site);
+    count_bank_conflicts(instruction, rows, 8, 16);
   }
 }
 
 template <int kTiles>
-void ldmatrix(uint32_t (&registers)[kTiles], const void* row, bool transposed,
-              std::source_location site = std::source_location::current()) {
+void ldmatrix(uint32_t (&registers)[kTiles], const void* row, bool transposed) {
   constexpr const char* instruction = "ldmatrix";
   MatrixLane own{registers, static_cast<char*>(const_cast<void*>(row))};
-  warp_collective(
-      instruction, own,
-      [=](MatrixLane* const(&lanes)[32]) {
-        check_rows<kTiles>(instruction, lanes, site);
-        for (int tile = 0; tile < kTiles; ++tile) {
-          for (int lane = 0; lane < 32; ++lane) {
-            uint16_t halves[2];
-            for (int half = 0; half < 2; ++half) {
-              const HalfPlace at = half_of_tile(lane, half, transposed);
-              std::memcpy(&halves[half], lanes[8 * tile + at.row]->row + 2 * at.column, 2);
-            }
-            lanes[lane]->registers[tile] = halves[0] | static_cast<uint32_t>(halves[1]) << 16;
-          }
+  warp_collective(instruction, own, [=](MatrixLane* const(&lanes)[32]) {
+    check_rows<kTiles>(instruction, lanes);
+    for (int tile = 0; tile < kTiles; ++tile) {
+      for (int lane = 0; lane < 32; ++lane) {
+        uint16_t halves[2];
+        for (int half = 0; half < 2; ++half) {
+          const HalfPlace at = half_of_tile(lane, half, transposed);
+          std::memcpy(&halves[half], lanes[8 * tile + at.row]->row + 2 * at.column, 2);
         }
-      },
-      site);
+        lanes[lane]->registers[tile] = halves[0] | static_cast<uint32_t>(halves[1]) << 16;
+      }
+    }
+  });
 }
 
 template <int kTiles>
-void stmatrix(void* row, const uint32_t (&registers)[kTiles], bool transposed,
-              std::source_location site = std::source_location::current()) {
+void stmatrix(void* row, const uint32_t (&registers)[kTiles], bool transposed) {
   constexpr const char* instruction = "stmatrix";
   require_capability(90, instruction);
   MatrixLane own{const_cast<uint32_t*>(registers), static_cast<char*>(row)};
-  warp_collective(
-      instruction, own,
-      [=](MatrixLane* const(&lanes)[32]) {
-        check_rows<kTiles>(instruction, lanes, site);
-        for (int tile = 0; tile < kTiles; ++tile) {
-          for (int lane = 0; lane < 32; ++lane) {
-            for (int half = 0; half < 2; ++half) {
-              const HalfPlace at = half_of_tile(lane, half, transposed);
-              const uint16_t value = static_cast<uint16_t>(lanes[lane]->registers[tile] >> (16 * half));
-              std::memcpy(lanes[8 * tile + at.row]->row + 2 * at.column, &value, 2);
-            }
-          }
+  warp_collective(instruction, own, [=](MatrixLane* const(&lanes)[32]) {
+    check_rows<kTiles>(instruction, lanes);
+    for (int tile = 0; tile < kTiles; ++tile) {
+      for (int lane = 0; lane < 32; ++lane) {
+        for (int half = 0; half < 2; ++half) {
+          const HalfPlace at = half_of_tile(lane, half, transposed);
+          const uint16_t value = static_cast<uint16_t>(lanes[lane]->registers[tile] >> (16 * half));
+          std::memcpy(lanes[8 * tile + at.row]->row + 2 * at.column, &value, 2);
         }
-      },
-      site);
+      }
+    }
+  });
 }
 
 }  // namespace cuda_emulation

@@ -4,9 +4,6 @@
 // products of one instruction before it adds them, so results are close to these, not the same bits.
 #pragma once
 
-#include <array>
-#include <source_location>
-
 #include "cuda/emulation/collective.h"
 #include "cuda/emulation/instructions/tensor_fragments.h"
 #include "cuda/emulation/memory.h"
@@ -126,24 +123,22 @@ void mma_sparse_of_warp(const char* instruction, MmaLane<Format>* const (&lanes)
 
 // One warp's mma.sync: the element type settles k, 256 bits of it.
 template <class Format>
-void mma(Sum<Format> (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
-         std::source_location site = std::source_location::current()) {
+void mma(Sum<Format> (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   constexpr const char* instruction = "mma.sync";
   if constexpr (kNeedsSm89<Format>) require_capability(89, instruction);
   MmaLane<Format> lane{d, a, b, 0};
-  warp_collective(instruction, lane, [](MmaLane<Format>* const(&lanes)[32]) { mma_of_warp<Format>(lanes); }, site);
+  warp_collective(instruction, lane, [](MmaLane<Format>* const(&lanes)[32]) { mma_of_warp<Format>(lanes); });
 }
 
 // mma.sp::ordered_metadata, k of 512 logical bits.
 template <class Format>
-void mma_sparse(Sum<Format> (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata, int selector,
-                std::source_location site = std::source_location::current()) {
+void mma_sparse(Sum<Format> (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata, int selector) {
   constexpr const char* instruction = "mma.sp";
   if constexpr (kNeedsSm89<Format>) require_capability(89, instruction);
   MmaLane<Format> lane{d, a, b, metadata};
-  warp_collective(
-      instruction, lane,
-      [=](MmaLane<Format>* const(&lanes)[32]) { mma_sparse_of_warp<Format>(instruction, lanes, selector); }, site);
+  warp_collective(instruction, lane, [=](MmaLane<Format>* const(&lanes)[32]) {
+    mma_sparse_of_warp<Format>(instruction, lanes, selector);
+  });
 }
 
 }  // namespace cuda_emulation

@@ -1,0 +1,31 @@
+// Fences between the two ways to memory: the generic one (ordinary loads and stores, ldmatrix, cp.async) and the async
+// one (bulk and tensor copies, wgmma's shared operands). A write through the generic proxy is seen by the async proxy
+// after the writing thread's fence_proxy_async and a barrier. sm_90.
+#pragma once
+
+#include "cuda/common/device.h"
+#if SC_EMULATED
+#include "cuda/emulation/memory.h"
+#endif
+
+namespace sparsecore::ptx {
+
+// Shared memory of this block.
+SC_DEVICE void fence_proxy_async_shared() {
+#if SC_EMULATED
+  cuda_emulation::fence_proxy_async();
+#else
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
+// Every state space: what a kernel wrote to global memory and a tensor copy of it reads.
+SC_DEVICE void fence_proxy_async() {
+#if SC_EMULATED
+  cuda_emulation::fence_proxy_async();
+#else
+  asm volatile("fence.proxy.async;" ::: "memory");
+#endif
+}
+
+}  // namespace sparsecore::ptx

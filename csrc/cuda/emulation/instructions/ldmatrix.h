@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cuda/emulation/collective.h"
-#include "cuda/emulation/memory.h"
+#include "../collective.h"
+#include "../machine.h"
 
 namespace cuda_emulation {
 
@@ -25,15 +25,13 @@ inline HalfPlace half_of_tile(int lane, int half, bool transposed) {
 }
 
 template <int kTiles>
-void check_rows(const char* instruction, MatrixLane* const (&lanes)[32]) {
-  const void* rows[8];
-  for (int tile = 0; tile < kTiles; ++tile) {
-    for (int r = 0; r < 8; ++r) {
-      rows[r] = lanes[8 * tile + r]->row;
-      check_shared(rows[r], 16, 16, instruction);
-    }
-    count_bank_conflicts(instruction, rows, 8, 16);
+void check_rows(const char* instruction, MatrixLane* const* lanes) {
+  const void* rows[32] = {};
+  for (int lane = 0; lane < 8 * kTiles; ++lane) {
+    rows[lane] = lanes[lane]->row;
+    check_shared(rows[lane], 16, 16, instruction);
   }
+  count_bank_conflicts(instruction, rows, 16);
 }
 
 template <int kTiles>

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cuda/emulation/memory.h"
+#include "../memory.h"
 
 namespace cuda_emulation {
 

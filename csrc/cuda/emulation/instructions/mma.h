@@ -4,9 +4,9 @@
 // products of one instruction before it adds them, so results are close to these, not the same bits.
 #pragma once
 
-#include "cuda/emulation/collective.h"
-#include "cuda/emulation/instructions/tensor_fragments.h"
-#include "cuda/emulation/memory.h"
+#include "../collective.h"
+#include "../machine.h"
+#include "tensor_fragments.h"
 
 namespace cuda_emulation {
 
@@ -19,24 +19,27 @@ struct MmaLane {
   uint32_t metadata;
 };
 
+// sums[0 .. n) += a * b[0 .. n); integers wrap.
+template <class Format>
+void add_scaled(Sum<Format>* sums, Sum<Format> a, const Sum<Format>* b, int n) {
+  if constexpr (kIsInteger<Format>) {
+    for (int i = 0; i < n; ++i) {
+      sums[i] = static_cast<int32_t>(static_cast<uint32_t>(sums[i]) + static_cast<uint32_t>(a * b[i]));
+    }
+  } else {
+    for (int i = 0; i < n; ++i) sums[i] += a * b[i];
+  }
+}
+
 template <class Format, int kDepth>
-void multiply_add(MmaLane<Format>* const (&lanes)[32], const Sum<Format> (&a)[16][kDepth],
+void multiply_add(MmaLane<Format>* const* lanes, const Sum<Format> (&a)[16][kDepth],
                   const Sum<Format> (&b)[kDepth][8]) {
   Sum<Format> total[16][8];
   for (int lane = 0; lane < 32; ++lane) {
     for (int i = 0; i < 4; ++i) total[c_place(lane, i).row][c_place(lane, i).column] = lanes[lane]->sum[i];
   }
   for (int row = 0; row < 16; ++row) {
-    for (int k = 0; k < kDepth; ++k) {
-      if constexpr (kIsInteger<Format>) {
-        for (int n = 0; n < 8; ++n) {
-          total[row][n] =
-              static_cast<int32_t>(static_cast<uint32_t>(total[row][n]) + static_cast<uint32_t>(a[row][k] * b[k][n]));
-        }
-      } else {
-        for (int n = 0; n < 8; ++n) total[row][n] += a[row][k] * b[k][n];
-      }
-    }
+    for (int k = 0; k < kDepth; ++k) add_scaled<Format>(total[row], a[row][k], b[k], 8);
   }
   for (int lane = 0; lane < 32; ++lane) {
     for (int i = 0; i < 4; ++i) lanes[lane]->sum[i] = total[c_place(lane, i).row][c_place(lane, i).column];
@@ -44,14 +47,14 @@ void multiply_add(MmaLane<Format>* const (&lanes)[32], const Sum<Format> (&a)[16
 }
 
 template <class Format, int kDepth>
-void load_b(BTile<Format, kDepth>& b, MmaLane<Format>* const (&lanes)[32]) {
+void load_b(BTile<Format, kDepth>& b, MmaLane<Format>* const* lanes) {
   const uint32_t* registers[32];
   for (int lane = 0; lane < 32; ++lane) registers[lane] = lanes[lane]->b;
   b.load(registers);
 }
 
 template <class Format>
-void mma_of_warp(MmaLane<Format>* const (&lanes)[32]) {
+void mma_of_warp(MmaLane<Format>* const* lanes) {
   constexpr int depth = ATile<Format>::kColumns;
   ATile<Format> a;
   const uint32_t* registers[32];
@@ -104,7 +107,7 @@ void expand(const char* instruction, const ATile<Format>& stored, const uint32_t
 }
 
 template <class Format>
-void mma_sparse_of_warp(const char* instruction, MmaLane<Format>* const (&lanes)[32], int selector) {
+void mma_sparse_of_warp(const char* instruction, MmaLane<Format>* const* lanes, int selector) {
   constexpr int depth = 2 * ATile<Format>::kColumns;
   ATile<Format> stored;
   const uint32_t* registers[32];
@@ -127,7 +130,7 @@ void mma(Sum<Format> (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   constexpr const char* instruction = "mma.sync";
   if constexpr (kNeedsSm89<Format>) require_capability(89, instruction);
   MmaLane<Format> lane{d, a, b, 0};
-  warp_collective(instruction, lane, [](MmaLane<Format>* const(&lanes)[32]) { mma_of_warp<Format>(lanes); });
+  warp_collective(instruction, lane, [](MmaLane<Format>* const* lanes) { mma_of_warp<Format>(lanes); });
 }
 
 // mma.sp::ordered_metadata, k of 512 logical bits.
@@ -136,9 +139,8 @@ void mma_sparse(Sum<Format> (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)
   constexpr const char* instruction = "mma.sp";
   if constexpr (kNeedsSm89<Format>) require_capability(89, instruction);
   MmaLane<Format> lane{d, a, b, metadata};
-  warp_collective(instruction, lane, [=](MmaLane<Format>* const(&lanes)[32]) {
-    mma_sparse_of_warp<Format>(instruction, lanes, selector);
-  });
+  warp_collective(instruction, lane,
+                  [=](MmaLane<Format>* const* lanes) { mma_sparse_of_warp<Format>(instruction, lanes, selector); });
 }
 
 }  // namespace cuda_emulation

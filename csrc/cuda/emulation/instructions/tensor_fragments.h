@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "cuda/emulation/instructions/number_formats.h"
+#include "number_formats.h"
 
 namespace cuda_emulation {
 

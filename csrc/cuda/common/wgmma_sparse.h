@@ -1,0 +1,111 @@
+// wgmma.sp: D (64 x n) = A (64 x k, 2:4 sparse) B (k x n) + D by a warpgroup, k = 64 logical bytes. A holds the stored
+// half, in shared memory or in registers; `metadata` and `kSelector` are those of mma_sparse, for each warp's 16 rows.
+// Everything else is as in wgmma.h. sm_90a.
+#pragma once
+
+#include "cuda/common/wgmma.h"
+
+namespace sparsecore::ptx {
+
+template <class T, int kSelector, Major kMajorA = Major::kK, Major kMajorB = Major::kK, int kRegisters>
+SC_DEVICE void wgmma_sparse(Accumulator<T> (&d)[kRegisters], uint64_t a, uint64_t b, uint32_t metadata,
+                            bool accumulate) {
+  static_assert(sizeof(T) == 2 || (kMajorA == Major::kK && kMajorB == Major::kK), "8-bit operands are K-major");
+#if SC_EMULATED
+  cuda_emulation::wgmma_sparse<typename Element<T>::Format>(d, a, b, metadata, kSelector, accumulate,
+                                                            kMajorA == Major::kMN, kMajorB == Major::kMN);
+#else
+  static_assert(kSelector == 0 || (kSelector == 1 && sizeof(T) == 2), "the selector is 0, or 1 for 16-bit types");
+  constexpr int kTransposeA = kMajorA == Major::kMN, kTransposeB = kMajorB == Major::kMN;
+#define SC_IMMEDIATES_16(TRANSPOSE_A, TRANSPOSE_B) ", 1, 1, " TRANSPOSE_A ", " TRANSPOSE_B
+#define SC_IMMEDIATES_FLOAT8(TRANSPOSE_A, TRANSPOSE_B) ", 1, 1"
+#define SC_IMMEDIATES_INT8(TRANSPOSE_A, TRANSPOSE_B) ""
+#define SC_ROW(N, REGISTERS, A, B, METADATA, SELECTOR, ACCUMULATE, TRANSPOSE_A, TRANSPOSE_B, K_AND_TYPES, SUM,         \
+               IMMEDIATES)                                                                                             \
+  if constexpr (kRegisters == REGISTERS) {                                                                             \
+    asm volatile("{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, " ACCUMULATE                                      \
+                 ", 0;\n"                                                                                              \
+                 "wgmma.mma_async.sp.sync.aligned.m64n" #N K_AND_TYPES " {" SC_PLACES_##REGISTERS                      \
+                 "}, " A ", " B ", " METADATA ", " SELECTOR ", accumulate" IMMEDIATES(TRANSPOSE_A, TRANSPOSE_B) ";\n}" \
+                 : SC_SUMS_##REGISTERS(SUM, 0)                                                                         \
+                 : "l"(a), "l"(b), "r"(metadata), "n"(kSelector), "r"(static_cast<int>(accumulate)), "n"(kTransposeA), \
+                   "n"(kTransposeB));                                                                                  \
+  }
+#define SC_ROWS(K_AND_TYPES, SUM, IMMEDIATES)                                                    \
+  SC_ROW(8, 4, "%4", "%5", "%6", "%7", "%8", "%9", "%10", K_AND_TYPES, SUM, IMMEDIATES)          \
+  SC_ROW(16, 8, "%8", "%9", "%10", "%11", "%12", "%13", "%14", K_AND_TYPES, SUM, IMMEDIATES)     \
+  SC_ROW(32, 16, "%16", "%17", "%18", "%19", "%20", "%21", "%22", K_AND_TYPES, SUM, IMMEDIATES)  \
+  SC_ROW(64, 32, "%32", "%33", "%34", "%35", "%36", "%37", "%38", K_AND_TYPES, SUM, IMMEDIATES)  \
+  SC_ROW(128, 64, "%64", "%65", "%66", "%67", "%68", "%69", "%70", K_AND_TYPES, SUM, IMMEDIATES) \
+  SC_ROW(256, 128, "%128", "%129", "%130", "%131", "%132", "%133", "%134", K_AND_TYPES, SUM, IMMEDIATES)
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    SC_ROWS("k32.f32.bf16.bf16", "+f", SC_IMMEDIATES_16)
+  } else if constexpr (std::is_same_v<T, Float16>) {
+    SC_ROWS("k32.f32.f16.f16", "+f", SC_IMMEDIATES_16)
+  } else if constexpr (std::is_same_v<T, int8_t>) {
+    SC_ROWS("k64.s32.s8.s8", "+r", SC_IMMEDIATES_INT8)
+  } else if constexpr (std::is_same_v<T, Float8E4M3>) {
+    SC_ROWS("k64.f32.e4m3.e4m3", "+f", SC_IMMEDIATES_FLOAT8)
+  } else {
+    static_assert(std::is_same_v<T, Float8E5M2>, "wgmma has no such element type");
+    SC_ROWS("k64.f32.e5m2.e5m2", "+f", SC_IMMEDIATES_FLOAT8)
+  }
+#undef SC_ROW
+#undef SC_ROWS
+#undef SC_IMMEDIATES_16
+#undef SC_IMMEDIATES_FLOAT8
+#undef SC_IMMEDIATES_INT8
+#endif
+}
+
+template <class T, int kSelector, Major kMajorB = Major::kK, int kRegisters>
+SC_DEVICE void wgmma_sparse(Accumulator<T> (&d)[kRegisters], const uint32_t (&a)[4], uint64_t b, uint32_t metadata,
+                            bool accumulate) {
+  static_assert(sizeof(T) == 2 || kMajorB == Major::kK, "8-bit operands are K-major");
+#if SC_EMULATED
+  cuda_emulation::wgmma_sparse<typename Element<T>::Format>(d, a, b, metadata, kSelector, accumulate,
+                                                            kMajorB == Major::kMN);
+#else
+  static_assert(kSelector == 0 || (kSelector == 1 && sizeof(T) == 2), "the selector is 0, or 1 for 16-bit types");
+  constexpr int kTransposeB = kMajorB == Major::kMN;
+#define SC_IMMEDIATES_16(TRANSPOSE_B) ", 1, 1, " TRANSPOSE_B
+#define SC_IMMEDIATES_FLOAT8(TRANSPOSE_B) ", 1, 1"
+#define SC_IMMEDIATES_INT8(TRANSPOSE_B) ""
+#define SC_ROW(N, REGISTERS, A, B, METADATA, SELECTOR, ACCUMULATE, TRANSPOSE_B, K_AND_TYPES, SUM, IMMEDIATES) \
+  if constexpr (kRegisters == REGISTERS) {                                                                    \
+    asm volatile("{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, " ACCUMULATE                             \
+                 ", 0;\n"                                                                                     \
+                 "wgmma.mma_async.sp.sync.aligned.m64n" #N K_AND_TYPES " {" SC_PLACES_##REGISTERS             \
+                 "}, {" A "}, " B ", " METADATA ", " SELECTOR ", accumulate" IMMEDIATES(TRANSPOSE_B) ";\n}"   \
+                 : SC_SUMS_##REGISTERS(SUM, 0)                                                                \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(metadata), "n"(kSelector),         \
+                   "r"(static_cast<int>(accumulate)), "n"(kTransposeB));                                      \
+  }
+#define SC_ROWS(K_AND_TYPES, SUM, IMMEDIATES)                                                            \
+  SC_ROW(8, 4, "%4, %5, %6, %7", "%8", "%9", "%10", "%11", "%12", K_AND_TYPES, SUM, IMMEDIATES)          \
+  SC_ROW(16, 8, "%8, %9, %10, %11", "%12", "%13", "%14", "%15", "%16", K_AND_TYPES, SUM, IMMEDIATES)     \
+  SC_ROW(32, 16, "%16, %17, %18, %19", "%20", "%21", "%22", "%23", "%24", K_AND_TYPES, SUM, IMMEDIATES)  \
+  SC_ROW(64, 32, "%32, %33, %34, %35", "%36", "%37", "%38", "%39", "%40", K_AND_TYPES, SUM, IMMEDIATES)  \
+  SC_ROW(128, 64, "%64, %65, %66, %67", "%68", "%69", "%70", "%71", "%72", K_AND_TYPES, SUM, IMMEDIATES) \
+  SC_ROW(256, 128, "%128, %129, %130, %131", "%132", "%133", "%134", "%135", "%136", K_AND_TYPES, SUM, IMMEDIATES)
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    SC_ROWS("k32.f32.bf16.bf16", "+f", SC_IMMEDIATES_16)
+  } else if constexpr (std::is_same_v<T, Float16>) {
+    SC_ROWS("k32.f32.f16.f16", "+f", SC_IMMEDIATES_16)
+  } else if constexpr (std::is_same_v<T, int8_t>) {
+    SC_ROWS("k64.s32.s8.s8", "+r", SC_IMMEDIATES_INT8)
+  } else if constexpr (std::is_same_v<T, Float8E4M3>) {
+    SC_ROWS("k64.f32.e4m3.e4m3", "+f", SC_IMMEDIATES_FLOAT8)
+  } else {
+    static_assert(std::is_same_v<T, Float8E5M2>, "wgmma has no such element type");
+    SC_ROWS("k64.f32.e5m2.e5m2", "+f", SC_IMMEDIATES_FLOAT8)
+  }
+#undef SC_ROW
+#undef SC_ROWS
+#undef SC_IMMEDIATES_16
+#undef SC_IMMEDIATES_FLOAT8
+#undef SC_IMMEDIATES_INT8
+#endif
+}
+
+}  // namespace sparsecore::ptx

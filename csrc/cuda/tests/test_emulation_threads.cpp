@@ -166,40 +166,45 @@ TEST_CASE("what collectives refuse") {
                                 if (threadIdx.x < 16) __shfl_sync(0xFFFFu, 1, 16);
                               }),
                  "leaves out"));
-  // Different instructions, then the same one in two places.
-  CHECK(contains(violation_of(threads(32),
-                              [] {
-                                if (threadIdx.x < 16) {
-                                  __ballot_sync(0xFFFFFFFFu, 1);
-                                } else {
-                                  __any_sync(0xFFFFFFFFu, 1);
-                                }
-                              }),
-                 "divergent collective"));
-  CHECK(contains(violation_of(threads(32),
-                              [] {
-                                if (threadIdx.x < 16) {
-                                  keep_apart();
-                                  __ballot_sync(0xFFFFFFFFu, 1);
-                                  keep_apart();
-                                } else {
-                                  __ballot_sync(0xFFFFFFFFu, 0);
-                                }
-                              }),
-                 "divergent collective"));
-  CHECK(contains(violation_of(threads(32),
-                              [] {
-                                if (threadIdx.x < 16) {
-                                  keep_apart();
-                                  __syncthreads();
-                                  keep_apart();
-                                } else {
-                                  __syncthreads();
-                                }
-                              }),
-                 "divergent barrier"));
   CHECK(contains(violation_of(threads(32), [] { __ballot_sync(threadIdx.x == 0 ? 0x3u : 0xFFFFFFFEu, 1); }),
                  "with mask"));
+  // Kernels outside of CHECK: inside of a macro's arguments everything is on one line.
+  const auto two_instructions = [] {
+    if (threadIdx.x < 16) {
+      __ballot_sync(0xFFFFFFFFu, 1);
+    } else {
+      __any_sync(0xFFFFFFFFu, 1);
+    }
+  };
+  CHECK(contains(violation_of(threads(32), two_instructions), "divergent collective"));
+  const auto two_places = [] {
+    if (threadIdx.x < 16) {
+      keep_apart();
+      __ballot_sync(0xFFFFFFFFu, 1);
+      keep_apart();
+    } else {
+      __ballot_sync(0xFFFFFFFFu, 0);
+    }
+  };
+  CHECK(contains(violation_of(threads(32), two_places), "divergent collective"));
+  const auto two_barriers = [] {
+    if (threadIdx.x < 16) {
+      keep_apart();
+      __syncthreads();
+      keep_apart();
+    } else {
+      __syncthreads();
+    }
+  };
+  CHECK(contains(violation_of(threads(32), two_barriers), "divergent barrier"));
+  const auto barrier_and_vote = [] {
+    if (threadIdx.x < 16) {
+      __syncthreads();
+    } else {
+      __syncwarp();
+    }
+  };
+  CHECK(contains(violation_of(threads(64), barrier_and_vote), "divergent collective"));
 }
 
 TEST_CASE("a violation names the place") {

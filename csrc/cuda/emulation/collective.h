@@ -31,7 +31,7 @@ void masked_collective(const char* instruction, uint32_t mask, Args& arguments, 
 template <class Args, class Op>
 void warp_collective(const char* instruction, Args& arguments, Op op) {
   if (void** lanes = meet_warp(instruction, kFullMask, &arguments, true)) {
-    op(reinterpret_cast<Args**>(lanes));
+    op(*reinterpret_cast<Args*(*)[32]>(lanes));
     finish_warp_meeting(lanes);
   }
 }
@@ -40,7 +40,7 @@ void warp_collective(const char* instruction, Args& arguments, Op op) {
 template <class Args, class Op>
 void warpgroup_collective(const char* instruction, Args& arguments, Op op) {
   if (void** lanes = meet_warpgroup(instruction, &arguments)) {
-    op(reinterpret_cast<Args**>(lanes));
+    op(*reinterpret_cast<Args*(*)[128]>(lanes));
     finish_warpgroup_meeting();
   }
 }

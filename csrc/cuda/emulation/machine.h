@@ -202,7 +202,11 @@ void exit_cluster_barrier(Lane& lane);
 
 // The block of the running block's cluster that has this address in its shared memory, or nullptr.
 Cta* owner_of_shared(const void* pointer);
-// The running thread's barriers, as seen from outside of it.
+// The barriers that the thread initialised can be used by the async proxy and by other blocks from here on.
 void publish_mbarriers(Lane& lane);
+// A violation unless asynchronous copies can announce themselves there.
+void require_visible_mbarrier(const uint64_t* barrier, const char* instruction);
+// What such a copy does when it has happened.
+void complete_transaction(uint64_t* barrier, size_t bytes, const char* instruction);
 
 }  // namespace cuda_emulation

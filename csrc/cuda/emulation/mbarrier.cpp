@@ -130,8 +130,12 @@ void mbarrier_arrive_expect_tx(uint64_t* barrier, uint32_t bytes) {
 
 void mbarrier_complete_tx(uint64_t* barrier, uint32_t bytes) {
   require_capability(90, "mbarrier.complete_tx");
-  const Found f = find(barrier, "mbarrier.complete_tx");
-  add_transactions(f, -static_cast<int64_t>(bytes), "mbarrier.complete_tx");
+  complete_transaction(barrier, bytes, "mbarrier.complete_tx");
+}
+
+void complete_transaction(uint64_t* barrier, size_t bytes, const char* instruction) {
+  const Found f = find(barrier, instruction);
+  add_transactions(f, -static_cast<int64_t>(bytes), instruction);
   end_phase_if_complete(f);
 }
 

@@ -20,7 +20,7 @@ def main() -> int:
         str(path.relative_to(ROOT))
         for folder in CPP_FOLDERS
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".h", ".cpp"}
+        if path.suffix in {".h", ".cpp", ".cu", ".cuh"}
     )
     module = [sys.executable, "-m"]
     commands = [

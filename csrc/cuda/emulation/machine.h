@@ -105,6 +105,12 @@ struct Mbarrier {
   std::vector<Lane*> waiting;
 };
 
+// What an instruction keeps for a warpgroup from one use to the next.
+struct WarpgroupState {
+  virtual ~WarpgroupState() = default;
+  virtual const char* unfinished() const = 0;  // an instruction that nobody waited for, or nullptr
+};
+
 struct Cta {
   Cluster* cluster = nullptr;
   uint3 block{};      // blockIdx
@@ -115,7 +121,8 @@ struct Cta {
   std::vector<Meeting> warpgroups;  // one slot per four warps
   Barrier barriers[16];
   std::map<uint32_t, Mbarrier> mbarriers;  // by shared offset
-  std::vector<int> registers;              // per warpgroup, of setmaxnreg; 0: as launched
+  std::vector<std::unique_ptr<WarpgroupState>> warpgroup_states;
+  std::vector<int> registers;  // per warpgroup, of setmaxnreg; 0: as launched
   int alive = 0;
   bool started = false;
   bool exited = false;

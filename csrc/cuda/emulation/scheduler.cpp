@@ -69,6 +69,11 @@ void lane_exit(Lane& self) {
   if (const char* instruction = wave().engine.pending_into(block)) {
     violation("%s: the block exits while the copy into its shared memory is still under way", instruction);
   }
+  for (const auto& state : block.warpgroup_states) {
+    if (state != nullptr && state->unfinished() != nullptr) {
+      violation("%s: the block exits without waiting for it", state->unfinished());
+    }
+  }
   long offset = 0;
   if (const char* side = block.shared->damage(offset)) {
     violation("a thread of the block wrote %s its %zu bytes of shared memory, at offset %ld", side,

@@ -1,0 +1,15 @@
+#include "cuda/conformance/check.h"
+
+#include <algorithm>
+
+namespace sparsecore::conformance {
+
+std::vector<Check> all_checks() {
+  std::vector<Check> checks;
+  add_mma_checks(checks);
+  add_float8_checks(checks);
+  std::stable_sort(checks.begin(), checks.end(), [](const Check& a, const Check& b) { return a.value < b.value; });
+  return checks;
+}
+
+}  // namespace sparsecore::conformance

@@ -71,17 +71,18 @@ __global__ void mma_sparse_kernel(const T* a, const uint32_t* metadata, const T*
   }
 }
 
-// The metadata words of the 16 rows from `first_row`, by lane. Lanes that the selector does not name carry nonsense.
+// The metadata words, by lane, of one instruction's 16 rows and stored columns from the given first ones. Lanes that
+// the selector does not name carry nonsense.
 template <class T>
-std::vector<uint32_t> metadata_words(const SparseMatrix<T>& a, int first_row, int selector) {
+std::vector<uint32_t> metadata_words(const SparseMatrix<T>& a, int first_row, int first_stored, int selector) {
   std::vector<uint32_t> words(32, 0);
   for (int lane = 0; lane < 32; ++lane) {
     if (!fragments::metadata_lane<T>(lane, selector)) words[lane] = 0xdeadbeef;
   }
   for (int row = 0; row < 16; ++row) {
-    for (int s = 0; s < a.stored.columns; ++s) {
+    for (int s = 0; s < fragments::kStoredColumns<T>; ++s) {
       const fragments::MetadataSlot slot = fragments::metadata_slot<T>(row, s, selector);
-      words[slot.lane] |= static_cast<uint32_t>(a.place(first_row + row, s)) << slot.shift;
+      words[slot.lane] |= static_cast<uint32_t>(a.place(first_row + row, first_stored + s)) << slot.shift;
     }
   }
   return words;
@@ -106,7 +107,7 @@ std::string check_mma_sparse() {
   const Matrix<T> b(8, fragments::kLogicalColumns<T>, random);
   const auto c = small_sums<Accumulator<T>>(16 * 8, random);
   DeviceArray<T> device_a(a.stored.elements), device_b(b.elements);
-  DeviceArray<uint32_t> device_metadata(metadata_words(a, 0, kSelector));
+  DeviceArray<uint32_t> device_metadata(metadata_words(a, 0, 0, kSelector));
   DeviceArray<Accumulator<T>> device_d(c);
   require(launch(one_block(32), mma_sparse_kernel<T, kSelector>, device_a.data(), device_metadata.data(),
                  device_b.data(), device_d.data()));

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "cuda/common/device.h"
 #include "cuda/common/elements.h"
@@ -22,72 +21,65 @@ using TensorMap = cuda_emulation::TensorMap;
 using TensorMap = CUtensorMap;
 #endif
 
-// Dimension 0 is the innermost and dense. The address and every stride are multiples of 16 bytes; the box's innermost
-// row is a multiple of 16 bytes, and with a swizzle no longer than its row.
-struct TensorBox {
-  void* address;
-  int rank;             // 2 to 5
-  uint64_t sizes[5];    // elements
-  uint64_t strides[5];  // bytes from one index to the next; strides[0] is not looked at
-  uint32_t box[5];      // elements, at most 256
-  Swizzle swizzle;
+// Dimension 0 is the innermost, whose elements are dense. Address and strides are multiples of 16 bytes, the innermost
+// row of a box is at most the swizzle's bytes. Bytes of boxes outside the tensor are loaded as zero.
+struct TensorShape {
+  const void* address = nullptr;
+  DType dtype = DType::kBFloat16;
+  int rank = 2;
+  uint64_t sizes[5] = {};
+  uint64_t strides[5] = {};  // bytes from one index to the next; [0] is not used
+  uint32_t box[5] = {};
+  Swizzle swizzle = Swizzle::k128;
 };
 
-// Null, or one sentence on what was refused. T is the type of an element: BFloat16, Float16, float, int32_t, or any of
-// one byte. The driver's function is looked up when first needed, so that nothing links the driver.
-template <class T>
-[[nodiscard]] const char* encode_tensor_map(TensorMap* map, const TensorBox& tensor) {
+// False where the driver refuses the shape, or is too old to know tensor maps. Asks the runtime for the driver's
+// function, so that nothing links the driver.
+inline bool make_tensor_map(const TensorShape& shape, TensorMap* map) {
 #if SC_EMULATED
   using cuda_emulation::TensorElement;
-  cuda_emulation::TensorShape shape;
-  shape.address = tensor.address;
-  shape.element = std::is_same_v<T, BFloat16>  ? TensorElement::kBf16
-                  : std::is_same_v<T, Float16> ? TensorElement::kFp16
-                  : std::is_same_v<T, float>   ? TensorElement::kFloat32
-                  : std::is_same_v<T, int32_t> ? TensorElement::kInt32
-                                               : TensorElement::kInt8;
-  shape.rank = tensor.rank;
-  shape.swizzle_bytes = row_bytes(tensor.swizzle);
-  for (int i = 0; i < tensor.rank; ++i) {
-    shape.sizes[i] = tensor.sizes[i];
-    shape.strides[i] = tensor.strides[i];
-    shape.box[i] = tensor.box[i];
+  cuda_emulation::TensorShape emulated;
+  emulated.address = const_cast<void*>(shape.address);
+  emulated.element = size_of(shape.dtype) == 1         ? TensorElement::kInt8
+                     : shape.dtype == DType::kBFloat16 ? TensorElement::kBf16
+                     : shape.dtype == DType::kFloat16  ? TensorElement::kFp16
+                                                       : TensorElement::kFloat32;
+  emulated.rank = shape.rank;
+  for (int i = 0; i < shape.rank; ++i) {
+    emulated.sizes[i] = shape.sizes[i];
+    emulated.strides[i] = shape.strides[i];
+    emulated.box[i] = shape.box[i];
   }
-  *map = cuda_emulation::encode_tensor_map(shape);
-  return nullptr;
+  emulated.swizzle_bytes = row_bytes(shape.swizzle);
+  *map = cuda_emulation::encode_tensor_map(emulated);
+  return true;
 #else
-  static_assert(sizeof(T) == 1 || std::is_same_v<T, BFloat16> || std::is_same_v<T, Float16> ||
-                    std::is_same_v<T, float> || std::is_same_v<T, int32_t>,
-                "tensor maps have no such element type");
-  static const auto encode = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-    const cudaError_t error =
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
-    return error == cudaSuccess && found == cudaDriverEntryPointSuccess
-               ? reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function)
-               : nullptr;
-  }();
-  if (encode == nullptr) return "the driver has no cuTensorMapEncodeTiled, which came with CUDA 12";
-  const CUtensorMapDataType type = std::is_same_v<T, BFloat16>  ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                   : std::is_same_v<T, Float16> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                   : std::is_same_v<T, float>   ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
-                                   : std::is_same_v<T, int32_t> ? CU_TENSOR_MAP_DATA_TYPE_INT32
-                                                                : CU_TENSOR_MAP_DATA_TYPE_UINT8;
-  const CUtensorMapSwizzle swizzle = tensor.swizzle == Swizzle::k128  ? CU_TENSOR_MAP_SWIZZLE_128B
-                                     : tensor.swizzle == Swizzle::k64 ? CU_TENSOR_MAP_SWIZZLE_64B
-                                     : tensor.swizzle == Swizzle::k32 ? CU_TENSOR_MAP_SWIZZLE_32B
-                                                                      : CU_TENSOR_MAP_SWIZZLE_NONE;
-  constexpr cuuint32_t steps[5] = {1, 1, 1, 1, 1};
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+  if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found) !=
+          cudaSuccess ||
+      found != cudaDriverEntryPointSuccess)
+    return false;
+  const CUtensorMapDataType type = size_of(shape.dtype) == 1         ? CU_TENSOR_MAP_DATA_TYPE_UINT8
+                                   : shape.dtype == DType::kBFloat16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                   : shape.dtype == DType::kFloat16  ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                                                     : CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
+  const CUtensorMapSwizzle swizzle = shape.swizzle == Swizzle::k128  ? CU_TENSOR_MAP_SWIZZLE_128B
+                                     : shape.swizzle == Swizzle::k64 ? CU_TENSOR_MAP_SWIZZLE_64B
+                                     : shape.swizzle == Swizzle::k32 ? CU_TENSOR_MAP_SWIZZLE_32B
+                                                                     : CU_TENSOR_MAP_SWIZZLE_NONE;
   cuuint64_t sizes[5], strides[5];
-  for (int i = 0; i < 5; ++i) {
-    sizes[i] = tensor.sizes[i];
-    strides[i] = tensor.strides[i];
+  cuuint32_t box[5], every[5];
+  for (int i = 0; i < shape.rank; ++i) {
+    sizes[i] = shape.sizes[i];
+    if (i > 0) strides[i - 1] = shape.strides[i];
+    box[i] = shape.box[i];
+    every[i] = 1;
   }
-  const CUresult result = encode(map, type, static_cast<cuuint32_t>(tensor.rank), tensor.address, sizes, strides + 1,
-                                 tensor.box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
-                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return result == CUDA_SUCCESS ? nullptr : "cuTensorMapEncodeTiled refused the tensor's sizes, strides or box";
+  const auto encode = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
+  return encode(map, type, static_cast<cuuint32_t>(shape.rank), const_cast<void*>(shape.address), sizes, strides, box,
+                every, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 #endif
 }
 

@@ -155,23 +155,38 @@ struct Tensor {
   int64_t shared_position(int64_t i) const {
     return swizzled<kSwizzle>(static_cast<uint32_t>(i * sizeof(T))) / sizeof(T);
   }
-  template <class Element>
-  TensorMap map(void* address) const {
-    TensorBox tensor{};
-    tensor.address = address;
-    tensor.rank = kRank;
+  TensorMap map(DType dtype, const void* address) const {
+    TensorShape shape;
+    shape.address = address;
+    shape.dtype = dtype;
+    shape.rank = kRank;
+    shape.swizzle = kSwizzle;
     uint64_t stride = sizeof(T);
     for (int i = 0; i < kRank; ++i) {
-      tensor.sizes[i] = static_cast<uint64_t>(sizes[i]);
-      tensor.box[i] = static_cast<uint32_t>(box[i]);
-      tensor.strides[i] = stride;
-      stride *= tensor.sizes[i];
+      shape.sizes[i] = static_cast<uint64_t>(sizes[i]);
+      shape.box[i] = static_cast<uint32_t>(box[i]);
+      shape.strides[i] = stride;
+      stride *= shape.sizes[i];
     }
-    tensor.swizzle = kSwizzle;
     TensorMap result;
-    if (const char* problem = encode_tensor_map<Element>(&result, tensor)) throw std::runtime_error(problem);
+    if (!make_tensor_map(shape, &result)) throw std::runtime_error("the driver refuses the tensor map");
     return result;
   }
+};
+tensor.address = address;
+tensor.rank = kRank;
+uint64_t stride = sizeof(T);
+for (int i = 0; i < kRank; ++i) {
+  tensor.sizes[i] = static_cast<uint64_t>(sizes[i]);
+  tensor.box[i] = static_cast<uint32_t>(box[i]);
+  tensor.strides[i] = stride;
+  stride *= tensor.sizes[i];
+}
+tensor.swizzle = kSwizzle;
+TensorMap result;
+if (const char* problem = encode_tensor_map<Element>(&result, tensor)) throw std::runtime_error(problem);
+return result;
+}
 };
 
 template <int kRank>
@@ -236,7 +251,7 @@ std::string check_tensor_load() {
   LaunchConfig config = one_block(128, kBarrierAt + 8);
   config.grid = dim3(blocks);
   config.cluster = dim3(blocks);
-  require(launch(config, tensor_load_kernel<kRank, kLoad>, tensor.template map<BFloat16>(from.data()), start(tensor),
+  require(launch(config, tensor_load_kernel<kRank, kLoad>, tensor.map(DType::kBFloat16, from.data()), start(tensor),
                  to.data(), static_cast<int>(count)));
   finish();
   return first_difference(to.values(), expected, static_cast<int>(tensor.box[0]));
@@ -275,7 +290,7 @@ std::string check_tensor_store() {
   }
   DeviceArray<float> to(tensor.elements);
   require(launch(one_block(128, tensor.box_count() * 4), tensor_store_kernel<kRank, kAdd>,
-                 tensor.template map<float>(to.data()), start(tensor), static_cast<int>(tensor.box_count())));
+                 tensor.map(DType::kFloat32, to.data()), start(tensor), static_cast<int>(tensor.box_count())));
   finish();
   return first_difference(to.values(), expected, static_cast<int>(tensor.sizes[0]));
 }

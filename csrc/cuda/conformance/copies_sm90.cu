@@ -173,21 +173,6 @@ struct Tensor {
     return result;
   }
 };
-tensor.address = address;
-tensor.rank = kRank;
-uint64_t stride = sizeof(T);
-for (int i = 0; i < kRank; ++i) {
-  tensor.sizes[i] = static_cast<uint64_t>(sizes[i]);
-  tensor.box[i] = static_cast<uint32_t>(box[i]);
-  tensor.strides[i] = stride;
-  stride *= tensor.sizes[i];
-}
-tensor.swizzle = kSwizzle;
-TensorMap result;
-if (const char* problem = encode_tensor_map<Element>(&result, tensor)) throw std::runtime_error(problem);
-return result;
-}
-};
 
 template <int kRank>
 struct Coordinates {

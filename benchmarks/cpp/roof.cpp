@@ -1,9 +1,11 @@
 #include "roof.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "cpu/arch.h"
@@ -96,6 +98,26 @@ double read_gb_per_s() {
     best = std::max(best, rates[rates.size() / 2]);
   }
   return best;
+}
+
+double handover_ns() {
+  constexpr int kTurns = 1 << 17;
+  std::vector<double> times;
+  for (int repeat = 0; repeat < 9; ++repeat) {
+    alignas(128) std::atomic<int> turn{0};
+    const auto play = [&](int first) {
+      for (int i = first; i < kTurns; i += 2) {
+        while (turn.load(std::memory_order_acquire) != i) {
+        }
+        turn.store(i + 1, std::memory_order_release);
+      }
+    };
+    std::thread other(play, 1);
+    times.push_back(1e9 * seconds_of([&] { play(0); }) / kTurns);
+    other.join();
+  }
+  std::sort(times.begin(), times.end());
+  return times[1];
 }
 
 }  // namespace bench

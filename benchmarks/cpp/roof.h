@@ -26,6 +26,10 @@ double peak_gflops(const char* name);
 // GB/s of reading 1 GiB once, with the threads of the pool; the best of a few ways to walk it.
 double read_gb_per_s();
 
+// Nanoseconds until a word that one processor wrote is seen by another. Two processors behind one cache take a fifth of
+// what two behind different ones do, and a virtual machine may be moved from one to the other.
+double handover_ns();
+
 namespace scalar {
 float fma_float32(int64_t rounds);
 constexpr int64_t kFmaFloat32 = 16 * 2;

@@ -34,6 +34,7 @@ int main(int argc, char** argv) {
     if (i == 0 || std::strcmp(rows[i].name, rows[i - 1].name))
       if (const double rate = bench::peak_gflops(rows[i].name); rate > 0) limits.emplace_back(rows[i].name, rate);
   limits.emplace_back("read_gb_per_s", bench::read_gb_per_s());
+  if (threads > 1) limits.emplace_back("handover_ns", bench::handover_ns());
   if (json) std::printf("{");
   for (size_t i = 0; i < limits.size(); ++i)
     std::printf(json ? "%s\"%s\": %.2f" : "%s%-14s %9.1f\n", json && i ? ", " : "", limits[i].first.c_str(),

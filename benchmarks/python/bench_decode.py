@@ -49,6 +49,10 @@ CASES = (
     Case("50%", sc.Unstructured(), "bitmap_decode", 0.5),
     Case("90%", sc.Unstructured(), "bitmap_decode", 0.9),
     Case("90%", sc.Unstructured(), "row_lists", 0.9),
+    # As many weights as 2:4, 1:4 and 1:8 keep. Random weights: blocks differ by chance alone, and still get all Ns.
+    Case("n:16 50%", sc.VariableNM(), "variable_nm", 0.5),
+    Case("n:16 75%", sc.VariableNM(), "variable_nm", 0.75),
+    Case("n:16 87.5%", sc.VariableNM(), "variable_nm", 0.875),
 )
 
 

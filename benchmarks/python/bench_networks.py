@@ -1,15 +1,15 @@
-"""Whole image networks, batch 1: dense and pruned ones of ours beside dense engines, in one process, in turns.
+"""Whole image networks, batch 1: dense and pruned ones of ours beside dense engines, in turns.
 
     python benchmarks/python/bench_networks.py [--quick] [--networks mobilenet_v1 ...] [--threads 1 2]
 
 The networks of ``benchmarks/models`` have random weights, so this is about time alone; every engine's output is
 compared with torch's first. Ours run the dense network and copies of it, pruned in all layers but the stem, depthwise
 ones and gates: unstructured, in 4x1 and 16x1 groups, and with 30 % of the 16x1 groups gone. The other engines run the
-dense one. Before each turn there is a pause and an uncounted call (see ``timing.in_turns``). The ratio is that of the
-fastest dense engine.
+dense one. Each engine has a process of its own, and sleeps while another is timed (see ``workers``). The ratio is that
+of the fastest dense engine.
 
 Under a cap (``--isa avx2`` with ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2) only the
-engines that obey it take part; the rest are named.
+engines that obey it take part; the rest are named. A result file per network.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ import argparse
 import copy
 import shlex
 import sys
-import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import roof
 import sparsecore as sc
-from engines import UNCAPPED, Call, dense_engines, relative_error
+from engines import ENGINES, UNCAPPED, Call, dense_engine, relative_error, write_onnx
 from machine import ROOT, describe, write
-from timing import in_turns
+from timing import Timing
+from workers import Worker, in_turns
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from models import MODELS, calibrate_, prune_
 
-ENGINES = ("torch", "torch channels_last", "torch.compile", "onnxruntime", "openvino", "litert", "MNN")
+READ_ONNX = ("onnxruntime", "openvino", "MNN")
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,18 @@ VARIANTS = (
 OVER_OWN_DENSE = {"16x1 30%": (1.27, 1.35)}  # must and stretch over our own dense network
 
 
-def compiled(
-    dense: nn.Module, variants: tuple[Variant, ...], example: torch.Tensor
-) -> dict[str, tuple[sc.Network, float]]:
-    """Ours by label, each with its error against torch on the same pruned model."""
+@dataclass(frozen=True)
+class Ours:
+    """A compiled network: its file, its error against torch on the same pruned model, and its memory."""
+
+    file: bytes
+    error: float
+    arena_bytes: int
+    weight_bytes: int
+
+
+def compiled(dense: nn.Module, variants: tuple[Variant, ...], example: Tensor) -> dict[str, Ours]:
+    """Ours by label."""
     found = {}
     for variant in variants:
         model = copy.deepcopy(dense)
@@ -78,44 +87,82 @@ def compiled(
         error = relative_error(network(example), model(example))
         if error > 1e-3:
             raise RuntimeError(f"{variant.label}: wrong result, relative error {error:.1e}")
-        found[variant.label] = (network, error)
+        found[variant.label] = Ours(network.file_bytes, error, network.arena_bytes, network.weight_bytes)
     return found
 
 
+def our_calls(files: dict[str, bytes], example: Tensor, threads: int, isa: str | None) -> dict[str, Call]:
+    """Calls of our networks in a process of their own."""
+    torch.set_num_threads(threads)
+    if isa:
+        sc.cpu.use(isa)
+    networks = {label: sc.Network(file) for label, file in files.items()}
+    return {label: (lambda n=network: n(example)) for label, network in networks.items()}
+
+
 def measure(
-    name: str,
-    ours: dict[str, tuple[sc.Network, float]],
-    engines: dict[str, Call],
+    dense: nn.Module,
+    ours: dict[str, Ours],
+    engines: tuple[str, ...],
+    onnx: Path,
+    example: Tensor,
     threads: int,
     seconds: float,
+    isa: str | None,
+) -> tuple[dict[str, Timing], dict[str, int], dict[str, str]]:
+    """Timings by label or engine, how many turns were disturbed, and the engines that are missing with the reason."""
+    calls: dict[str, Worker] = {}
+    missing: dict[str, str] = {}
+    with ExitStack() as stack:
+        files = {label: each.file for label, each in ours.items()}
+        started = [stack.enter_context(Worker(our_calls, files, example, threads, isa))]
+        for engine in engines:
+            started.append(stack.enter_context(Worker(dense_engine, engine, dense, example, onnx, threads)))
+        for worker, engine in zip(started, ("sparsecore", *engines), strict=True):
+            try:
+                calls |= dict.fromkeys(worker.names(), worker)
+            except RuntimeError as problem:
+                if engine == "sparsecore":
+                    raise
+                missing[engine] = str(problem)
+        timings, disturbed = in_turns(calls, seconds)
+    return timings, disturbed, missing
+
+
+def rows_of(
+    name: str,
+    size: int,
+    threads: int,
+    ours: dict[str, Ours],
+    timings: dict[str, Timing],
+    disturbed: dict[str, int],
 ) -> list[dict[str, Any]]:
     """The rows of one network and number of threads."""
-    example = torch.zeros(1, *next(iter(ours.values()))[0].inputs[0].shape).normal_()
-    calls: dict[str, Call] = {label: (lambda n=network: n(example)) for label, (network, _) in ours.items()}
-    timings = in_turns({**calls, **engines}, seconds)
-    best = min(engines, key=lambda engine: timings[engine].median) if engines else None
-    own = timings["dense"].median if "dense" in timings else None
+    peers = [engine for engine in timings if engine not in ours]
+    best = min(peers, key=lambda engine: timings[engine].median) if peers else None
+    own = timings["dense"].median if "dense" in ours else None
     rows: list[dict[str, Any]] = []
     for label, timing in timings.items():
         row: dict[str, Any] = {
             "network": name,
-            "size": example.shape[2],
+            "size": size,
             "name": label,
             "engine": "sparsecore" if label in ours else label,
             "threads": threads,
             "us": timing.microseconds(),
             "calls": timing.rounds,
+            "disturbed": disturbed[label],
         }
         if label in ours:
-            network, error = ours[label]
+            each = ours[label]
             if best:
                 row |= {"best": best, "ratio": round(timings[best].median / timing.median, 3)}
             if own:
                 row["ratio_own"] = round(own / timing.median, 3)
             row |= {
-                "arena_bytes": network.arena_bytes,
-                "weight_bytes": network.weight_bytes,
-                "error": float(f"{error:.1e}"),
+                "arena_bytes": each.arena_bytes,
+                "weight_bytes": each.weight_bytes,
+                "error": float(f"{each.error:.1e}"),
             }
         rows.append(row)
     return rows
@@ -169,28 +216,34 @@ def main() -> None:
     threads = [number for number in arguments.threads if number <= torch.get_num_threads()]
     torch.set_flush_denormal(True)
     command = shlex.join(["python", "benchmarks/python/bench_networks.py", *sys.argv[1:]])
-    rows: list[dict[str, Any]] = []
-    missing: dict[str, str] = {}
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with torch.no_grad():
         for name in networks:
             torch.manual_seed(0)
             dense = calibrate_(MODELS[name]())
             example = torch.randn(1, 3, arguments.size, arguments.size)
             ours = compiled(dense, variants, example)
+            onnx = ROOT / "build" / "networks" / f"{name}_{arguments.size}.onnx"
+            onnx.parent.mkdir(parents=True, exist_ok=True)
+            if not onnx.exists() and set(engines) & set(READ_ONNX):
+                write_onnx(dense, example, onnx)
+            rows: list[dict[str, Any]] = []
+            missing: dict[str, str] = {}
             for number in threads:
-                torch.set_num_threads(number)
-                calls, absent = dense_engines(dense, example, Path(folder) / f"{name}.onnx", number, engines)
+                timings, disturbed, absent = measure(
+                    dense, ours, engines, onnx, example, number, seconds, arguments.isa
+                )
+                measured = rows_of(name, arguments.size, number, ours, timings, disturbed)
+                show(measured)
                 for engine, reason in absent.items():
                     print(f"{name}: no {engine}: {reason}", flush=True)
-                    missing.setdefault(engine, reason)
-                measured = measure(name, ours, calls, number, seconds)
-                show(measured)
+                missing |= absent
                 rows += measured
-    if not arguments.dry:
-        capped = f"_{arguments.isa}" if arguments.isa else ""
-        header = describe(command, {str(number): roof.measured(number) for number in threads})
-        path = write(f"networks{capped}", header | {"missing": missing, "left_out": left_out}, rows)
-        print(f"written: {path.relative_to(ROOT)}", flush=True)
+            if not arguments.dry:
+                capped = f"_{arguments.isa}" if arguments.isa else ""
+                header = describe(command, {str(number): roof.measured(number) for number in threads})
+                header |= {"missing": missing, "left_out": left_out}
+                path = write(f"networks_{name}{capped}", header, rows)
+                print(f"written: {path.relative_to(ROOT)}", flush=True)
 
 
 if __name__ == "__main__":

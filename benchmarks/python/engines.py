@@ -1,13 +1,13 @@
 """Other engines, for whole networks and single layers: each a call without arguments, or the reason why it is missing.
 
 A network goes to them as ONNX, written once from torch with batch norm folded the way the exporter of torch does. All
-compute in float32. Pools of threads that spin after a call would steal a core from whoever is timed next: where an
-engine has a switch for that, it is set, and ``timing.in_turns`` waits before it times.
+compute in float32, with the settings their documentation gives for the least time of one image.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 import warnings
@@ -57,13 +57,18 @@ def torch_compiled(model: nn.Module, example: Tensor) -> Call:
     return call
 
 
-def onnxruntime(path: Path | bytes, example: Tensor, threads: int) -> Call:
-    """Inputs and outputs bound once, so that a call copies nothing."""
+def onnxruntime(path: Path | bytes, example: Tensor, threads: int, alone: bool = False) -> Call:
+    """Inputs and outputs bound once, so that a call copies nothing.
+
+    Its threads spin after a call, as is its habit, only where it is ``alone`` in the process.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    if not alone:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     source = path if isinstance(path, bytes) else str(path)
     session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
@@ -85,12 +90,20 @@ def openvino(path: Path, example: Tensor, threads: int) -> Call:
     import openvino as ov
 
     core = ov.Core()
+    cap = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
     options = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
+    compiled = core.compile_model(core.read_model(path), "CPU", options)
+    kernels = {
+        str(step.get_rt_info()["primitiveType"].astype(str))
+        for step in compiled.get_runtime_model().get_ops()
+    }
+    if cap.startswith("AVX2") and (wider := [name for name in kernels if "avx512" in name]):
+        raise RuntimeError(f"runs {', '.join(wider)} under a cap of {cap}")
+    request = compiled.create_infer_request()
     feed = [example.numpy()]
     return lambda: request.infer(feed, share_inputs=True, share_outputs=True)
 
@@ -128,51 +141,39 @@ def result_of(output: Any) -> Tensor:
     return torch.from_numpy(np.array(output))
 
 
-def dense_engines(
-    model: nn.Module, example: Tensor, onnx: Path, threads: int, names: tuple[str, ...] | None = None
-) -> tuple[dict[str, Call], dict[str, str]]:
-    """Every engine that is here and gives torch's result, and why the others are missing.
+ENGINES = ("torch", "torch channels_last", "torch.compile", "onnxruntime", "openvino", "litert", "MNN")
+
+
+def dense_engine(name: str, model: nn.Module, example: Tensor, onnx: Path, threads: int) -> dict[str, Call]:
+    """The call of one engine in a process of its own, by its name, once it has given torch's result.
 
     Args:
+        name: One of ``ENGINES``.
         model: Dense, in eval mode.
         example: Its input.
-        onnx: Of the model, written if missing.
-        threads: For all.
-        names: Of the engines to try; None: all.
+        onnx: The same model, for those that read it.
+        threads: For the engine and torch.
+
+    Raises:
+        RuntimeError: The result is wrong. Whatever else an engine raises that is absent or cannot take the model.
     """
     import litert  # next to this file
 
+    torch.set_num_threads(threads)
     makers: dict[str, Callable[[], Call]] = {
         "torch": lambda: torch_eager(model, example, False),
         "torch channels_last": lambda: torch_eager(model, example, True),
         "torch.compile": lambda: torch_compiled(model, example),
-        "onnxruntime": lambda: onnxruntime(onnx, example, threads),
+        "onnxruntime": lambda: onnxruntime(onnx, example, threads, alone=True),
         "openvino": lambda: openvino(onnx, example, threads),
         "litert": lambda: litert.call(model, example, threads),
         "MNN": lambda: mnn(onnx, example, threads),
     }
-    with torch.no_grad():
-        wanted = model(example)
-    calls: dict[str, Call] = {}
-    missing: dict[str, str] = {}
-    for name, make in makers.items():
-        if names is not None and name not in names:
-            continue
-        try:
-            if name in ("onnxruntime", "openvino", "MNN") and not onnx.exists():
-                write_onnx(model, example, onnx)
-            call = make()
-            error = relative_error(result_of(call()), wanted)
-        except (
-            Exception
-        ) as problem:  # an engine that is absent or cannot take the model is named, and the rest go on
-            missing[name] = f"{type(problem).__name__}: {problem}".splitlines()[0][:200]
-            continue
-        if error > 1e-3:
-            missing[name] = f"wrong result, relative error {error:.1e}"
-        else:
-            calls[name] = call
-    return calls, missing
+    call = makers[name]()
+    error = relative_error(result_of(call()), model(example))
+    if error > 1e-3:
+        raise RuntimeError(f"wrong result, relative error {error:.1e}")
+    return {name: call}
 
 
 def relative_error(got: Tensor, wanted: Tensor) -> float:

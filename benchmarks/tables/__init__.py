@@ -32,15 +32,18 @@ def markdown(head: list[str], rows: Iterable[list[str]]) -> str:
 def machine_of(result: Result) -> str:
     """What names the machine in headings."""
     machine = result["machine"]
-    return f"{machine['processor']}, {machine.get('isa', 'WebAssembly')}"
+    where = "WebAssembly in Chromium" if "browser" in machine else "WebAssembly in node"
+    return f"{machine['processor']}, {machine.get('isa', where)}"
 
 
 def origin(found: list[Result]) -> str:
     """How tables came to be, in one sentence."""
     machine = found[0]["machine"]
     commits = sorted({result["machine"]["commit"] for result in found})
-    command = re.sub(r" --(isa|rows) [\w ]+", "", machine["command"])
-    if "node" in machine:
+    command = re.sub(r" --(isa|rows|networks|patterns) [\w ]+", "", machine["command"])
+    if "browser" in machine:
+        built = machine["browser"]
+    elif "node" in machine:
         built = f"node {machine['node']} (V8 {machine['v8']})"
     else:
         built = f"torch {machine['torch']} ({machine['torch_cpu']}); {machine['compiler']}"

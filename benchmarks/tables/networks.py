@@ -142,7 +142,7 @@ def conv_section(found: list[Result]) -> str:
 
 
 def wasm_networks_section(found: list[Result]) -> str:
-    """MobileNetV1 in node, beside the dense engines from npm."""
+    """MobileNetV1 in node or a browser, beside the dense engines from npm."""
     head = ["network", "engine", "variant", "ms", "x best dense peer"]
     body = [
         [

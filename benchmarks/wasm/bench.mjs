@@ -11,7 +11,8 @@ import { argv } from "node:process";
 import { parseArgs } from "node:util";
 
 import * as reference from "../../csrc/wasm/tests/reference.mjs";
-import { quartiles, writeResults } from "./results.mjs";
+import { quartiles } from "./quartiles.mjs";
+import { writeResults } from "./results.mjs";
 
 const ROOT = new URL("../../", import.meta.url);
 const BUILDS = [["wasm", "build/wasm/csrc/wasm/"], ["wasm_relaxed", "build/wasm-relaxed/csrc/wasm/"]];

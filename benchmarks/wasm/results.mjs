@@ -1,4 +1,4 @@
-// What the WebAssembly benchmarks share: quartiles, and result files that say where they come from.
+// Result files that say where they come from.
 import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { cpus } from "node:os";
@@ -6,21 +6,15 @@ import { versions } from "node:process";
 
 const ROOT = new URL("../../", import.meta.url);
 
-/** Median, first and third quartile, to two decimals. */
-export function quartiles(samples) {
-  const sorted = samples.toSorted((a, b) => a - b);
-  return [0.5, 0.25, 0.75].map((at) => Math.round(100 * sorted[Math.floor(at * (sorted.length - 1))]) / 100);
-}
-
 /** benchmarks/results/<name>_<processor>.json */
-export function writeResults(name, script, rows) {
+export function writeResults(name, script, rows, more = {}) {
   const git = (...words) => execFileSync("git", words, { cwd: ROOT, encoding: "utf8" }).trim();
   const processor = cpus()[0].model.trim();
   const changed = git("status", "--porcelain", "--untracked-files=no", "csrc", "cmake") ? "+" : "";
   const machine = {
     processor, node: versions.node, v8: versions.v8, commit: git("rev-parse", "--short=10", "HEAD") + changed,
     date: new Date().toISOString().slice(0, 10),
-    command: `node --experimental-wasm-relaxed-simd ${script}`,
+    command: `node --experimental-wasm-relaxed-simd ${script}`, ...more,
   };
   const file = `${name}_${processor.toLowerCase().replace(/[^a-z0-9]+/g, "_").replace(/^_|_$/g, "")}.json`;
   const body = rows.map((row) => JSON.stringify(row)).join(",\n  ");

@@ -16,8 +16,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Dense torch under the same cap as ours: its own kernels, oneDNN and MKL each have a variable.
-AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+# Dense torch and openvino under the same cap as ours: their own kernels, oneDNN and MKL each have a variable.
+AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "OV_CPU_MAX_ISA": "AVX2",
+}
 
 AVX2_ROWS = ("shared64_float32", "shared16_float32", "shared64_int8", "rows_float32", "unstructured_float32")
 

@@ -26,8 +26,8 @@ double peak_gflops(const char* name);
 // GB/s of reading 1 GiB once, with the threads of the pool; the best of a few ways to walk it.
 double read_gb_per_s();
 
-// Nanoseconds until a word that one processor wrote is seen by another. Two processors behind one cache take a fifth of
-// what two behind different ones do, and a virtual machine may be moved from one to the other.
+// Nanoseconds until a word that one processor wrote is seen by another: less behind one cache than behind two, and a
+// virtual machine may be moved from one to the other.
 double handover_ns();
 
 namespace scalar {

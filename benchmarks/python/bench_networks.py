@@ -8,8 +8,9 @@ ones and gates: unstructured, in 4x1 and 16x1 groups, and with 30 % of the 16x1 
 dense one. Each engine has a process of its own, and sleeps while another is timed (see ``workers``). The ratio is that
 of the fastest dense engine.
 
-Under a cap (``--isa avx2`` with ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2) only the
-engines that obey it take part; the rest are named. A result file per network.
+Under a cap (``--isa avx2`` with ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+OV_CPU_MAX_ISA=AVX2, as ``benchmarks/run.py --only networks_avx2`` does) only the engines that obey it take part; the
+rest are named. A result file per network.
 """
 
 from __future__ import annotations
@@ -236,7 +237,9 @@ def main() -> None:
                 show(measured)
                 for engine, reason in absent.items():
                     print(f"{name}: no {engine}: {reason}", flush=True)
-                missing |= absent
+                missing |= {
+                    f"{engine}, {number} thread{'s' * (number > 1)}": why for engine, why in absent.items()
+                }
                 rows += measured
             if not arguments.dry:
                 capped = f"_{arguments.isa}" if arguments.isa else ""

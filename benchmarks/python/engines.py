@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 Call = Callable[[], Any]
 # Engines that no variable is known to hold to AVX2. Torch obeys ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA and
-# MKL_ENABLE_INSTRUCTIONS.
-UNCAPPED = ("onnxruntime", "openvino", "litert", "MNN")
+# MKL_ENABLE_INSTRUCTIONS, openvino ONEDNN_MAX_CPU_ISA and OV_CPU_MAX_ISA; it names its kernels, and is checked.
+UNCAPPED = ("onnxruntime", "litert", "MNN")
 
 
 def write_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median, quantiles
 from types import TracebackType
@@ -56,16 +56,26 @@ class Worker:
         self._pipe.send((name, seconds))
         return list(self._answer())
 
-    def used(self) -> tuple[int, int]:
-        """Nanoseconds that all threads have had a processor, and waited for one; zeros where the system is silent."""
-        ran = waited = 0
+    def used(self) -> dict[str, tuple[int, int]]:
+        """Nanoseconds that each thread has had a processor, and waited for one; empty where the system is silent."""
+        found = {}
         for path in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat"):
             try:
-                values = path.read_text().split()
+                ran, waited, _ = path.read_text().split()
             except OSError:  # a thread that has just ended
                 continue
-            ran, waited = ran + int(values[0]), waited + int(values[1])
-        return ran, waited
+            found[path.parent.name] = (int(ran), int(waited))
+        return found
+
+    def runnable(self) -> bool:
+        """Whether a thread has a processor or stands ready for one."""
+        for path in Path(f"/proc/{self._process.pid}/task").glob("*/stat"):
+            try:
+                if path.read_text().rpartition(")")[2].split()[0] == "R":
+                    return True
+            except OSError:
+                continue
+        return False
 
     def close(self) -> None:
         """Ends the process: it stops by itself when its pipe is closed, unless it is busy."""
@@ -114,7 +124,7 @@ def _serve(pipe: Any, make: Callable[..., Mapping[str, Call]], arguments: tuple[
             pipe.send(found)
 
 
-def wait_asleep(workers: Iterable[Worker], patience: float = 5.0) -> None:
+def wait_asleep(workers: Sequence[Worker], patience: float = 5.0) -> None:
     """Returns once the workers have used no processor for a window.
 
     Raises:
@@ -122,15 +132,22 @@ def wait_asleep(workers: Iterable[Worker], patience: float = 5.0) -> None:
     """
     end = time.perf_counter() + patience
     while time.perf_counter() < end:
-        before = _ran(workers)
+        before = [worker.used() for worker in workers]
         time.sleep(WINDOW)
-        if _ran(workers) - before <= 1e9 * SHARE * WINDOW:
+        busy = any(worker.runnable() for worker in workers)
+        if not busy and _since(workers, before)[0] <= SHARE * WINDOW:
             return
     raise RuntimeError(f"workers: threads of engines that nobody asked are still busy after {patience:g} s")
 
 
-def _ran(workers: Iterable[Worker]) -> int:
-    return sum(worker.used()[0] for worker in workers)
+def _since(workers: Sequence[Worker], before: list[dict[str, tuple[int, int]]]) -> tuple[float, float]:
+    """Seconds that threads of the workers have had a processor, and waited for one."""
+    ran = waited = 0
+    for worker, threads in zip(workers, before, strict=True):
+        for name, (now_ran, now_waited) in worker.used().items():
+            then_ran, then_waited = threads.get(name, (0, 0))
+            ran, waited = ran + now_ran - then_ran, waited + now_waited - then_waited
+    return 1e-9 * ran, 1e-9 * waited
 
 
 def in_turns(
@@ -152,12 +169,12 @@ def in_turns(
     while time.perf_counter() < end or rounds < least:
         rounds += 1
         for name, worker in calls.items():
-            others = workers - {worker}
+            others = [other for other in workers if other is not worker]
             wait_asleep(others)
-            before = _ran(others) + worker.used()[1]
+            before, own = [other.used() for other in others], worker.used()
             found = worker.times(name, turn)
-            lost = _ran(others) + worker.used()[1] - before
-            turns[name].append((1e-9 * lost / sum(found), found))
+            lost = _since(others, before)[0] + _since([worker], [own])[1]
+            turns[name].append((lost / sum(found), found))
     timings, left_out = {}, {}
     for name, found in turns.items():
         found.sort(key=lambda pair: pair[0])

@@ -40,7 +40,9 @@ def origin(found: list[Result]) -> str:
     """How tables came to be, in one sentence."""
     machine = found[0]["machine"]
     commits = sorted({result["machine"]["commit"] for result in found})
-    command = re.sub(r" --(isa|rows|networks|patterns) [\w ]+", "", machine["command"])
+    command = re.sub(
+        r" --(isa|rows|networks|patterns|variants|engines)( (?!--)('[^']*'|\S+))+", "", machine["command"]
+    )
     if "browser" in machine:
         built = machine["browser"]
     elif "node" in machine:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tables import Result, markdown, origin, results
+from tables.networks import accuracy_section
 
 
 def demo_tables() -> str:
@@ -156,30 +157,10 @@ def draw_presets(path: Path) -> None:
 
 def image_networks() -> str:
     """Accuracy beside time of a small network for images."""
-    parts = []
-    for result in results("accuracy"):
-        rows = result["rows"]
-        dense = next(row for row in rows if row["setting"] == "dense")["us"][0]
-        body = [
-            [
-                row["setting"],
-                f"{row['zeros']:.0%}",
-                f"{row['accuracy']:.2%}",
-                f"{row['spread']:.2%}",
-                f"{row['us'][0]:.0f}",
-                f"{dense / row['us'][0]:.2f}x",
-            ]
-            for row in rows
-        ]
-        parts.append(
-            f"A small MobileNet on {result['machine']['test_images']} held-out handwritten digits of 28 x 28 pixels, "
-            f"mean and deviation of {rows[0]['seeds']} seeds; every network trained on from one dense one, six epochs. "
-            f"One image on one thread through `sc.compile`; the dense network in torch takes "
-            f"{result['machine']['torch_us'][0]:.0f} us.\n\n"
-            + markdown(["1x1 convolutions", "zeros", "accuracy", "deviation", "us", "against dense"], body)
-            + f"\n{origin([result])}"
-        )
-    return "\n".join(parts) or "No results yet: `benchmarks/python/bench_accuracy.py` measures.\n"
+    found = results("accuracy")
+    if not found:
+        return "No results yet: `benchmarks/python/bench_accuracy.py` measures.\n"
+    return f"{accuracy_section(found)}\n{origin(found)}"
 
 
 def oneshot_methods() -> str:

@@ -14,6 +14,7 @@ const char* describe(Status status) {
     case Status::kBadScale: return "a weight scale is missing or not finite";
     case Status::kUnsupportedDType: return "no kernel takes this combination of types";
     case Status::kOutOfMemory: return "scratch memory could not be allocated";
+    case Status::kLaunchFailed: return "the device refused the kernel";
   }
   return "unknown status";
 }
@@ -24,7 +25,8 @@ Status check_io(const LinearIo& io) {
     return Status::kBadShape;
   if (io.m > 1 && (io.x_row_stride < 0 || io.y_row_stride < io.n)) return Status::kBadShape;
   if (io.m > 0 && io.n > 0 && (!io.y || (io.k > 0 && !io.x))) return Status::kNullPointer;
-  if (io.dtype == DType::kInt8 || io.bias_dtype == DType::kInt8) return Status::kUnsupportedDType;
+  if (size_of(io.dtype) == 1 || size_of(io.bias_dtype) == 1 || io.weight_dtype > DType::kInt8)
+    return Status::kUnsupportedDType;
   if (io.weight_dtype == DType::kInt8 && !io.weight_scale && io.n > 0) return Status::kBadScale;
   if (io.compute == Compute::kInt8 && io.weight_dtype != DType::kInt8) return Status::kUnsupportedDType;
   return Status::kOk;

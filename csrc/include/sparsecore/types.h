@@ -13,8 +13,10 @@
 namespace sparsecore {
 
 enum class DType : int32_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2, kInt8 = 3 };
+// Types that only CUDA has stand outside, so that no switch of the CPU's has to name them.
+constexpr DType kFloat8E4M3 = static_cast<DType>(4);
 
-constexpr int64_t size_of(DType dtype) { return dtype == DType::kFloat32 ? 4 : dtype == DType::kInt8 ? 1 : 2; }
+constexpr int64_t size_of(DType dtype) { return dtype == DType::kFloat32 ? 4 : dtype >= DType::kInt8 ? 1 : 2; }
 
 // Storage only: arithmetic happens after widening to float. Sixteen bits, same layout as torch and IEEE.
 struct BFloat16 {
@@ -64,6 +66,7 @@ enum class Status : int32_t {
   kBadScale,          // a weight scale that is not finite
   kUnsupportedDType,  // no kernel for this combination of types
   kOutOfMemory,       // scratch memory could not be had
+  kLaunchFailed,      // the device refused a kernel
 };
 
 // One English sentence without a full stop, never null.

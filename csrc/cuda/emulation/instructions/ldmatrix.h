@@ -38,7 +38,7 @@ template <int kTiles>
 void ldmatrix(uint32_t (&registers)[kTiles], const void* row, bool transposed) {
   constexpr const char* instruction = "ldmatrix";
   MatrixLane own{registers, static_cast<char*>(const_cast<void*>(row))};
-  warp_collective(instruction, own, [=](MatrixLane* const(&lanes)[32]) {
+  warp_collective(instruction, own, [=](MatrixLane* const* lanes) {
     check_rows<kTiles>(instruction, lanes);
     for (int tile = 0; tile < kTiles; ++tile) {
       for (int lane = 0; lane < 32; ++lane) {
@@ -58,7 +58,7 @@ void stmatrix(void* row, const uint32_t (&registers)[kTiles], bool transposed) {
   constexpr const char* instruction = "stmatrix";
   require_capability(90, instruction);
   MatrixLane own{const_cast<uint32_t*>(registers), static_cast<char*>(row)};
-  warp_collective(instruction, own, [=](MatrixLane* const(&lanes)[32]) {
+  warp_collective(instruction, own, [=](MatrixLane* const* lanes) {
     check_rows<kTiles>(instruction, lanes);
     for (int tile = 0; tile < kTiles; ++tile) {
       for (int lane = 0; lane < 32; ++lane) {

@@ -1,0 +1,44 @@
+// Activations into shared memory: a block of tokens x 128 bytes, chunk c of row r at chunk c ^ (r & 7).
+#pragma once
+
+#include "cuda/common/cp_async.h"
+#include "cuda/common/shared_memory.h"
+#include "cuda/common/swizzle.h"
+#include "cuda/semi_structured/matmul.h"
+
+namespace sparsecore::semi_structured {
+
+// Rows [token, token + kTokens) of x, bytes [128 * k_block, + 128), by kThreads threads; what lies past m and k becomes
+// zero and is not read. Rows that begin at multiples of 16 bytes come through cp.async, which the caller commits and
+// waits for; others element by element, visible to others after the same barrier.
+template <class T, int kTokens, int kThreads>
+SC_DEVICE void load_tokens(const MatmulArguments& args, int64_t token, int64_t k_block, int thread, char* shared) {
+  constexpr int kChunks = kRowBytes / 16, kElements = 16 / sizeof(T);
+  static_assert(kThreads % kChunks == 0, "every thread keeps its chunk");
+  const int chunk = thread % kChunks;
+  const int64_t byte = k_block * kRowBytes + chunk * 16, left = args.p.k * static_cast<int64_t>(sizeof(T)) - byte;
+  const int in_row = left >= 16 ? 16 : left > 0 ? static_cast<int>(left) : 0;
+  const int64_t row_bytes = args.p.x_row_stride * static_cast<int64_t>(sizeof(T));
+  const char* x = static_cast<const char*>(args.p.x);
+#pragma unroll
+  for (int row = thread / kChunks; row < kTokens; row += kThreads / kChunks) {
+    const int valid = token + row < args.p.m ? in_row : 0;
+    const char* source = valid ? x + (token + row) * row_bytes + byte : x;
+    char* destination = shared + swizzled<Swizzle::k128>(row, chunk * 16);
+    if (args.x_vectors) {
+      ptx::cp_async_zfill<16, ptx::CacheAt::kGlobal>(destination, source, valid);
+    } else {
+      uint32_t words[4] = {0, 0, 0, 0};
+#pragma unroll
+      for (int i = 0; i < kElements; ++i)
+        if (i * static_cast<int>(sizeof(T)) < valid) {
+          const uint32_t bits = sizeof(T) == 2 ? reinterpret_cast<const uint16_t*>(source)[i]
+                                               : reinterpret_cast<const uint8_t*>(source)[i];
+          words[i * sizeof(T) / 4] |= bits << (i * sizeof(T) % 4 * 8);
+        }
+      ptx::store_shared_16(destination, {words[0], words[1], words[2], words[3]});
+    }
+  }
+}
+
+}  // namespace sparsecore::semi_structured

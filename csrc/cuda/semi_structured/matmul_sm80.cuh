@@ -118,8 +118,7 @@ __global__ void __launch_bounds__(256) matmul(const MatmulArguments args) {
     multiply_step<T, 1>(sums, weights, tokens, lane);
   }
 
-  // Sums to [token][channel] in shared memory, whose tiles nobody reads any more.
-  ptx::cp_async_wait<0>();
+  // Sums to [token][channel] in shared memory, whose tiles have all arrived and which nobody reads any more.
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < 2; ++i)

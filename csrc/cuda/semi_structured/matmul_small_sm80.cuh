@@ -110,8 +110,7 @@ __global__ void __launch_bounds__(SmallTile<T, kTokens>::kThreads) matmul_small(
     multiply_step(stage, std::integral_constant<int, 1>());
   }
 
-  // [warp][channel][token] where the rings were.
-  ptx::cp_async_wait<0>();
+  // [warp][channel][token] where the rings were: every copy has arrived.
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < Tile::kSlicesOfTile; ++i)

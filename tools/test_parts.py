@@ -157,7 +157,7 @@ def cmake_preset(name: str, *options: str) -> None:
     """Configures, builds and tests one preset of CMakePresets.json."""
     run("cmake", "--preset", name, f"-DDOCTEST_INCLUDE_DIR={doctest_folder()}", *options)
     run("cmake", "--build", "--preset", name, "--parallel", JOBS)
-    run("ctest", "--preset", name)
+    run("ctest", "--preset", name, "--parallel", JOBS)
 
 
 def doctest_folder() -> Path:

@@ -1,17 +1,14 @@
 // N:M decode and bitmap decode, on every level this machine has: integer inputs, so results must be exact.
-#include <doctest/doctest.h>
-
 #include <cstring>
 #include <random>
-#include <vector>
 
-#include "cpu/narrow.h"
 #include "sparsecore/bitmap_decode.h"
-#include "sparsecore/cpu.h"
 #include "sparsecore/nm_decode.h"
 #include "sparsecore/row_lists.h"
+#include "support.h"
 
 using namespace sparsecore;
+using namespace sparsecore::testing;
 
 namespace {
 
@@ -73,9 +70,27 @@ LinearIo io_of(const Problem& p, DType weight, const std::vector<float>& scale, 
   return io;
 }
 
-void check_exact(const Problem& p, const std::vector<float>& y) {
-  for (size_t i = 0; i < p.exact.size(); ++i) REQUIRE(y[i] == p.exact[i]);
-  CHECK(y.back() == -77.0f);
+template <typename T>
+void check_unpacked(const Problem& p, const std::vector<T>& dense, const std::vector<T>& back) {
+  std::vector<T> expected(back.size());
+  for (size_t i = 0; i < p.mask.size(); ++i)
+    if (p.mask[i]) expected[i] = dense[i];
+  CHECK(std::memcmp(back.data(), expected.data(), back.size() * sizeof(T)) == 0);
+}
+
+// Exact on every level, alone and with the tasks of several threads, and not an element too many.
+template <typename Run>
+void check_linear(const Problem& p, DType dtype, const Run& run) {
+  std::vector<float> y, expected = p.exact;
+  expected.push_back(-77.0f);
+  const std::vector<float> scale(p.n + 1, 1.0f);
+  on_every_level([&](Isa) {
+    for (const int count : {1, 3}) {
+      const Threads threads(count);
+      REQUIRE(run(io_of(p, dtype, scale, &y)) == Status::kOk);
+      CHECK(y == expected);
+    }
+  });
 }
 
 template <typename T>
@@ -98,14 +113,8 @@ void run_nm(const Problem& p, DType dtype, int kept, int group) {
   REQUIRE(nm_decode_validate(weight, dtype, p.n, p.k, nullptr) == Status::kOk);
   std::vector<T> back(p.n * p.k + 1);
   REQUIRE(nm_decode_unpack(weight, dtype, p.n, p.k, back.data()) == Status::kOk);
-  for (int64_t i = 0; i < p.n * p.k; ++i) {
-    const T expected = p.mask[i] ? dense[i] : T{};
-    REQUIRE(std::memcmp(&back[i], &expected, sizeof(T)) == 0);
-  }
-  std::vector<float> y;
-  const std::vector<float> scale(p.n + 1, 1.0f);
-  REQUIRE(nm_decode_linear(io_of(p, dtype, scale, &y), weight) == Status::kOk);
-  check_exact(p, y);
+  check_unpacked(p, dense, back);
+  check_linear(p, dtype, [&](const LinearIo& io) { return nm_decode_linear(io, weight); });
 }
 
 template <typename T>
@@ -120,67 +129,44 @@ void run_bitmap(const Problem& p, DType dtype) {
   const BitmapDecode weight{values.data(), bitmap.data(), row_ptr.data(), nnz};
   std::vector<T> back(p.n * p.k + 1);
   REQUIRE(bitmap_decode_unpack(weight, dtype, p.n, p.k, back.data()) == Status::kOk);
-  for (int64_t i = 0; i < p.n * p.k; ++i) {
-    const T expected = p.mask[i] ? dense[i] : T{};
-    REQUIRE(std::memcmp(&back[i], &expected, sizeof(T)) == 0);
-  }
-  std::vector<float> y;
-  const std::vector<float> scale(p.n + 1, 1.0f);
-  REQUIRE(bitmap_decode_linear(io_of(p, dtype, scale, &y), weight) == Status::kOk);
-  check_exact(p, y);
-}
-
-template <typename Body>
-void on_every_level(Body body) {
-  Isa levels[16];
-  const int count = available_isas(levels, 16);
-  const Isa before = current_isa();
-  for (int i = 0; i < count; ++i) {
-    set_isa_cap(levels[i]);
-    CAPTURE(isa_name(levels[i]));
-    body();
-  }
-  set_isa_cap(before);
+  check_unpacked(p, dense, back);
+  check_linear(p, dtype, [&](const LinearIo& io) { return bitmap_decode_linear(io, weight); });
 }
 
 }  // namespace
 
-TEST_CASE("N:M decode is exact for every pattern, type, shape and level") {
+TEST_CASE("N:M decode is exact for every pattern, type, shape and level" * doctest::test_suite("threads")) {
   const int patterns[][2] = {{2, 4}, {1, 4}, {2, 8}, {1, 8}, {4, 8},  {1, 16},
                              {6, 8}, {3, 4}, {1, 2}, {3, 5}, {5, 27}, {31, 32}};
   const int64_t shapes[][3] = {{1, 16, 64},  {1, 1, 1},   {2, 17, 33},  {3, 15, 31},
                                {5, 48, 127}, {8, 16, 96}, {9, 31, 200}, {17, 3, 50}};
-  on_every_level([&] {
-    for (const auto& pattern : patterns)
-      for (const auto& shape : shapes) {
-        CAPTURE(pattern[0]);
-        CAPTURE(pattern[1]);
-        CAPTURE(shape[2]);
-        const Problem p = make_problem(shape[0], shape[1], shape[2], pattern[0], pattern[1], 7);
-        run_nm<float>(p, DType::kFloat32, pattern[0], pattern[1]);
-        run_nm<BFloat16>(p, DType::kBFloat16, pattern[0], pattern[1]);
-        run_nm<Float16>(p, DType::kFloat16, pattern[0], pattern[1]);
-        run_nm<int8_t>(p, DType::kInt8, pattern[0], pattern[1]);
-      }
-  });
+  for (const auto& pattern : patterns)
+    for (const auto& shape : shapes) {
+      CAPTURE(pattern[0]);
+      CAPTURE(pattern[1]);
+      CAPTURE(shape[2]);
+      const Problem p = make_problem(shape[0], shape[1], shape[2], pattern[0], pattern[1], 7);
+      run_nm<float>(p, DType::kFloat32, pattern[0], pattern[1]);
+      run_nm<BFloat16>(p, DType::kBFloat16, pattern[0], pattern[1]);
+      run_nm<Float16>(p, DType::kFloat16, pattern[0], pattern[1]);
+      run_nm<int8_t>(p, DType::kInt8, pattern[0], pattern[1]);
+    }
 }
 
-TEST_CASE("bitmap decode is exact for every density, type, shape and level") {
+TEST_CASE("bitmap decode is exact for every density, type, shape and level" * doctest::test_suite("threads")) {
   const int densities[][2] = {{1, 2}, {1, 20}, {3, 4}, {1, 300}};
   const int64_t shapes[][3] = {{1, 16, 64},  {1, 1, 1},   {2, 17, 63},  {3, 15, 65},
                                {5, 48, 128}, {8, 16, 97}, {9, 31, 200}, {17, 3, 50}};
-  on_every_level([&] {
-    for (const auto& density : densities)
-      for (const auto& shape : shapes) {
-        CAPTURE(density[1]);
-        CAPTURE(shape[2]);
-        const Problem p = make_problem(shape[0], shape[1], shape[2], density[0], density[1], 11);
-        run_bitmap<float>(p, DType::kFloat32);
-        run_bitmap<BFloat16>(p, DType::kBFloat16);
-        run_bitmap<Float16>(p, DType::kFloat16);
-        run_bitmap<int8_t>(p, DType::kInt8);
-      }
-  });
+  for (const auto& density : densities)
+    for (const auto& shape : shapes) {
+      CAPTURE(density[1]);
+      CAPTURE(shape[2]);
+      const Problem p = make_problem(shape[0], shape[1], shape[2], density[0], density[1], 11);
+      run_bitmap<float>(p, DType::kFloat32);
+      run_bitmap<BFloat16>(p, DType::kBFloat16);
+      run_bitmap<Float16>(p, DType::kFloat16);
+      run_bitmap<int8_t>(p, DType::kInt8);
+    }
 }
 
 TEST_CASE("empty decode problems run and touch nothing") {

@@ -1,16 +1,13 @@
 // The end of every linear kernel, seen through a layer whose sums are given: one input of 1, the weights are the sums.
-#include <doctest/doctest.h>
-
 #include <cmath>
 #include <cstring>
 #include <iterator>
-#include <vector>
 
-#include "cpu/narrow.h"
-#include "sparsecore/cpu.h"
 #include "sparsecore/shared_lists.h"
+#include "support.h"
 
 using namespace sparsecore;
+using namespace sparsecore::testing;
 
 namespace {
 
@@ -56,18 +53,6 @@ std::vector<T> finish(const std::vector<float>& sums, const float* scale, const 
   CHECK(std::memcmp(&y[n], &guard, sizeof(T)) == 0);
   y.pop_back();
   return y;
-}
-
-template <typename Body>
-void on_every_level(Body&& body) {
-  const Isa before = current_isa();
-  std::vector<Isa> levels(available_isas(nullptr, 0));
-  available_isas(levels.data(), static_cast<int>(levels.size()));
-  for (const Isa isa : levels) {
-    set_isa_cap(isa);
-    body(isa);
-  }
-  set_isa_cap(before);
 }
 
 }  // namespace

@@ -1,67 +1,17 @@
 // Every kernel of the family on every level this machine has, against loops in double precision. Integer-valued inputs
 // make sums exact, so that equality is asked for, not closeness.
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
-#include <string>
-#include <vector>
-#if !defined(__wasm__)
-#include <thread>
-#endif
 
-#include "cpu/narrow.h"
-#include "sparsecore/backends.h"
-#include "sparsecore/cpu.h"
 #include "sparsecore/group_lists.h"
-#include "sparsecore/parallel.h"
+#include "support.h"
 
 using namespace sparsecore;
+using namespace sparsecore::testing;
 
 namespace {
-
-using Bytes = std::vector<uint8_t>;
-
-template <typename T>
-void put_bits(Bytes& array, int64_t i, float value) {
-  T out;
-  narrow(value, &out);
-  std::memcpy(&array[i * sizeof(T)], &out, sizeof(T));
-}
-
-void put(Bytes& array, DType dtype, int64_t i, float value) {
-  switch (dtype) {
-    case DType::kInt8: array[i] = static_cast<uint8_t>(static_cast<int8_t>(value)); break;
-    case DType::kBFloat16: return put_bits<BFloat16>(array, i, value);
-    case DType::kFloat16: return put_bits<Float16>(array, i, value);
-    default: return put_bits<float>(array, i, value);
-  }
-}
-
-template <typename T>
-float get_bits(const Bytes& array, int64_t i) {
-  T value;
-  std::memcpy(&value, &array[i * sizeof(T)], sizeof(T));
-  return widen(value);
-}
-
-float get(const Bytes& array, DType dtype, int64_t i) {
-  switch (dtype) {
-    case DType::kInt8: return static_cast<int8_t>(array[i]);
-    case DType::kBFloat16: return get_bits<BFloat16>(array, i);
-    case DType::kFloat16: return get_bits<Float16>(array, i);
-    default: return get_bits<float>(array, i);
-  }
-}
-
-// The value as its type holds it.
-float rounded(DType dtype, float value) {
-  Bytes one(4);
-  put(one, dtype, 0, value);
-  return get(one, dtype, 0);
-}
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -130,44 +80,10 @@ double activated(double x, Activation activation) {
   return x;
 }
 
-// The levels at which the family has a kernel of its own that this machine can run.
-const std::vector<Isa>& levels() {
-  static const std::vector<Isa> found = [] {
-    std::vector<Backend> rows(backends(nullptr, 0));
-    backends(rows.data(), static_cast<int>(rows.size()));
-    std::vector<Isa> result;
-    for (const Backend& row : rows)
-      if (std::string("group_lists_conv") == row.op && isa_enabled(row.isa)) result.push_back(row.isa);
-    return result;
-  }();
+const std::vector<Isa>& kernel_levels() {
+  static const std::vector<Isa> found = levels_of("group_lists_conv");
   return found;
 }
-
-struct CapRestored {
-  Isa before = current_isa();
-  ~CapRestored() { set_isa_cap(before); }
-};
-
-void run_on_two_threads(int64_t count, Task task, void* context) {
-#if defined(__wasm__)
-  for (int64_t i = count - 1; i >= 0; --i) task(context, i);
-#else
-  std::thread other([&] {
-    for (int64_t i = 1; i < count; i += 2) task(context, i);
-  });
-  for (int64_t i = 0; i < count; i += 2) task(context, i);
-  other.join();
-#endif
-}
-
-int thread_count = 2;
-struct Threads {
-  explicit Threads(int count) {
-    thread_count = count;
-    set_parallel_host({run_on_two_threads, [] { return thread_count; }});
-  }
-  ~Threads() { set_parallel_host({nullptr, nullptr}); }
-};
 
 // One side of a convolution: values with gaps between planes (pixels) and images. Gaps hold NaN in what is read and a
 // canary in what is written. Padded planes are followed by what may be touched.
@@ -270,29 +186,44 @@ struct Problem {
     io.padded = padded;
   }
 
-  // Before the activation.
-  double exact(int64_t image, int64_t o, int64_t p) const {
+  // Before the activation: [images, out_channels, pixels].
+  std::vector<double> exact() const {
     const Window& w = shape.window;
-    double sum = 0;
-    for (int64_t c = 0; c < weight.k; ++c) {
-      if (!weight.kept(o, c)) continue;
-      const int64_t tap = c / shape.channels;
-      const int64_t row = p / w.out_width * w.stride_h - w.pad_top + tap / w.kernel_w * w.dilation_h,
-                    column = p % w.out_width * w.stride_w - w.pad_left + tap % w.kernel_w * w.dilation_w;
-      if (row < 0 || row >= w.height || column < 0 || column >= w.width) continue;
-      sum += weight.at(o, c) * x.at(image, c % shape.channels, row * w.width + column);
-    }
-    sum = sum * scale[o] + get(bias, DType::kBFloat16, o);
-    return io.residual ? sum + residual.at(image, o, p) : sum;
+    const std::vector<float> inputs = widened(x.data, dtype);
+    std::vector<double> sums(shape.images * shape.out_channels * y.pixels);
+    double* out = sums.data();
+    for (int64_t image = 0; image < shape.images; ++image)
+      for (int64_t o = 0; o < shape.out_channels; ++o, out += y.pixels) {
+        for (int64_t c = 0; c < weight.k; ++c) {
+          if (!weight.kept(o, c)) continue;
+          const double value = weight.at(o, c);
+          const int64_t tap = c / shape.channels, channel = c % shape.channels;
+          for (int64_t i = 0; i < w.out_height; ++i) {
+            const int64_t row = i * w.stride_h - w.pad_top + tap / w.kernel_w * w.dilation_h;
+            if (row < 0 || row >= w.height) continue;
+            for (int64_t j = 0; j < w.out_width; ++j) {
+              const int64_t column = j * w.stride_w - w.pad_left + tap % w.kernel_w * w.dilation_w;
+              if (column < 0 || column >= w.width) continue;
+              out[i * w.out_width + j] += value * inputs[x.place(image, channel, row * w.width + column)];
+            }
+          }
+        }
+        for (int64_t p = 0; p < y.pixels; ++p) {
+          out[p] = out[p] * scale[o] + get(bias, DType::kBFloat16, o);
+          if (io.residual) out[p] += residual.at(image, o, p);
+        }
+      }
+    return sums;
   }
 
-  void check(const char* what) {
+  void check(const std::vector<double>& sums, const std::string& what) {
     const bool whole =
         io.activation == Activation::kNone || io.activation == Activation::kRelu || io.activation == Activation::kRelu6;
     for (int64_t image = 0; image < shape.images; ++image)
       for (int64_t o = 0; o < shape.out_channels; ++o)
         for (int64_t p = 0; p < y.pixels; ++p) {
-          const double sum = exact(image, o, p), expected = activated(sum, io.activation);
+          const double sum = sums[(image * shape.out_channels + o) * y.pixels + p],
+                       expected = activated(sum, io.activation);
           const float got = y.at(image, o, p);
           const double tolerance = whole                      ? 0.0
                                    : dtype == DType::kFloat32 ? 1e-6 * std::max(1.0, std::fabs(sum))
@@ -314,27 +245,27 @@ struct Problem {
 };
 
 std::string name(const Problem& p, Isa isa) {
-  static const char* const kNames[] = {"float32", "bfloat16", "float16", "int8"};
   const Pattern& g = p.weight.pattern;
   return std::string(isa_name(isa)) + " " + std::to_string(g.rows) + "x" + std::to_string(g.cols) + " depth " +
          std::to_string(g.depth) + " window " + std::to_string(g.window) + " n " + std::to_string(p.weight.n) + " k " +
          std::to_string(p.weight.k) + " pixels " + std::to_string(p.y.pixels) + " x " +
-         kNames[static_cast<int>(p.dtype)] + (p.x.layout == ImageLayout::kHwc ? " hwc" : " chw") + " y " +
-         (p.y.layout == ImageLayout::kHwc ? "hwc" : "chw") + " w " + kNames[static_cast<int>(p.weight.dtype)] +
+         name_of(p.dtype) + (p.x.layout == ImageLayout::kHwc ? " hwc" : " chw") + " y " +
+         (p.y.layout == ImageLayout::kHwc ? "hwc" : "chw") + " w " + name_of(p.weight.dtype) +
          (p.io.padded ? " padded" : "") + (p.io.residual ? " residual" : "") + " activation " +
          std::to_string(static_cast<int>(p.io.activation));
 }
 
 void check_everywhere(Problem& p) {
   CapRestored restored;
-  for (const Isa isa : levels()) {
+  const std::vector<double> sums = p.exact();
+  for (const Isa isa : kernel_levels()) {
     set_isa_cap(isa);
     const std::string what = name(p, isa);
     p.clear();
     const Status status = group_lists_conv(p.io, p.weight.lists);
     CAPTURE(what);
     REQUIRE(status == Status::kOk);
-    p.check(what.c_str());
+    p.check(sums, what);
   }
 }
 
@@ -345,6 +276,15 @@ const std::vector<Pattern> kPatterns = {
     {1, 32, 64, 9, 0.5},   {4, 4, 32, 8, 0.4},     {16, 4, 64, 2, 0.4},   {16, 16, 32, 1, 0.5}, {2, 2, 1024, 3, 0.4},
     {8, 1, 512, 16, 0.5},  {1, 1, 65536, 256, .1}, {32, 32, 64, 256, .5}, {4, 1, 304, 2, 0.2},
 };
+
+// Normal deviates, so that another order of sums would show.
+Side random_side(int64_t images, int64_t channels, int64_t pixels, ImageLayout layout, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  Side side(images, channels, pixels, layout, DType::kFloat32, false);
+  side.fill([&] { return normal(random); });
+  return side;
+}
 
 const std::vector<DType> kFloats = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
 const std::vector<DType> kStored = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt8};
@@ -611,18 +551,21 @@ TEST_CASE("group lists: linear layers") {
         io.m = m, io.n = n, io.k = k;
         io.x_row_stride = x.stride, io.y_row_stride = y.stride;
         io.dtype = dtype, io.weight_dtype = weights;
-        for (const Isa isa : levels()) {
+        std::vector<float> expected(m * n);
+        for (int64_t o = 0; o < n; ++o) {
+          std::vector<double> sums(m);
+          for (int64_t c = 0; c < k; ++c)
+            for (int64_t t = 0; w.kept(o, c) && t < m; ++t) sums[t] += w.at(o, c) * x.at(0, c, t);
+          for (int64_t t = 0; t < m; ++t)
+            expected[t * n + o] = rounded(dtype, static_cast<float>(0.125 * sums[t] + bias[o]));
+        }
+        for (const Isa isa : kernel_levels()) {
           set_isa_cap(isa);
           std::fill(y.data.begin(), y.data.end(), Side::kCanary);
           REQUIRE(group_lists_linear(io, w.lists) == Status::kOk);
           bool same = true;
           for (int64_t t = 0; t < m; ++t)
-            for (int64_t o = 0; o < n; ++o) {
-              double sum = 0;
-              for (int64_t c = 0; c < k; ++c)
-                if (w.kept(o, c)) sum += w.at(o, c) * x.at(0, c, t);
-              same = same && y.at(0, o, t) == rounded(dtype, static_cast<float>(0.125 * sum + bias[o]));
-            }
+            for (int64_t o = 0; o < n; ++o) same = same && y.at(0, o, t) == expected[t * n + o];
           CAPTURE(isa_name(isa));
           CAPTURE(m);
           CAPTURE(pattern.rows);
@@ -633,20 +576,17 @@ TEST_CASE("group lists: linear layers") {
       }
 }
 
-TEST_CASE("group lists: the same bits for any number of threads and wherever a pixel falls") {
+TEST_CASE("group lists: the same bits wherever a pixel falls") {
   CapRestored restored;
   for (const Pattern& pattern : kPatterns) {
     const int64_t n = 150, k = 333, pixels = 210;
     const Packed w(n, k, pattern, DType::kFloat32, false, 900);
-    std::mt19937 random(901);
-    std::normal_distribution<float> normal;
-    Side x(2, k, pixels, ImageLayout::kChw, DType::kFloat32, false);
-    x.fill([&] { return normal(random); });
-    const auto run = [&](int64_t first, int64_t count, int64_t images, ImageLayout out) {
-      Side y(images, n, count, out, DType::kFloat32, false);
+    const Side x = random_side(1, k, pixels, ImageLayout::kChw, 901);
+    const auto run = [&](int64_t first, int64_t count, ImageLayout out) {
+      Side y(1, n, count, out, DType::kFloat32, false);
       ConvIo io;
       io.x = x.data.data() + first * 4, io.y = y.data.data();
-      io.images = images, io.channels = k, io.out_channels = n;
+      io.channels = k, io.out_channels = n;
       io.x_image_stride = x.image_stride, io.x_stride = x.stride;
       io.y_image_stride = y.image_stride, io.y_stride = y.stride;
       io.y_layout = out;
@@ -654,18 +594,14 @@ TEST_CASE("group lists: the same bits for any number of threads and wherever a p
       REQUIRE(group_lists_conv(io, w.lists) == Status::kOk);
       return y;
     };
-    for (const Isa isa : levels()) {
+    for (const Isa isa : kernel_levels()) {
       set_isa_cap(isa);
       CAPTURE(isa_name(isa));
       CAPTURE(pattern.rows);
       CAPTURE(pattern.cols);
-      const Side once = run(0, pixels, 2, ImageLayout::kChw);
-      for (const int threads : {2, 3, 7}) {
-        const Threads installed(threads);
-        CHECK(run(0, pixels, 2, ImageLayout::kChw).data == once.data);
-      }
+      const Side once = run(0, pixels, ImageLayout::kChw);
       for (const int64_t first : {1, 5, 16, 50, 193, 209}) {
-        const Side part = run(first, pixels - first, 1, first % 2 ? ImageLayout::kHwc : ImageLayout::kChw);
+        const Side part = run(first, pixels - first, first % 2 ? ImageLayout::kHwc : ImageLayout::kChw);
         bool same = true;
         for (int64_t o = 0; o < n; ++o)
           for (int64_t p = first; p < pixels; ++p) same = same && part.at(0, o, p - first) == once.at(0, o, p);
@@ -673,6 +609,53 @@ TEST_CASE("group lists: the same bits for any number of threads and wherever a p
       }
     }
   }
+}
+
+TEST_CASE("group lists: the same bits for any number of threads" * doctest::test_suite("threads")) {
+  CapRestored restored;
+  const std::vector<std::pair<Window, ImageLayout>> problems = {
+      {pointwise(10, 21), ImageLayout::kChw}, {window_of(9, 12, 3, 3, 1, 1, 1, 1, 9, 12), ImageLayout::kHwc}};
+  for (const Pattern& pattern : kPatterns)
+    for (const auto& [window, layout] : problems) {
+      const int64_t taps = window.kernel_h * window.kernel_w, images = 2, n = 75, channels = taps == 1 ? 333 : 37;
+      const Packed w(n, channels * taps, pattern, DType::kFloat32, false, 900);
+      const Side x = random_side(images, channels, window.height * window.width, layout, 901);
+      Side y(images, n, window.out_height * window.out_width, layout, DType::kFloat32, false);
+      const Side grad_y = random_side(images, n, y.pixels, layout, 902);
+      ConvIo io;
+      io.x = x.data.data(), io.y = y.data.data();
+      io.images = images, io.channels = channels, io.out_channels = n;
+      io.x_image_stride = x.image_stride, io.x_stride = x.stride;
+      io.y_image_stride = y.image_stride, io.y_stride = y.stride;
+      io.x_layout = io.y_layout = layout;
+      io.window = window;
+      std::vector<float> values((w.lists.records + 1) * pattern.rows * pattern.cols);
+      ConvGradIo grad;
+      grad.grad_y = grad_y.data.data(), grad.x = x.data.data(), grad.out = values.data();
+      grad.images = images, grad.channels = channels, grad.out_channels = n;
+      grad.x_image_stride = x.image_stride, grad.x_stride = x.stride;
+      grad.grad_y_image_stride = grad_y.image_stride, grad.grad_y_stride = grad_y.stride;
+      grad.layout = layout, grad.window = window;
+      for (const Isa isa : kernel_levels()) {
+        set_isa_cap(isa);
+        CAPTURE(isa_name(isa));
+        CAPTURE(pattern.rows);
+        CAPTURE(pattern.cols);
+        REQUIRE(group_lists_conv(io, w.lists) == Status::kOk);
+        REQUIRE(group_lists_conv_weight_grad(grad, w.lists) == Status::kOk);
+        const Bytes y_alone = y.data;
+        const std::vector<float> values_alone = values;
+        for (const int count : {2, 3, 7}) {
+          const Threads threads(count);
+          std::fill(y.data.begin(), y.data.end(), Side::kCanary);
+          std::fill(values.begin(), values.end(), NAN);
+          REQUIRE(group_lists_conv(io, w.lists) == Status::kOk);
+          REQUIRE(group_lists_conv_weight_grad(grad, w.lists) == Status::kOk);
+          CHECK(y.data == y_alone);
+          CHECK(values == values_alone);
+        }
+      }
+    }
 }
 
 TEST_CASE("group lists: gradients of the values") {
@@ -716,10 +699,10 @@ TEST_CASE("group lists: gradients of the values") {
         io.layout = layout, io.window = window, io.dtype = dtype;
         GroupLists gradient = w.lists;
         gradient.values = out.data();
-        for (const Isa isa : levels())
-          for (const int threads : {1, 3}) {
+        for (const Isa isa : kernel_levels())
+          for (const int count : {1, 3}) {
             set_isa_cap(isa);
-            const Threads installed(threads);
+            const Threads threads(count);
             std::fill(out.begin(), out.end(), NAN);
             REQUIRE(group_lists_conv_weight_grad(io, w.lists) == Status::kOk);
             std::vector<float> dense(expected.size(), NAN);
@@ -732,7 +715,7 @@ TEST_CASE("group lists: gradients of the values") {
             // What belongs to no weight is zero: padding, and the parts of blocks outside the matrix.
             CHECK(std::none_of(out.begin(), out.end(), [](float g) { return std::isnan(g); }));
             for (int i = 0; i < pattern.rows * pattern.cols; ++i) CHECK(out[out.size() - 1 - i] == 0.0f);
-            if (layout == ImageLayout::kHwc && images == 1 && taps == 1 && threads == 1) {
+            if (layout == ImageLayout::kHwc && images == 1 && taps == 1 && count == 1) {
               std::vector<float> linear(out.size(), NAN);
               const WeightGradIo linear_io = {grad.data.data(), x.data.data(), linear.data(), grad.pixels, n,
                                               channels,         grad.stride,   x.stride,      dtype};

@@ -1,38 +1,21 @@
 // int8 products of group lists: every level against plain loops by the same rule, to the last bit.
-#include <doctest/doctest.h>
-
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <random>
-#include <string>
-#include <vector>
 
 #include "cpu/quantise.h"
-#include "sparsecore/backends.h"
-#include "sparsecore/cpu.h"
 #include "sparsecore/group_lists.h"
+#include "support.h"
 
 using namespace sparsecore;
+using namespace sparsecore::testing;
 
 namespace {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-std::vector<Isa> levels() {
-  std::vector<Backend> rows(backends(nullptr, 0));
-  backends(rows.data(), static_cast<int>(rows.size()));
-  std::vector<Isa> found;
-  for (const Backend& row : rows)
-    if (std::string("group_lists_conv") == row.op && std::string("int8") == row.weights && isa_enabled(row.isa))
-      found.push_back(row.isa);
-  return found;
-}
-
-struct CapRestored {
-  Isa before = current_isa();
-  ~CapRestored() { set_isa_cap(before); }
-};
+std::vector<Isa> kernel_levels() { return levels_of("group_lists_conv", /*int8_alone=*/true); }
 
 struct Weight {
   int64_t n, k;
@@ -86,7 +69,7 @@ float quantised(float x, float inverse) {
 bool same(float a, float b) { return bits_of(a) == bits_of(b) || (std::isnan(a) && std::isnan(b)); }
 
 void check_conv(const Pattern& pattern, const Window& window, int64_t channels, int64_t out_channels, ImageLayout in,
-                ImageLayout out, float x_scale, bool with_residual, bool poisoned) {
+                ImageLayout out, float x_scale, bool with_residual, bool poisoned, int threads = 1) {
   const int64_t taps = window.kernel_h * window.kernel_w, pixels = window.height * window.width,
                 out_pixels = window.out_height * window.out_width, images = 2;
   const Weight weight(out_channels, channels * taps, pattern.rows, pattern.cols, pattern.depth, pattern.window, 5);
@@ -114,19 +97,20 @@ void check_conv(const Pattern& pattern, const Window& window, int64_t channels, 
     for (int64_t i = 0; i < channels * pixels; ++i)
       largest = std::max(largest, bits_of(x[image * channels * pixels + i]) & 0x7fffffffu);
     const TokenScale scale = x_scale > 0 ? TokenScale{x_scale, 1.0f / x_scale} : token_scale(largest);
+    std::vector<float> inputs(x.begin() + image * io.x_image_stride, x.begin() + (image + 1) * io.x_image_stride);
+    for (float& value : inputs) value = quantised(value, scale.inverse);
     for (int64_t o = 0; o < out_channels; ++o)
       for (int64_t p = 0; p < out_pixels; ++p) {
         double sum = 0;
         for (int64_t c = 0; c < weight.k; ++c) {
+          if (!weight.dense[o * weight.k + c]) continue;
           const int64_t tap = c / channels, channel = c % channels,
                         row = p / window.out_width * window.stride_h - window.pad_top + tap / window.kernel_w,
                         column = p % window.out_width * window.stride_w - window.pad_left + tap % window.kernel_w;
           if (row < 0 || row >= window.height || column < 0 || column >= window.width) continue;
           const int64_t pixel = row * window.width + column;
-          const float value = x[image * io.x_image_stride +
-                                (in == ImageLayout::kChw ? channel * pixels + pixel : pixel * channels + channel)];
-          if (weight.dense[o * weight.k + c])
-            sum += double{quantised(value, scale.inverse)} * weight.dense[o * weight.k + c];
+          sum += double{inputs[in == ImageLayout::kChw ? channel * pixels + pixel : pixel * channels + channel]} *
+                 weight.dense[o * weight.k + c];
         }
         const int64_t at =
             image * io.y_image_stride + (out == ImageLayout::kChw ? o * out_pixels + p : p * out_channels + o);
@@ -136,8 +120,9 @@ void check_conv(const Pattern& pattern, const Window& window, int64_t channels, 
         expected[at] = std::isnan(value) ? value : std::min(std::max(value, 0.0f), 6.0f);
       }
   }
-  CapRestored restored;
-  for (const Isa isa : levels()) {
+  const CapRestored restored;
+  const Threads installed(threads);
+  for (const Isa isa : kernel_levels()) {
     set_isa_cap(isa);
     std::fill(y.begin(), y.end(), -1.0f);
     io.y = y.data();
@@ -176,6 +161,16 @@ TEST_CASE("group lists, int8 products: convolutions") {
   check_conv(kPatterns[5], window_of(1, 1, 1, 1, 0), 1, 1, ImageLayout::kChw, ImageLayout::kChw, 0, false, false);
 }
 
+TEST_CASE("group lists, int8 products: the same bits for any number of threads" * doctest::test_suite("threads")) {
+  for (const Pattern& pattern : kPatterns)
+    for (const int threads : {2, 5}) {
+      check_conv(pattern, window_of(9, 15, 1, 1, 0), 64, 33, ImageLayout::kChw, ImageLayout::kChw, 0, true, false,
+                 threads);
+      check_conv(pattern, window_of(8, 5, 3, 2, 1), 12, 10, ImageLayout::kHwc, ImageLayout::kHwc, 0.02f, false, false,
+                 threads);
+    }
+}
+
 TEST_CASE("group lists, int8 products: linear layers quantise every token") {
   for (const Pattern& pattern : kPatterns)
     for (const int64_t m : {1, 5, 64, 67}) {
@@ -189,10 +184,12 @@ TEST_CASE("group lists, int8 products: linear layers quantise every token") {
         uint32_t largest = 0;
         for (int64_t c = 0; c < weight.k; ++c) largest = std::max(largest, bits_of(x[t * weight.k + c]) & 0x7fffffffu);
         const TokenScale scale = token_scale(largest);
+        std::vector<int32_t> inputs(weight.k);
+        for (int64_t c = 0; c < weight.k; ++c)
+          inputs[c] = static_cast<int32_t>(quantised(x[t * weight.k + c], scale.inverse));
         for (int64_t o = 0; o < weight.n; ++o) {
           int32_t sum = 0;
-          for (int64_t c = 0; c < weight.k; ++c)
-            sum += static_cast<int32_t>(quantised(x[t * weight.k + c], scale.inverse)) * weight.dense[o * weight.k + c];
+          for (int64_t c = 0; c < weight.k; ++c) sum += inputs[c] * weight.dense[o * weight.k + c];
           expected[t * weight.n + o] = static_cast<float>(sum) * (scale.scale * weight.scale[o]) + weight.bias[o];
         }
       }
@@ -201,7 +198,7 @@ TEST_CASE("group lists, int8 products: linear layers quantise every token") {
       io.m = m, io.n = weight.n, io.k = weight.k, io.x_row_stride = weight.k, io.y_row_stride = weight.n;
       io.weight_dtype = DType::kInt8, io.compute = Compute::kInt8;
       CapRestored restored;
-      for (const Isa isa : levels()) {
+      for (const Isa isa : kernel_levels()) {
         set_isa_cap(isa);
         std::fill(y.begin(), y.end(), -1.0f);
         REQUIRE(group_lists_linear(io, weight.lists) == Status::kOk);

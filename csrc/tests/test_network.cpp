@@ -1,15 +1,13 @@
 // Whole networks: every step against plain loops, the plan of the arena, and files that are not sound.
-#include <doctest/doctest.h>
-
 #include <memory>
 
 #include "cpu/network/json.h"
 #include "cpu/network/plan.h"
 #include "network_model.h"
-#include "sparsecore/cpu.h"
-#include "sparsecore/parallel.h"
+#include "support.h"
 
 using namespace network_model;
+using namespace sparsecore::testing;
 
 namespace {
 
@@ -29,52 +27,44 @@ std::string refusal(const std::vector<uint8_t>& file) {
   return error.text;
 }
 
-// Runs two images, the second with other numbers in between, and compares the first and last.
+// Runs three images, the second with other numbers, and compares the first and last.
 void check_model(const Model& model, float tolerance = 0) {
-  Isa levels[16];
-  const Isa before = current_isa();
-  const int count = available_isas(levels, 16);
+  constexpr size_t kImages = 3;
   const std::vector<uint8_t> file = model.file();
-  for (int level = 0; level < count; ++level) {
-    REQUIRE(set_isa_cap(levels[level]));
-    CAPTURE(isa_name(levels[level]));
+  std::vector<std::vector<float>> inputs, expected;
+  for (size_t i = 0; i < model.inputs.size(); ++i) {
+    const std::vector<float> one = model.input_array(i);
+    std::vector<float> all = one, other = one;
+    for (float& value : other) value = -value + 1;
+    all.insert(all.end(), other.begin(), other.end());
+    all.insert(all.end(), one.begin(), one.end());
+    inputs.push_back(all);
+  }
+  for (size_t i = 0; i < model.outputs.size(); ++i) expected.push_back(model.expected(i));
+  on_every_level([&](Isa) {
     NetworkError error;
     NetworkPointer network(network_load(file.data(), file.size(), &error));
     INFO(std::string(error.text));
     REQUIRE(network != nullptr);
-    constexpr int64_t kImages = 3;
-    std::vector<std::vector<float>> inputs, outputs;
+    std::vector<std::vector<float>> outputs;
     std::vector<const float*> input_pointers;
     std::vector<float*> output_pointers;
-    for (size_t i = 0; i < model.inputs.size(); ++i) {
-      const std::vector<float> one = model.input_array(i);
-      std::vector<float> all = one, other = one;
-      for (float& value : other) value = -value + 1;
-      all.insert(all.end(), other.begin(), other.end());
-      all.insert(all.end(), one.begin(), one.end());
-      inputs.push_back(all);
-    }
     for (const auto& input : inputs) input_pointers.push_back(input.data());
-    for (size_t i = 0; i < model.outputs.size(); ++i)
-      outputs.emplace_back(static_cast<size_t>(kImages) * model.expected(i).size(), NAN);
+    for (const auto& one : expected) outputs.emplace_back(kImages * one.size(), NAN);
     for (auto& output : outputs) output_pointers.push_back(output.data());
     REQUIRE(network_run(network.get(), kImages, input_pointers.data(), output_pointers.data()) == Status::kOk);
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      const std::vector<float> expected = model.expected(i);
+    for (size_t i = 0; i < outputs.size(); ++i)
       for (const size_t image : {size_t{0}, size_t{2}})
-        for (size_t e = 0; e < expected.size(); ++e) {
-          const float got = outputs[i][image * expected.size() + e];
+        for (size_t e = 0; e < expected[i].size(); ++e) {
+          const float got = outputs[i][image * expected[i].size() + e], want = expected[i][e];
+          if (tolerance == 0 ? got == want : std::abs(got - want) <= tolerance * std::max(1.0f, std::abs(want)))
+            continue;
           CAPTURE(i);
           CAPTURE(image);
           CAPTURE(e);
-          if (tolerance == 0)
-            REQUIRE(got == expected[e]);
-          else
-            REQUIRE(std::abs(got - expected[e]) <= tolerance * std::max(1.0f, std::abs(expected[e])));
+          REQUIRE(got == want);
         }
-    }
-  }
-  set_isa_cap(before);
+  });
 }
 
 constexpr ListsShape kPatterns[] = {{1, 1, 16, 4, 3},
@@ -215,11 +205,22 @@ TEST_CASE("a residual that nobody needs afterwards is overwritten") {
     }
 }
 
-namespace {
-int cut = 1;
-}  // namespace
+TEST_CASE("large early layers, run in bands: the same bits for any number of threads" * doctest::test_suite("threads")) {
+  Model model(9);
+  model.activation = "relu";
+  int x = model.input({3, 192, 192});
+  x = model.stem(x, 16, WindowSize::square(3, 2, 1));
+  x = model.depthwise(x, WindowSize::square(3, 1, 1));
+  x = model.conv(x, 12, WindowSize::square(1), {1, 1, 16, 4, 4});
+  model.output(model.global_average_pool(model.depthwise(x, WindowSize::square(3, 2, 1))));
+  model.output(x);
+  for (const int count : {1, 2, 5}) {
+    const Threads threads(count);
+    check_model(model, 1e-4f);
+  }
+}
 
-TEST_CASE("the same bits for any number of threads, and from a profile") {
+TEST_CASE("the same bits for any number of threads, and from a profile" * doctest::test_suite("threads")) {
   Model model(7);
   model.activation = "relu";
   int x = model.input({16, 14, 14});
@@ -235,19 +236,13 @@ TEST_CASE("the same bits for any number of threads, and from a profile") {
   const std::vector<float> image = model.input_array(0);
   const float* input = image.data();
   std::vector<float> first;
-  for (int threads = 1; threads <= 5; ++threads) {
-    cut = threads;
-    set_parallel_host({[](int64_t count, Task task, void* context) {
-                         for (int64_t i = count; i-- > 0;) task(context, i);
-                       },
-                       [] { return cut; }});
+  for (int count = 1; count <= 5; ++count) {
+    const Threads threads(count);
     std::vector<float> y(model.expected(0).size());
     float* output = y.data();
-    const Status status = threads == 3 ? network_profile(network.get(), 1, &input, &output)
-                                       : network_run(network.get(), 1, &input, &output);
-    set_parallel_host({nullptr, nullptr});
-    REQUIRE(status == Status::kOk);
-    if (threads == 1) first = y;
+    REQUIRE((count == 3 ? network_profile(network.get(), 1, &input, &output)
+                        : network_run(network.get(), 1, &input, &output)) == Status::kOk);
+    if (count == 1) first = y;
     CHECK(std::memcmp(first.data(), y.data(), y.size() * sizeof(float)) == 0);
   }
   REQUIRE(network_steps(network.get()) == 4);

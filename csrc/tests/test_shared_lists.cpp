@@ -1,57 +1,16 @@
 // Every kernel of the family on every level this machine has, against loops in double precision. Integer-valued inputs
 // make sums exact, so that equality is asked for, not closeness.
-#include <doctest/doctest.h>
-
 #include <cmath>
 #include <cstring>
 #include <random>
-#include <string>
-#include <vector>
-#if !defined(__wasm__)
-#include <thread>
-#endif
 
-#include "cpu/narrow.h"
-#include "sparsecore/cpu.h"
-#include "sparsecore/parallel.h"
 #include "sparsecore/shared_lists.h"
+#include "support.h"
 
 using namespace sparsecore;
+using namespace sparsecore::testing;
 
 namespace {
-
-using Bytes = std::vector<uint8_t>;
-
-void put(Bytes& array, DType dtype, int64_t i, float value) {
-  switch (dtype) {
-    case DType::kFloat32: std::memcpy(&array[i * 4], &value, 4); break;
-    case DType::kInt8: array[i] = static_cast<uint8_t>(static_cast<int8_t>(value)); break;
-    case DType::kBFloat16: {
-      BFloat16 out;
-      narrow(value, &out);
-      std::memcpy(&array[i * 2], &out, 2);
-      break;
-    }
-    case DType::kFloat16: {
-      Float16 out;
-      narrow(value, &out);
-      std::memcpy(&array[i * 2], &out, 2);
-    }
-  }
-}
-
-float get(const Bytes& array, DType dtype, int64_t i) {
-  switch (dtype) {
-    case DType::kInt8: return static_cast<int8_t>(array[i]);
-    case DType::kBFloat16: return widen(BFloat16{static_cast<uint16_t>(array[i * 2] | array[i * 2 + 1] << 8)});
-    case DType::kFloat16: return widen(Float16{static_cast<uint16_t>(array[i * 2] | array[i * 2 + 1] << 8)});
-    default: {
-      float value;
-      std::memcpy(&value, &array[i * 4], 4);
-      return value;
-    }
-  }
-}
 
 struct Shape {
   int64_t m, n, k;
@@ -115,33 +74,25 @@ struct Problem {
     io.weight_dtype = weights;
   }
 
-  double exact_sum(int64_t t, int64_t o, double* magnitude) const {
-    double sum = 0;
-    *magnitude = 0;
-    for (int64_t c = 0; c < shape.k; ++c) {
-      const double term = static_cast<double>(get(dense, weights, o * shape.k + c)) * get(x, dtype, t * x_stride + c);
-      sum += term;
-      *magnitude += std::fabs(term);
-    }
-    return sum;
+  // Without bias and scale, [m, n], and the sums of magnitudes that bound the error of float32 sums.
+  struct Exact {
+    std::vector<double> sums, magnitudes;
+  };
+  Exact exact() const {
+    const std::vector<float> inputs = widened(x, dtype), kept = widened(dense, weights);
+    Exact result = {std::vector<double>(shape.m * shape.n), std::vector<double>(shape.m * shape.n)};
+    for (int64_t o = 0; o < shape.n; ++o)
+      for (int64_t c = 0; c < shape.k; ++c) {
+        if (!mask[o / shape.vector * shape.k + c]) continue;
+        for (int64_t t = 0; t < shape.m; ++t) {
+          const double term = static_cast<double>(kept[o * shape.k + c]) * inputs[t * x_stride + c];
+          result.sums[t * shape.n + o] += term;
+          result.magnitudes[t * shape.n + o] += std::fabs(term);
+        }
+      }
+    return result;
   }
 };
-
-std::vector<Isa> levels() {
-  std::vector<Isa> result(available_isas(nullptr, 0));
-  available_isas(result.data(), static_cast<int>(result.size()));
-  return result;
-}
-
-struct CapRestored {
-  Isa before = current_isa();
-  ~CapRestored() { set_isa_cap(before); }
-};
-
-const char* name_of(DType dtype) {
-  static const char* const kNames[] = {"float32", "bfloat16", "float16", "int8"};
-  return kNames[static_cast<int>(dtype)];
-}
 
 std::string describe(const Problem& p, Isa isa) {
   return std::string(isa_name(isa)) + " m=" + std::to_string(p.shape.m) + " n=" + std::to_string(p.shape.n) +
@@ -166,26 +117,6 @@ const std::vector<Shape> kShapes = {
     {65, 70, 31, 32, 0.5},  {97, 17, 23, 16, 0.5},  {4, 64, 1200, 64, 0.9},  {49, 128, 2100, 16, 0.5},
     {200, 40, 20, 16, 0.5}, {1, 1, 1, 4, 1.0},      {0, 16, 16, 16, 0.5},    {3, 0, 16, 16, 0.5},
     {3, 40, 0, 16, 0.5},    {9, 300, 50, 64, 0.0},  {11, 200, 101, 8, 0.4},
-};
-
-// Runs tasks on two threads, in an order that depends on timing; where there are no threads, backwards.
-void run_on_two_threads(int64_t count, Task task, void* context) {
-#if defined(__wasm__)
-  for (int64_t i = count - 1; i >= 0; --i) task(context, i);
-#else
-  std::thread other([&] {
-    for (int64_t i = 1; i < count; i += 2) task(context, i);
-  });
-  for (int64_t i = 0; i < count; i += 2) task(context, i);
-  other.join();
-#endif
-}
-
-struct TwoThreads {
-  TwoThreads() {
-    set_parallel_host({run_on_two_threads, [] { return 2; }});
-  }
-  ~TwoThreads() { set_parallel_host({nullptr, nullptr}); }
 };
 
 }  // namespace
@@ -276,13 +207,11 @@ TEST_CASE("shared lists: linear on integers is exact on every level, for every t
       for (const DType weights : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt8}) {
         Problem p(shape, dtype, weights, true, 4);
         Bytes expected(p.y.size(), 0x5a);
+        const Problem::Exact exact = p.exact();
         for (int64_t t = 0; t < shape.m; ++t)
-          for (int64_t o = 0; o < shape.n; ++o) {
-            double magnitude;
-            const double sum = p.exact_sum(t, o, &magnitude);
+          for (int64_t o = 0; o < shape.n; ++o)
             put(expected, dtype, t * p.y_stride + o,
-                static_cast<float>(std::fmax(sum + get(p.bias, DType::kFloat32, o), 0)));
-          }
+                static_cast<float>(std::fmax(exact.sums[t * shape.n + o] + get(p.bias, DType::kFloat32, o), 0)));
         p.io.activation = Activation::kRelu;
         for (const Isa isa : levels()) {
           set_isa_cap(isa);
@@ -301,16 +230,17 @@ TEST_CASE("shared lists: linear on random values stays within the bound of float
       Problem p(shape, dtype, weights, false, 5);
       p.io.bias = nullptr;
       const double rounding = dtype == DType::kBFloat16 ? 1.0 / 256 : 0;
+      const Problem::Exact exact = p.exact();
       for (const Isa isa : levels()) {
         set_isa_cap(isa);
         REQUIRE(shared_lists_linear(p.io, p.lists) == Status::kOk);
         double worst = 0;
         for (int64_t t = 0; t < shape.m; ++t)
           for (int64_t o = 0; o < shape.n; ++o) {
-            double magnitude;
-            const double sum = p.exact_sum(t, o, &magnitude) * p.scale[o];
+            const double sum = exact.sums[t * shape.n + o] * p.scale[o],
+                         magnitude = exact.magnitudes[t * shape.n + o] * p.scale[o];
             const double error = std::fabs(get(p.y, dtype, t * p.y_stride + o) - sum);
-            const double allowed = (shape.k + 4) * 6e-8 * magnitude * p.scale[o] + rounding * std::fabs(sum) + 1e-30;
+            const double allowed = (shape.k + 4) * 6e-8 * magnitude + rounding * std::fabs(sum) + 1e-30;
             worst = std::fmax(worst, error / allowed);
           }
         CHECK_MESSAGE(worst <= 1.0, describe(p, isa), " error / bound ", worst);
@@ -329,35 +259,39 @@ TEST_CASE("shared lists: int8 products follow the stated quantisation, with the 
         for (int64_t c = 0; c < shape.k; ++c) put(p.x, dtype, c, 0);  // a token of zeros
         put(p.x, dtype, p.x_stride + 1, INFINITY);                    // and one that is not finite
       }
+      const std::vector<float> inputs = widened(p.x, dtype), kept = widened(p.dense, DType::kInt8);
+      std::vector<float> expected;
+      for (int64_t t = 0; t < shape.m; ++t) {
+        float largest = 0;
+        for (int64_t c = 0; c < shape.k; ++c) largest = std::fmax(largest, std::fabs(inputs[t * p.x_stride + c]));
+        const bool zero = !(largest > 0 && std::isfinite(largest));
+        const float token_scale = std::isfinite(largest) ? largest / 127.0f : NAN;
+        for (int64_t o = 0; o < shape.n; ++o) {
+          int64_t sum = 0;
+          for (int64_t c = 0; c < shape.k && !zero; ++c)
+            sum += static_cast<int64_t>(kept[o * shape.k + c]) *
+                   static_cast<int64_t>(std::nearbyint(inputs[t * p.x_stride + c] * (127.0f / largest)));
+          expected.push_back(rounded(dtype, static_cast<float>(sum) * token_scale * p.scale[o] +
+                                                get(p.bias, DType::kFloat32, o)));
+        }
+      }
       for (const Isa isa : levels()) {
         set_isa_cap(isa);
         std::fill(p.y.begin(), p.y.end(), uint8_t{0x5a});
         REQUIRE(shared_lists_linear(p.io, p.lists) == Status::kOk);
         int wrong = 0;
-        for (int64_t t = 0; t < shape.m; ++t) {
-          float largest = 0;
-          for (int64_t c = 0; c < shape.k; ++c)
-            largest = std::fmax(largest, std::fabs(get(p.x, dtype, t * p.x_stride + c)));
+        for (int64_t t = 0; t < shape.m; ++t)
           for (int64_t o = 0; o < shape.n; ++o) {
-            int64_t sum = 0;
-            for (int64_t c = 0; c < shape.k && largest > 0 && std::isfinite(largest); ++c)
-              sum += static_cast<int64_t>(get(p.dense, DType::kInt8, o * shape.k + c)) *
-                     static_cast<int64_t>(std::nearbyint(get(p.x, dtype, t * p.x_stride + c) * (127.0f / largest)));
-            const float token_scale = std::isfinite(largest) ? largest / 127.0f : NAN;
-            Bytes expected(4);
-            put(expected, dtype, 0,
-                static_cast<float>(sum) * token_scale * p.scale[o] + get(p.bias, DType::kFloat32, o));
-            const float got = get(p.y, dtype, t * p.y_stride + o), want = get(expected, dtype, 0);
+            const float got = get(p.y, dtype, t * p.y_stride + o), want = expected[t * shape.n + o];
             wrong += !(got == want || (std::isnan(got) && std::isnan(want)));
           }
-        }
         CHECK_MESSAGE(wrong == 0, describe(p, isa));
         CHECK(gaps_kept(p));
       }
     }
 }
 
-TEST_CASE("shared lists: the same bits for one thread and two") {
+TEST_CASE("shared lists: the same bits for any number of threads" * doctest::test_suite("threads")) {
   CapRestored restored;
   for (const Shape& shape : kShapes)
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16})
@@ -369,15 +303,17 @@ TEST_CASE("shared lists: the same bits for one thread and two") {
           set_isa_cap(isa);
           REQUIRE(shared_lists_linear(p.io, p.lists) == Status::kOk);
           const Bytes alone = p.y;
-          TwoThreads threads;
-          std::fill(p.y.begin(), p.y.end(), uint8_t{0x5a});
-          REQUIRE(shared_lists_linear(p.io, p.lists) == Status::kOk);
-          CHECK_MESSAGE(p.y == alone, describe(p, isa));
+          for (const int count : {2, 5}) {
+            const Threads threads(count);
+            std::fill(p.y.begin(), p.y.end(), uint8_t{0x5a});
+            REQUIRE(shared_lists_linear(p.io, p.lists) == Status::kOk);
+            CHECK_MESSAGE(p.y == alone, describe(p, isa));
+          }
         }
       }
 }
 
-TEST_CASE("shared lists: gradient of the values") {
+TEST_CASE("shared lists: gradient of the values" * doctest::test_suite("threads")) {
   CapRestored restored;
   for (const Shape& shape : kShapes)
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
@@ -395,13 +331,11 @@ TEST_CASE("shared lists: gradient of the values") {
       const WeightGradIo io = {grad_y.data(), p.x.data(), out.data(), shape.m, shape.n,
                                shape.k,       p.y_stride, p.x_stride, dtype};
       for (const Isa isa : levels())
-        for (const int threads : {1, 2}) {
+        for (const int count : {1, 2}) {
           set_isa_cap(isa);
-          if (threads == 2) set_parallel_host({run_on_two_threads, [] { return 2; }});
+          const Threads threads(count);
           std::fill(out.begin(), out.end(), -99.0f);
-          const Status status = shared_lists_weight_grad(io, p.lists);
-          set_parallel_host({nullptr, nullptr});
-          REQUIRE(status == Status::kOk);
+          REQUIRE(shared_lists_weight_grad(io, p.lists) == Status::kOk);
           CHECK_MESSAGE(out == expected, describe(p, isa));
         }
     }

@@ -20,6 +20,7 @@
 #include "sparsecore/parallel.h"
 #include "sparsecore/row_lists.h"
 #include "sparsecore/shared_lists.h"
+#include "sparsecore/variable_nm.h"
 
 using namespace sparsecore;
 
@@ -181,11 +182,12 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How often each status came back, per family: the run must have seen both good and bad packings.
 constexpr int kStatuses = static_cast<int>(Status::kOutOfMemory) + 1;
-constexpr int kFamilyCount = 5;
+constexpr int kFamilyCount = 6;
 int64_t seen[kFamilyCount][kStatuses];
 int64_t current_case;
 uint64_t current_seed;
-const char* const kFamilies[] = {"row_lists", "shared_lists", "nm_decode", "bitmap_decode", "group_lists"};
+const char* const kFamilies[] = {"row_lists",     "shared_lists", "nm_decode",
+                                 "bitmap_decode", "group_lists",  "variable_nm"};
 
 void fail(const char* what) {
   std::fprintf(stderr, "case %lld (seed %llu, %s): %s\nagain: fuzz_packings 1 %lld %llu\n",
@@ -504,6 +506,52 @@ void fuzz_bitmap_decode(Random& random, Shape shape, DType dtype, int times) {
     fail("unpack refuses it");
 }
 
+void fuzz_variable_nm(Random& random, Shape shape, DType dtype, int times) {
+  shape.n = ceil_div(shape.n, 16) * 16, shape.k = ceil_div(shape.k, 16) * 16;
+  Array<uint8_t> codes, mask, indices;
+  codes.resize(shape.n / 16 * (shape.k / 16));
+  mask.resize(shape.n * shape.k);
+  for (int64_t b = 0; b < codes.count; ++b) codes.data[b] = random.pick<uint8_t>({0, 2, 4, 8, 16});
+  for (int64_t row = 0; row < shape.n; ++row)
+    for (int64_t b = 0; b < shape.k / 16; ++b)
+      for (int i = 0; i < codes.data[row / 16 * (shape.k / 16) + b]; ++i)
+        mask.data[row * shape.k + b * 16 + random.below(16)] = 1;
+  Bytes dense, values;
+  Surroundings::fill(random, dense, dtype, shape.n * shape.k);
+  VariableNM weight;
+  weight.code_count = codes.count;
+  if (variable_nm_count(codes.get(), shape.n, shape.k, &weight.value_count, &weight.index_count) != Status::kOk)
+    fail("variable_nm_count refuses good codes");
+  const auto fit = [&] {
+    values.resize(weight.value_count * size_of(dtype));
+    indices.resize(weight.index_count), codes.resize(weight.code_count);
+  };
+  fit();
+  if (variable_nm_pack(dense.get(), dtype, mask.get(), codes.get(), shape.n, shape.k, values.get(), indices.get()) !=
+      Status::kOk)
+    fail("variable_nm_pack refuses a good mask");
+  for (int i = 0; i < times; ++i) switch (random.below(8)) {
+      case 0:
+      case 1: codes.damage(random); break;
+      case 2:
+      case 3: indices.damage(random); break;
+      case 4: weight.value_count = damaged_count(random, weight.value_count); break;
+      case 5: weight.index_count = damaged_count(random, weight.index_count); break;
+      case 6: weight.code_count = damaged_count(random, weight.code_count); break;
+      default: (random.one_in(2) ? shape.n : shape.k) += random.pick<int64_t>({1, 8, 16});
+    }
+  fit();
+  weight.values = values.get(), weight.indices = indices.get(), weight.codes = codes.get();
+  Surroundings around(random, shape.m, shape.n, shape.k, dtype);
+  int64_t where = 0;
+  const Status validated = variable_nm_validate(weight, shape.n, shape.k, &where);
+  const Status checked = variable_nm_check(weight, shape.n, shape.k);
+  judge(5, around, times > 0, validated, checked, variable_nm_linear(around.io, weight));
+  dense.resize(shape.n * shape.k * size_of(dtype));
+  if (validated == Status::kOk && variable_nm_unpack(weight, dtype, shape.n, shape.k, dense.get()) != Status::kOk)
+    fail("unpack refuses it");
+}
+
 // Tasks one after the other, cut as for several threads.
 int threads = 1;
 void run_serially(int64_t count, Task task, void* context) {
@@ -530,6 +578,7 @@ int main(int argc, char** argv) {
       case 1: fuzz_shared_lists(random, shape, dtype, times); break;
       case 2: fuzz_nm_decode(random, shape, dtype, times); break;
       case 3: fuzz_group_lists(random, shape, dtype, times); break;
+      case 4: fuzz_variable_nm(random, shape, dtype, times); break;
       default: fuzz_bitmap_decode(random, shape, dtype, times);
     }
   }

@@ -248,8 +248,8 @@ std::string name(const Problem& p, Isa isa) {
   const Pattern& g = p.weight.pattern;
   return std::string(isa_name(isa)) + " " + std::to_string(g.rows) + "x" + std::to_string(g.cols) + " depth " +
          std::to_string(g.depth) + " window " + std::to_string(g.window) + " n " + std::to_string(p.weight.n) + " k " +
-         std::to_string(p.weight.k) + " pixels " + std::to_string(p.y.pixels) + " x " +
-         name_of(p.dtype) + (p.x.layout == ImageLayout::kHwc ? " hwc" : " chw") + " y " +
+         std::to_string(p.weight.k) + " pixels " + std::to_string(p.y.pixels) + " x " + name_of(p.dtype) +
+         (p.x.layout == ImageLayout::kHwc ? " hwc" : " chw") + " y " +
          (p.y.layout == ImageLayout::kHwc ? "hwc" : "chw") + " w " + name_of(p.weight.dtype) +
          (p.io.padded ? " padded" : "") + (p.io.residual ? " residual" : "") + " activation " +
          std::to_string(static_cast<int>(p.io.activation));

@@ -205,7 +205,8 @@ TEST_CASE("a residual that nobody needs afterwards is overwritten") {
     }
 }
 
-TEST_CASE("large early layers, run in bands: the same bits for any number of threads" * doctest::test_suite("threads")) {
+TEST_CASE("large early layers, run in bands: the same bits for any number of threads" *
+          doctest::test_suite("threads")) {
   Model model(9);
   model.activation = "relu";
   int x = model.input({3, 192, 192});

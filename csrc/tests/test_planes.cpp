@@ -192,8 +192,7 @@ TEST_CASE("depthwise: any window") {
     c.gap = numbers.below(20);
     c.padded = numbers.below(2), c.bias = numbers.below(2);
     c.activation = numbers.below(2) ? Activation::kRelu : Activation::kNone;
-    if (fit(w, numbers.below((w.kernel_h - 1) * w.dilation_h + 1),
-            numbers.below((w.kernel_w - 1) * w.dilation_w + 1)))
+    if (fit(w, numbers.below((w.kernel_h - 1) * w.dilation_h + 1), numbers.below((w.kernel_w - 1) * w.dilation_w + 1)))
       check_depthwise(c);
   }
 }
@@ -293,15 +292,13 @@ TEST_CASE("stem: both layouts, any window") {
     w.dilation_h = numbers.below(5) ? 1 : 2, w.dilation_w = numbers.below(5) ? 1 : 2;
     w.pad_top = numbers.below((w.kernel_h - 1) * w.dilation_h + 1);
     w.pad_left = numbers.below((w.kernel_w - 1) * w.dilation_w + 1);
-    if (!fit(w, numbers.below((w.kernel_h - 1) * w.dilation_h + 1),
-             numbers.below((w.kernel_w - 1) * w.dilation_w + 1)))
+    if (!fit(w, numbers.below((w.kernel_h - 1) * w.dilation_h + 1), numbers.below((w.kernel_w - 1) * w.dilation_w + 1)))
       continue;
     const int64_t channels = usual ? 3 : numbers.between(1, 5), outs = numbers.between(1, 19);
     const int64_t images = numbers.between(1, 2), gap = numbers.below(9), taps = w.kernel_h * w.kernel_w;
     const bool hwc = numbers.below(2), padded = numbers.below(2);
     const int64_t area = w.height * w.width;
-    Planes x =
-        hwc ? Planes(images, area, channels, gap, false, NAN) : Planes(images, channels, area, gap, padded, NAN);
+    Planes x = hwc ? Planes(images, area, channels, gap, false, NAN) : Planes(images, channels, area, gap, padded, NAN);
     x.fill(numbers);
     Planes y(images, outs, w.out_height * w.out_width, gap, padded, kCanary);
     const auto weight = numbers.values(outs * taps * channels), bias = numbers.values(outs);

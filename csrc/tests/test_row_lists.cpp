@@ -97,8 +97,8 @@ struct Problem {
 
 std::string describe(const Problem& p, Isa isa) {
   return std::string(isa_name(isa)) + " m=" + std::to_string(p.shape.m) + " n=" + std::to_string(p.shape.n) +
-         " k=" + std::to_string(p.shape.k) + " block=" + std::to_string(p.shape.block) + " x " +
-         name_of(p.dtype) + " w " + name_of(p.weights);
+         " k=" + std::to_string(p.shape.k) + " block=" + std::to_string(p.shape.block) + " x " + name_of(p.dtype) +
+         " w " + name_of(p.weights);
 }
 
 // Untouched memory between the rows of y.

@@ -271,8 +271,8 @@ TEST_CASE("shared lists: int8 products follow the stated quantisation, with the 
           for (int64_t c = 0; c < shape.k && !zero; ++c)
             sum += static_cast<int64_t>(kept[o * shape.k + c]) *
                    static_cast<int64_t>(std::nearbyint(inputs[t * p.x_stride + c] * (127.0f / largest)));
-          expected.push_back(rounded(dtype, static_cast<float>(sum) * token_scale * p.scale[o] +
-                                                get(p.bias, DType::kFloat32, o)));
+          expected.push_back(
+              rounded(dtype, static_cast<float>(sum) * token_scale * p.scale[o] + get(p.bias, DType::kFloat32, o)));
         }
       }
       for (const Isa isa : levels()) {

@@ -8,6 +8,7 @@
 #include "sparsecore/parallel.h"
 #include "sparsecore/row_lists.h"
 #include "sparsecore/shared_lists.h"
+#include "sparsecore/variable_nm.h"
 #include "wasm/dense.h"
 
 #define EXPORT(name) extern "C" __attribute__((export_name(#name)))
@@ -120,6 +121,21 @@ EXPORT(bitmap_decode_validate)
 int32_t export_bitmap_decode_validate(const void* values, const uint64_t* bitmap, const int32_t* row_ptr, int32_t nnz,
                                       int32_t n, int32_t k) {
   return static_cast<int32_t>(bitmap_decode_check(BitmapDecode{values, bitmap, row_ptr, nnz}, n, k));
+}
+
+EXPORT(variable_nm_linear)
+int32_t export_variable_nm_linear(IO_PARAMETERS, const void* values, const uint8_t* indices, const uint8_t* codes,
+                                  int32_t value_count, int32_t index_count, int32_t code_count) {
+  LinearIo io;
+  const Status made = make_io(IO_ARGUMENTS, &io);
+  return run(made, io, VariableNM{values, indices, codes, value_count, index_count, code_count}, variable_nm_linear);
+}
+EXPORT(variable_nm_validate)
+int32_t export_variable_nm_validate(const void* values, const uint8_t* indices, const uint8_t* codes,
+                                    int32_t value_count, int32_t index_count, int32_t code_count, int32_t n,
+                                    int32_t k) {
+  return static_cast<int32_t>(
+      variable_nm_validate(VariableNM{values, indices, codes, value_count, index_count, code_count}, n, k, nullptr));
 }
 
 EXPORT(dense_packed_count) int32_t export_dense_packed_count(int32_t n, int32_t k) {

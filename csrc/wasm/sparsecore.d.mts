@@ -61,6 +61,12 @@ export interface BitmapDecodeOptions extends LayerOptions {
   bitmap: BigUint64Array;
   rowPtr: Int32Array;
 }
+export interface VariableNmOptions extends LayerOptions {
+  /** Two places in four bits each, for every pair of kept weights of the blocks that are neither empty nor dense. */
+  indices: Uint8Array;
+  /** [outFeatures / 16, inFeatures / 16], how many of every 16 inputs each block keeps: 0, 2, 4, 8 or 16. */
+  codes: Uint8Array;
+}
 export interface DenseOptions {
   inFeatures: number;
   outFeatures: number;
@@ -98,6 +104,8 @@ export class Sparsecore {
   nmDecode(options: NmDecodeOptions): Layer;
   /** Unstructured for one to eight tokens. */
   bitmapDecode(options: BitmapDecodeOptions): Layer;
+  /** Blocks of 16 x 16 with an N of 16 each, for one to eight tokens. */
+  variableNm(options: VariableNmOptions): Layer;
   dense(options: DenseOptions): Layer;
   /** A whole network from the bytes of its file, checked; throws SparsecoreError on a damaged one. */
   network(file: ArrayBuffer | Uint8Array): Network;

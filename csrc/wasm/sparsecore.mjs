@@ -147,6 +147,14 @@ export class Sparsecore {
     return this.#layer("bitmap_decode", { n, k, values, ...rest }, [bitmap, rowPtr], [values.length]);
   }
 
+  /** Blocks of 16 x 16 with an N of 16 each, for one to eight tokens. `codes` are the blocks' N: 0, 2, 4, 8 or 16. */
+  variableNm({ inFeatures: k, outFeatures: n, values, indices, codes, ...rest }) {
+    requireThat(indices instanceof Uint8Array, "variableNm: indices must be an Uint8Array");
+    expectLength("variableNm", "codes", codes, Uint8Array, (n / 16) * (k / 16));
+    return this.#layer("variable_nm", { n, k, values, ...rest }, [indices, codes],
+      [values.length, indices.length, codes.length]);
+  }
+
   /** A dense layer in float32; `weight` is [outFeatures, inFeatures]. */
   dense({ inFeatures: k, outFeatures: n, weight, bias = null, activation = "none" }) {
     expectLength("dense", "weight", weight, Float32Array, n * k);

@@ -61,6 +61,24 @@ for (const [spread, keep] of Object.entries(SPREADS)) {
   });
 }
 
+test("blocks with an N of 16 each agree with plain loops", () => {
+  const [n, k] = [48, 80];
+  // Empty, sparse and dense blocks, and rows that keep fewer than their block's code.
+  const codes = Array.from({ length: (n / 16) * (k / 16) }, (_, b) => [0, 2, 4, 8, 16][(3 * b) % 5]);
+  const keep = (o, i) => {
+    const code = codes[(Math.floor(o / 16) * k) / 16 + Math.floor(i / 16)];
+    return code === 16 || ((5 * i + o) % 16 < code && (o + i) % 7 !== 0);
+  };
+  for (const m of [1, 2, 5, 8, 19]) {
+    const { x, weight, bias } = operands(m, n, k);
+    const layer = core.variableNm({
+      inFeatures: k, outFeatures: n, bias, ...reference.packVariableNm(weight, n, k, keep, codes),
+    });
+    assert.deepEqual(layer.forward(x), reference.linear(x, reference.prune(weight, n, k, keep), n, k, { bias }));
+    layer.free();
+  }
+});
+
 test("activations, int8 weights with scales, bfloat16 on both sides", () => {
   const [m, n, k] = [9, 37, 96];
   const { x, weight, bias } = operands(m, n, k);
@@ -102,7 +120,15 @@ test("malformed weights are refused with a reason", () => {
   const groups = () => ({ inFeatures: k, outFeatures: n, ...reference.packSharedLists(weight, n, k, keep, 4) });
   const nm = () => ({ inFeatures: k, outFeatures: n, ...reference.packNmDecode(weight, n, k, keep, [2, 4]) });
   const bits = () => ({ inFeatures: k, outFeatures: n, ...reference.packBitmapDecode(weight, n, k, keep) });
+  const blocks = () => ({ inFeatures: k, outFeatures: 16,
+    ...reference.packVariableNm(reference.integers(16 * k, 5), 16, k, (o, i) => i % 4 === 0, [4, 8, 16, 4]) });
   const cases = [
+    ["variableNm", blocks, (w) => (w.codes[1] = 7), /pattern/],
+    ["variableNm", blocks, (w) => (w.codes[1] = 4), /./],
+    ["variableNm", blocks, (w) => (w.codes = w.codes.subarray(1)), /codes has/],
+    ["variableNm", blocks, (w) => (w.indices[0] = 0x33), /ascending/],
+    ["variableNm", blocks, (w) => (w.indices = w.indices.subarray(1)), /./],
+    ["variableNm", blocks, (w) => (w.inFeatures = 40), /codes has/],
     ["rowLists", rows, (w) => (w.offsets[3] = 200), /outside/],
     ["rowLists", rows, (w) => (w.offsets[1] = w.offsets[0]), /ascending/],
     ["rowLists", rows, (w) => (w.blockPtr[2] = 1 << 30), /starts/],

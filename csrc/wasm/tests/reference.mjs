@@ -102,6 +102,31 @@ export function packBitmapDecode(weight, n, k, keep) {
   return { values: Float32Array.from(values), bitmap, rowPtr };
 }
 
+// As many codes as blocks of 16 x 16; a row keeps at most its block's code. Slots that nothing fills take the first
+// places that are free, with value 0.
+export function packVariableNm(weight, n, k, keep, codes) {
+  const values = [];
+  const indices = [];
+  for (let row = 0; row < n / 16; ++row)
+    for (const code of [2, 4, 8, 16])
+      for (let b = 0; b < k / 16; ++b) {
+        if (codes[(row * k) / 16 + b] !== code) continue;
+        const places = Array.from({ length: 16 }, (_, c) => {
+          const all = Array.from({ length: 16 }, (_, i) => i);
+          const kept = all.filter((i) => keep(16 * row + c, 16 * b + i));
+          return [...kept, ...all.filter((i) => !kept.includes(i))].slice(0, code).sort((i, j) => i - j);
+        });
+        for (let s = 0; s < code; ++s)
+          for (let c = 0; c < 16; ++c) {
+            const [o, i] = [16 * row + c, 16 * b + places[c][s]];
+            values.push(keep(o, i) ? weight[o * k + i] : 0);
+          }
+        for (let s = 0; s < code && code < 16; s += 2)
+          for (let c = 0; c < 16; ++c) indices.push(places[c][s] | (places[c][s + 1] << 4));
+      }
+  return { values: Float32Array.from(values), indices: Uint8Array.from(indices), codes: Uint8Array.from(codes) };
+}
+
 export function toBFloat16(values) {
   return Uint16Array.from(new Uint32Array(Float32Array.from(values).buffer), (bits) => bits >>> 16);
 }

@@ -51,6 +51,15 @@ struct WideAvx2 {
     std::memcpy(p, copy, lanes * 2);
   }
 
+  static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static F load(const BFloat16* p) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
+  static F load(const Float16* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static F load(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
   static F load(const float* p, Mask lanes) {
     return lanes == 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, mask(lanes));
   }

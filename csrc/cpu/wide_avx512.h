@@ -31,6 +31,15 @@ struct WideAvx512 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
   }
 
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static F load(const BFloat16* p) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+  static F load(const Float16* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static F load(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
   static F load(const float* p, Mask lanes) { return _mm512_maskz_loadu_ps(lanes, p); }
   static F load(const BFloat16* p, Mask lanes) {
     const __m256i half = _mm256_maskz_loadu_epi16(lanes, p);

@@ -1,7 +1,6 @@
 #include "cpu/arch.h"
-#include "cpu/backend_lists.h"
 #include "cpu/bitmap_decode/bitmap_decode.h"
-#include "sparsecore/cpu.h"
+#include "cpu/kernel_table.h"
 
 namespace sparsecore {
 namespace bitmap_decode {
@@ -22,29 +21,15 @@ constexpr const Kernel* kKernels[] = {
 #endif
     &scalar::kKernel,
 };
-constexpr int kCount = sizeof(kKernels) / sizeof(kKernels[0]);
 
 }  // namespace
 
-const Kernel& kernel() {
-  for (const Kernel* candidate : kKernels)
-    if (isa_enabled(candidate->isa)) return *candidate;
-  return scalar::kKernel;
-}
+const Kernel& kernel() { return best_kernel(kKernels); }
 
 }  // namespace bitmap_decode
 
 BackendList bitmap_decode_backends() {
-  static Backend rows[bitmap_decode::kCount];
-  static const bool filled = [] {
-    for (int i = 0; i < bitmap_decode::kCount; ++i) {
-      const bitmap_decode::Kernel& kernel = *bitmap_decode::kKernels[i];
-      rows[i] = {"bitmap_decode_linear", kernel.name, kernel.isa, "float32 bfloat16 float16 int8"};
-    }
-    return true;
-  }();
-  (void)filled;
-  return {rows, bitmap_decode::kCount};
+  return backends_of<bitmap_decode::kKernels>("bitmap_decode_linear", "float32 bfloat16 float16 int8");
 }
 
 }  // namespace sparsecore

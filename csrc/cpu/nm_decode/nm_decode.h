@@ -45,40 +45,22 @@ struct Layout {
 Layout layout_of(const NMDecode& weight, int64_t n, int64_t k);
 
 namespace scalar {
-void tile_f32(const Tile& tile, int tokens);
-void tile_bf16(const Tile& tile, int tokens);
-void tile_f16(const Tile& tile, int tokens);
-void tile_i8(const Tile& tile, int tokens);
+extern const Kernel kKernel;
 }  // namespace scalar
 namespace avx2 {
-void tile_f32(const Tile& tile, int tokens);
-void tile_bf16(const Tile& tile, int tokens);
-void tile_f16(const Tile& tile, int tokens);
-void tile_i8(const Tile& tile, int tokens);
+extern const Kernel kKernel;
 }  // namespace avx2
 namespace avx512 {
-void tile_f32(const Tile& tile, int tokens);
-void tile_bf16(const Tile& tile, int tokens);
-void tile_f16(const Tile& tile, int tokens);
-void tile_i8(const Tile& tile, int tokens);
+extern const Kernel kKernel;
 }  // namespace avx512
 namespace neon {
-void tile_f32(const Tile& tile, int tokens);
-void tile_bf16(const Tile& tile, int tokens);
-void tile_f16(const Tile& tile, int tokens);
-void tile_i8(const Tile& tile, int tokens);
+extern const Kernel kKernel;
 }  // namespace neon
 namespace wasm {
-void tile_f32(const Tile& tile, int tokens);
-void tile_bf16(const Tile& tile, int tokens);
-void tile_f16(const Tile& tile, int tokens);
-void tile_i8(const Tile& tile, int tokens);
+extern const Kernel kKernel;
 }  // namespace wasm
 namespace wasm_relaxed {
-void tile_f32(const Tile& tile, int tokens);
-void tile_bf16(const Tile& tile, int tokens);
-void tile_f16(const Tile& tile, int tokens);
-void tile_i8(const Tile& tile, int tokens);
+extern const Kernel kKernel;
 }  // namespace wasm_relaxed
 
 }  // namespace sparsecore::nm_decode

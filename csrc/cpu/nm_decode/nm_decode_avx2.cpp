@@ -5,31 +5,10 @@
 #include <immintrin.h>
 
 #include "cpu/nm_decode/nm_decode.h"
+#include "cpu/wide_avx2.h"
 
 namespace sparsecore::nm_decode::avx2 {
 namespace {
-
-struct F32 {
-  using Type = float;
-  static __m256 load(const float* p) { return _mm256_loadu_ps(p); }
-};
-struct Bf16 {
-  using Type = BFloat16;
-  static __m256 load(const BFloat16* p) {
-    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
-  }
-};
-struct F16 {
-  using Type = Float16;
-  static __m256 load(const Float16* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-};
-struct I8 {
-  using Type = int8_t;
-  static __m256 load(const int8_t* p) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
-  }
-};
 
 template <int kParts>
 __m256 pick(const float* x, __m256i place) {
@@ -42,9 +21,9 @@ __m256 pick(const float* x, __m256i place) {
   return picked;
 }
 
-template <typename Weight, int kTokens, int kParts>
+template <typename T, int kTokens, int kParts>
 void run_half(const Tile& tile, int half) {
-  const typename Weight::Type* values = static_cast<const typename Weight::Type*>(tile.values) + 8 * half;
+  const T* values = static_cast<const T*>(tile.values) + 8 * half;
   const uint32_t* words = tile.codes + 8 * half;
   const __m256i mask = _mm256_set1_epi32((1 << tile.bits) - 1);
   const __m128i bits = _mm_cvtsi32_si128(tile.bits);
@@ -63,7 +42,7 @@ void run_half(const Tile& tile, int half) {
       const __m256i place = _mm256_and_si256(code, mask);
       code = _mm256_srl_epi32(code, bits);
       --left;
-      const __m256 weight = Weight::load(values);
+      const __m256 weight = WideAvx2::load(values);
       values += kTile;
       for (int t = 0; t < kTokens; ++t)
         sums[t][parity] = _mm256_fmadd_ps(weight, pick<kParts>(x + t * tile.x_stride, place), sums[t][parity]);
@@ -79,24 +58,24 @@ void run_half(const Tile& tile, int half) {
     _mm256_storeu_ps(tile.sums + t * tile.sums_stride + 8 * half, _mm256_add_ps(sums[t][0], sums[t][1]));
 }
 
-template <typename Weight, int kTokens>
+template <typename T, int kTokens>
 void run(const Tile& tile) {
   for (int half = 0; half < 2; ++half) {
     if (tile.m <= 8) {
-      run_half<Weight, kTokens, 1>(tile, half);
+      run_half<T, kTokens, 1>(tile, half);
     } else if (tile.m <= 16) {
-      run_half<Weight, kTokens, 2>(tile, half);
+      run_half<T, kTokens, 2>(tile, half);
     } else {
-      run_half<Weight, kTokens, 4>(tile, half);
+      run_half<T, kTokens, 4>(tile, half);
     }
   }
 }
 
-template <typename Weight>
+template <typename T>
 void run_tokens(const Tile& tile, int tokens) {
   switch (tokens) {
-    case 1: return run<Weight, 1>(tile);
-    case 2: return run<Weight, 2>(tile);
+    case 1: return run<T, 1>(tile);
+    case 2: return run<T, 2>(tile);
     default: break;
   }
   // four tokens are what 16 registers hold; the second pass finds the tile's weights in the first-level cache
@@ -104,15 +83,17 @@ void run_tokens(const Tile& tile, int tokens) {
   for (int t = 0; t < tokens; t += 4) {
     part.x = tile.x + t * tile.x_stride;
     part.sums = tile.sums + t * tile.sums_stride;
-    run<Weight, 4>(part);
+    run<T, 4>(part);
   }
 }
 
 }  // namespace
 
-void tile_f32(const Tile& tile, int tokens) { run_tokens<F32>(tile, tokens); }
-void tile_bf16(const Tile& tile, int tokens) { run_tokens<Bf16>(tile, tokens); }
-void tile_f16(const Tile& tile, int tokens) { run_tokens<F16>(tile, tokens); }
-void tile_i8(const Tile& tile, int tokens) { run_tokens<I8>(tile, tokens); }
+const Kernel kKernel = {.isa = Isa::kAvx2,
+                        .name = "avx2::nm_decode",
+                        .f32 = run_tokens<float>,
+                        .bf16 = run_tokens<BFloat16>,
+                        .f16 = run_tokens<Float16>,
+                        .i8 = run_tokens<int8_t>};
 
 }  // namespace sparsecore::nm_decode::avx2

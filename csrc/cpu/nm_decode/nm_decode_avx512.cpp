@@ -8,41 +8,18 @@
 #include <immintrin.h>
 
 #include "cpu/nm_decode/nm_decode.h"
+#include "cpu/wide_avx512.h"
 
 namespace sparsecore::nm_decode::avx512 {
 namespace {
-
-struct F32 {
-  using Type = float;
-  static __m512 load(const float* p) { return _mm512_loadu_ps(p); }
-};
-struct Bf16 {
-  using Type = BFloat16;
-  static __m512 load(const BFloat16* p) {
-    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-  }
-};
-struct F16 {
-  using Type = Float16;
-  static __m512 load(const Float16* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  }
-};
-struct I8 {
-  using Type = int8_t;
-  static __m512 load(const int8_t* p) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-  }
-};
 
 // The hardware's prefetching ends at every page and falls behind the arithmetic; asking ahead makes up for it.
 void prefetch(const void* values) { _mm_prefetch(static_cast<const char*>(values) + 4096, _MM_HINT_T1); }
 
 // kWide: m > 16, windows of two registers.
-template <typename Weight, int kTokens, bool kWide>
+template <typename T, int kTokens, bool kWide>
 void run(const Tile& tile) {
-  const typename Weight::Type* values = static_cast<const typename Weight::Type*>(tile.values);
+  const T* values = static_cast<const T*>(tile.values);
   const uint32_t* words = tile.codes;
   const __m512i mask = _mm512_set1_epi32((1 << tile.bits) - 1);
   const __m128i bits = _mm_cvtsi32_si128(tile.bits);
@@ -66,7 +43,7 @@ void run(const Tile& tile) {
       const __m512i place = _mm512_and_si512(code, mask);
       code = _mm512_srl_epi32(code, bits);
       --left;
-      const __m512 weight = Weight::load(values);
+      const __m512 weight = WideAvx512::load(values);
       prefetch(values);
       values += kTile;
       for (int t = 0; t < kTokens; ++t) {
@@ -98,11 +75,11 @@ __m512 pick(__m512 window, __m512i code) {
   return kM == 4 ? _mm512_permutevar_ps(window, code) : _mm512_permutexvar_ps(code, window);
 }
 
-template <typename Weight, int kTokens, int kKept, int kM>
+template <typename T, int kTokens, int kKept, int kM>
 void run_unrolled(const Tile& tile) {
   constexpr int kBits = kM == 4 ? 2 : 3, kPerWord = 32 / kBits, kBlock = kPerWord / kKept;
   static_assert(kPerWord % kKept == 0);
-  const typename Weight::Type* values = static_cast<const typename Weight::Type*>(tile.values);
+  const T* values = static_cast<const T*>(tile.values);
   const uint32_t* words = tile.codes;
   __m512 sums[kTokens][2];
   for (int t = 0; t < kTokens; ++t) sums[t][0] = sums[t][1] = _mm512_setzero_ps();
@@ -113,7 +90,7 @@ void run_unrolled(const Tile& tile) {
       __m512 windows[kTokens];
       for (int t = 0; t < kTokens; ++t) windows[t] = window<kM>(x + t * tile.x_stride);
       for (int j = 0; j < kKept; ++j) {
-        const __m512 weight = Weight::load(values);
+        const __m512 weight = WideAvx512::load(values);
         prefetch(values);
         values += kTile;
         for (int t = 0; t < kTokens; ++t) {
@@ -135,31 +112,33 @@ void run_unrolled(const Tile& tile) {
     _mm512_storeu_ps(tile.sums + t * tile.sums_stride, _mm512_add_ps(sums[t][0], sums[t][1]));
 }
 
-template <typename Weight, int kTokens>
+template <typename T, int kTokens>
 void choose(const Tile& tile) {
-  if (tile.m == 4 && tile.n_kept == 2) return run_unrolled<Weight, kTokens, 2, 4>(tile);
-  if (tile.m == 4 && tile.n_kept == 1) return run_unrolled<Weight, kTokens, 1, 4>(tile);
-  if (tile.m == 8 && tile.n_kept == 2) return run_unrolled<Weight, kTokens, 2, 8>(tile);
-  if (tile.m == 8 && tile.n_kept == 1) return run_unrolled<Weight, kTokens, 1, 8>(tile);
-  if (tile.m > 16) return run<Weight, kTokens, true>(tile);
-  return run<Weight, kTokens, false>(tile);
+  if (tile.m == 4 && tile.n_kept == 2) return run_unrolled<T, kTokens, 2, 4>(tile);
+  if (tile.m == 4 && tile.n_kept == 1) return run_unrolled<T, kTokens, 1, 4>(tile);
+  if (tile.m == 8 && tile.n_kept == 2) return run_unrolled<T, kTokens, 2, 8>(tile);
+  if (tile.m == 8 && tile.n_kept == 1) return run_unrolled<T, kTokens, 1, 8>(tile);
+  if (tile.m > 16) return run<T, kTokens, true>(tile);
+  return run<T, kTokens, false>(tile);
 }
 
-template <typename Weight>
+template <typename T>
 void run_tokens(const Tile& tile, int tokens) {
   switch (tokens) {
-    case 1: return choose<Weight, 1>(tile);
-    case 2: return choose<Weight, 2>(tile);
-    case 4: return choose<Weight, 4>(tile);
-    default: return choose<Weight, 8>(tile);
+    case 1: return choose<T, 1>(tile);
+    case 2: return choose<T, 2>(tile);
+    case 4: return choose<T, 4>(tile);
+    default: return choose<T, 8>(tile);
   }
 }
 
 }  // namespace
 
-void tile_f32(const Tile& tile, int tokens) { run_tokens<F32>(tile, tokens); }
-void tile_bf16(const Tile& tile, int tokens) { run_tokens<Bf16>(tile, tokens); }
-void tile_f16(const Tile& tile, int tokens) { run_tokens<F16>(tile, tokens); }
-void tile_i8(const Tile& tile, int tokens) { run_tokens<I8>(tile, tokens); }
+const Kernel kKernel = {.isa = Isa::kAvx512,
+                        .name = "avx512::nm_decode",
+                        .f32 = run_tokens<float>,
+                        .bf16 = run_tokens<BFloat16>,
+                        .f16 = run_tokens<Float16>,
+                        .i8 = run_tokens<int8_t>};
 
 }  // namespace sparsecore::nm_decode::avx512

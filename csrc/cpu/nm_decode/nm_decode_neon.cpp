@@ -2,9 +2,11 @@
 
 namespace sparsecore::nm_decode::neon {
 
-void tile_f32(const Tile& tile, int tokens) { run_tokens<float>(tile, tokens); }
-void tile_bf16(const Tile& tile, int tokens) { run_tokens<BFloat16>(tile, tokens); }
-void tile_f16(const Tile& tile, int tokens) { run_tokens<Float16>(tile, tokens); }
-void tile_i8(const Tile& tile, int tokens) { run_tokens<int8_t>(tile, tokens); }
+const Kernel kKernel = {.isa = Isa::kNeon,
+                        .name = "neon::nm_decode",
+                        .f32 = run_tokens<float>,
+                        .bf16 = run_tokens<BFloat16>,
+                        .f16 = run_tokens<Float16>,
+                        .i8 = run_tokens<int8_t>};
 
 }  // namespace sparsecore::nm_decode::neon

@@ -1,7 +1,6 @@
 #include "cpu/arch.h"
-#include "cpu/backend_lists.h"
+#include "cpu/kernel_table.h"
 #include "cpu/planes/planes.h"
-#include "sparsecore/cpu.h"
 
 namespace sparsecore {
 namespace planes {
@@ -22,27 +21,13 @@ constexpr const Kernel* kKernels[] = {
 #endif
     &scalar::kKernel,
 };
-constexpr int kCount = sizeof(kKernels) / sizeof(kKernels[0]);
 
 }  // namespace
 
-const Kernel& kernel() {
-  for (const Kernel* candidate : kKernels)
-    if (isa_enabled(candidate->isa)) return *candidate;
-  return scalar::kKernel;
-}
+const Kernel& kernel() { return best_kernel(kKernels); }
 
 }  // namespace planes
 
-BackendList planes_backends() {
-  static Backend rows[planes::kCount];
-  static const bool filled = [] {
-    for (int i = 0; i < planes::kCount; ++i)
-      rows[i] = {"planes", planes::kKernels[i]->name, planes::kKernels[i]->isa, "float32"};
-    return true;
-  }();
-  (void)filled;
-  return {rows, planes::kCount};
-}
+BackendList planes_backends() { return backends_of<planes::kKernels>("planes", "float32"); }
 
 }  // namespace sparsecore

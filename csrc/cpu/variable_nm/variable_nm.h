@@ -51,40 +51,22 @@ inline int kind_of(uint8_t code) {
 }
 
 namespace scalar {
-void tile_f32(const Tile& tile, int tokens);
-void tile_bf16(const Tile& tile, int tokens);
-void tile_f16(const Tile& tile, int tokens);
-void tile_i8(const Tile& tile, int tokens);
+extern const Kernel kKernel;
 }  // namespace scalar
 namespace avx2 {
-void tile_f32(const Tile& tile, int tokens);
-void tile_bf16(const Tile& tile, int tokens);
-void tile_f16(const Tile& tile, int tokens);
-void tile_i8(const Tile& tile, int tokens);
+extern const Kernel kKernel;
 }  // namespace avx2
 namespace avx512 {
-void tile_f32(const Tile& tile, int tokens);
-void tile_bf16(const Tile& tile, int tokens);
-void tile_f16(const Tile& tile, int tokens);
-void tile_i8(const Tile& tile, int tokens);
+extern const Kernel kKernel;
 }  // namespace avx512
 namespace neon {
-void tile_f32(const Tile& tile, int tokens);
-void tile_bf16(const Tile& tile, int tokens);
-void tile_f16(const Tile& tile, int tokens);
-void tile_i8(const Tile& tile, int tokens);
+extern const Kernel kKernel;
 }  // namespace neon
 namespace wasm {
-void tile_f32(const Tile& tile, int tokens);
-void tile_bf16(const Tile& tile, int tokens);
-void tile_f16(const Tile& tile, int tokens);
-void tile_i8(const Tile& tile, int tokens);
+extern const Kernel kKernel;
 }  // namespace wasm
 namespace wasm_relaxed {
-void tile_f32(const Tile& tile, int tokens);
-void tile_bf16(const Tile& tile, int tokens);
-void tile_f16(const Tile& tile, int tokens);
-void tile_i8(const Tile& tile, int tokens);
+extern const Kernel kKernel;
 }  // namespace wasm_relaxed
 
 }  // namespace sparsecore::variable_nm

@@ -6,31 +6,10 @@
 #include <immintrin.h>
 
 #include "cpu/variable_nm/variable_nm.h"
+#include "cpu/wide_avx2.h"
 
 namespace sparsecore::variable_nm::avx2 {
 namespace {
-
-struct F32 {
-  using Type = float;
-  static __m256 load(const float* p) { return _mm256_loadu_ps(p); }
-};
-struct Bf16 {
-  using Type = BFloat16;
-  static __m256 load(const BFloat16* p) {
-    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
-  }
-};
-struct F16 {
-  using Type = Float16;
-  static __m256 load(const Float16* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-};
-struct I8 {
-  using Type = int8_t;
-  static __m256 load(const int8_t* p) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
-  }
-};
 
 __m256 pick(const float* x, __m256i place) {
   const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(x), place);
@@ -38,9 +17,9 @@ __m256 pick(const float* x, __m256i place) {
   return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(place, 28)));
 }
 
-template <typename Weight, int kTokens>
+template <typename T, int kTokens>
 struct Run {
-  const typename Weight::Type* values;
+  const T* values;
   const uint8_t* indices;
   __m256 sums[kTokens][2];
 
@@ -51,7 +30,7 @@ struct Run {
       for (int pair = 0; pair < kN / 2; ++pair, indices += kBlock, values += 2 * kBlock) {
         const __m256i even = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(indices)));
         const __m256i odd = _mm256_srli_epi32(even, 4);
-        const __m256 first = Weight::load(values), second = Weight::load(values + kBlock);
+        const __m256 first = WideAvx2::load(values), second = WideAvx2::load(values + kBlock);
         for (int t = 0; t < kTokens; ++t) {
           sums[t][0] = _mm256_fmadd_ps(first, pick(x + t * tile.x_stride, even), sums[t][0]);
           sums[t][1] = _mm256_fmadd_ps(second, pick(x + t * tile.x_stride, odd), sums[t][1]);
@@ -64,7 +43,7 @@ struct Run {
     for (int64_t i = 0; i < count; ++i) {
       const float* x = tile.x + int64_t{columns[i]} * kBlock;
       for (int s = 0; s < kBlock; ++s, values += kBlock) {
-        const __m256 weight = Weight::load(values);
+        const __m256 weight = WideAvx2::load(values);
         for (int t = 0; t < kTokens; ++t)
           sums[t][s % 2] = _mm256_fmadd_ps(weight, _mm256_set1_ps(x[t * tile.x_stride + s]), sums[t][s % 2]);
       }
@@ -72,11 +51,11 @@ struct Run {
   }
 };
 
-template <typename Weight, int kTokens>
+template <typename T, int kTokens>
 void run(const Tile& tile) {
   for (int half = 0; half < 2; ++half) {
-    Run<Weight, kTokens> state;
-    state.values = static_cast<const typename Weight::Type*>(tile.values) + 8 * half;
+    Run<T, kTokens> state;
+    state.values = static_cast<const T*>(tile.values) + 8 * half;
     state.indices = tile.indices + 8 * half;
     for (int t = 0; t < kTokens; ++t) state.sums[t][0] = state.sums[t][1] = _mm256_setzero_ps();
     state.template sparse<2>(tile, tile.columns[0], tile.counts[0]);
@@ -88,11 +67,11 @@ void run(const Tile& tile) {
   }
 }
 
-template <typename Weight>
+template <typename T>
 void run_tokens(const Tile& tile, int tokens) {
   switch (tokens) {
-    case 1: return run<Weight, 1>(tile);
-    case 2: return run<Weight, 2>(tile);
+    case 1: return run<T, 1>(tile);
+    case 2: return run<T, 2>(tile);
     default: break;
   }
   // four tokens are what 16 registers hold; the second pass finds the tile's weights in the caches
@@ -100,15 +79,17 @@ void run_tokens(const Tile& tile, int tokens) {
   for (int t = 0; t < tokens; t += 4) {
     part.x = tile.x + t * tile.x_stride;
     part.sums = tile.sums + t * tile.sums_stride;
-    run<Weight, 4>(part);
+    run<T, 4>(part);
   }
 }
 
 }  // namespace
 
-void tile_f32(const Tile& tile, int tokens) { run_tokens<F32>(tile, tokens); }
-void tile_bf16(const Tile& tile, int tokens) { run_tokens<Bf16>(tile, tokens); }
-void tile_f16(const Tile& tile, int tokens) { run_tokens<F16>(tile, tokens); }
-void tile_i8(const Tile& tile, int tokens) { run_tokens<I8>(tile, tokens); }
+const Kernel kKernel = {.isa = Isa::kAvx2,
+                        .name = "avx2::variable_nm",
+                        .f32 = run_tokens<float>,
+                        .bf16 = run_tokens<BFloat16>,
+                        .f16 = run_tokens<Float16>,
+                        .i8 = run_tokens<int8_t>};
 
 }  // namespace sparsecore::variable_nm::avx2

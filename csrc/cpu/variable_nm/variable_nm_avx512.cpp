@@ -8,43 +8,20 @@
 #include <immintrin.h>
 
 #include "cpu/variable_nm/variable_nm.h"
+#include "cpu/wide_avx512.h"
 
 namespace sparsecore::variable_nm::avx512 {
 namespace {
 
-struct F32 {
-  using Type = float;
-  static __m512 load(const float* p) { return _mm512_loadu_ps(p); }
-};
-struct Bf16 {
-  using Type = BFloat16;
-  static __m512 load(const BFloat16* p) {
-    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-  }
-};
-struct F16 {
-  using Type = Float16;
-  static __m512 load(const Float16* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  }
-};
-struct I8 {
-  using Type = int8_t;
-  static __m512 load(const int8_t* p) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-  }
-};
-
-template <typename Weight, int kTokens>
+template <typename T, int kTokens>
 struct Run {
-  const typename Weight::Type* values;
+  const T* values;
   const uint8_t* indices;
   __m512 sums[kTokens][2];
 
   // The hardware's prefetching ends at every page and falls behind the arithmetic; asking ahead makes up for it.
   __m512 next() {
-    const __m512 weight = Weight::load(values);
+    const __m512 weight = WideAvx512::load(values);
     _mm_prefetch(reinterpret_cast<const char*>(values) + 4096, _MM_HINT_T1);
     values += kBlock;
     return weight;
@@ -80,10 +57,10 @@ struct Run {
   }
 };
 
-template <typename Weight, int kTokens>
+template <typename T, int kTokens>
 void run(const Tile& tile) {
-  Run<Weight, kTokens> state;
-  state.values = static_cast<const typename Weight::Type*>(tile.values);
+  Run<T, kTokens> state;
+  state.values = static_cast<const T*>(tile.values);
   state.indices = tile.indices;
   for (int t = 0; t < kTokens; ++t) state.sums[t][0] = state.sums[t][1] = _mm512_setzero_ps();
   state.template sparse<2>(tile, tile.columns[0], tile.counts[0]);
@@ -94,21 +71,23 @@ void run(const Tile& tile) {
     _mm512_storeu_ps(tile.sums + t * tile.sums_stride, _mm512_add_ps(state.sums[t][0], state.sums[t][1]));
 }
 
-template <typename Weight>
+template <typename T>
 void run_tokens(const Tile& tile, int tokens) {
   switch (tokens) {
-    case 1: return run<Weight, 1>(tile);
-    case 2: return run<Weight, 2>(tile);
-    case 4: return run<Weight, 4>(tile);
-    default: return run<Weight, 8>(tile);
+    case 1: return run<T, 1>(tile);
+    case 2: return run<T, 2>(tile);
+    case 4: return run<T, 4>(tile);
+    default: return run<T, 8>(tile);
   }
 }
 
 }  // namespace
 
-void tile_f32(const Tile& tile, int tokens) { run_tokens<F32>(tile, tokens); }
-void tile_bf16(const Tile& tile, int tokens) { run_tokens<Bf16>(tile, tokens); }
-void tile_f16(const Tile& tile, int tokens) { run_tokens<F16>(tile, tokens); }
-void tile_i8(const Tile& tile, int tokens) { run_tokens<I8>(tile, tokens); }
+const Kernel kKernel = {.isa = Isa::kAvx512,
+                        .name = "avx512::variable_nm",
+                        .f32 = run_tokens<float>,
+                        .bf16 = run_tokens<BFloat16>,
+                        .f16 = run_tokens<Float16>,
+                        .i8 = run_tokens<int8_t>};
 
 }  // namespace sparsecore::variable_nm::avx512

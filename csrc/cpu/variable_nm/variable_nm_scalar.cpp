@@ -28,9 +28,11 @@ void run(const Tile& tile, int tokens) {
 
 }  // namespace
 
-void tile_f32(const Tile& tile, int tokens) { run<float>(tile, tokens); }
-void tile_bf16(const Tile& tile, int tokens) { run<BFloat16>(tile, tokens); }
-void tile_f16(const Tile& tile, int tokens) { run<Float16>(tile, tokens); }
-void tile_i8(const Tile& tile, int tokens) { run<int8_t>(tile, tokens); }
+const Kernel kKernel = {.isa = Isa::kScalar,
+                        .name = "scalar::variable_nm",
+                        .f32 = run<float>,
+                        .bf16 = run<BFloat16>,
+                        .f16 = run<Float16>,
+                        .i8 = run<int8_t>};
 
 }  // namespace sparsecore::variable_nm::scalar

@@ -29,7 +29,7 @@ void CopyGroups::perform(size_t index) {
   if (copy.to == nullptr) return;
   const size_t bytes = static_cast<size_t>(copy.bytes);
   const size_t source = static_cast<size_t>(copy.source_bytes);
-  std::memcpy(copy.to, copy.from, source);
+  if (source > 0) std::memcpy(copy.to, copy.from, source);
   std::memset(static_cast<std::byte*>(copy.to) + source, 0, bytes - source);
   copy.to = nullptr;
 }

@@ -26,8 +26,12 @@ void complete_if_full(Barrier& barrier, Cta& c) {
   c.cluster->wave->progress();
 }
 
-// Counts the running lane in; true when that completed the barrier.
-bool arrive(int id, int threads, const char* instruction, int predicate, bool sync) {
+struct Reduced {
+  int sum, count;
+};
+
+// Counts the running lane in. To those that sync, what the phase reduced to.
+Reduced arrive(int id, int threads, const char* instruction, int predicate, bool sync) {
   Lane& self = lane();
   Cta& c = *self.cta;
   Warp& w = *self.warp;
@@ -75,7 +79,9 @@ bool arrive(int id, int threads, const char* instruction, int predicate, bool sy
   self.calls_without_wait = 0;
   if (barrier.arrived >= expected_now(barrier, c)) {
     complete_if_full(barrier, c);
-    return true;
+    const Reduced result{barrier.result_sum, barrier.result_count};
+    reschedule();
+    return result;
   }
   if (sync) {
     barrier.waiting.push_back(&self);
@@ -87,17 +93,12 @@ bool arrive(int id, int threads, const char* instruction, int predicate, bool sy
     };
     block();
   }
-  return false;
+  return {barrier.result_sum, barrier.result_count};
 }
-
-struct Reduced {
-  int sum, count;
-};
 
 Reduced sync_all(const char* instruction, int predicate) {
   wave().instructions[instruction]++;
-  arrive(0, kAll, instruction, predicate, true);
-  return {cta().barriers[0].result_sum, cta().barriers[0].result_count};
+  return arrive(0, kAll, instruction, predicate, true);
 }
 
 }  // namespace
@@ -145,6 +146,7 @@ void cluster_arrive() {
   self.cluster_phase = cluster().phase;
   cluster().arrived++;
   complete_cluster_if_full(cluster(), cluster().alive);
+  if (self.cluster_phase != cluster().phase) reschedule();
 }
 
 void cluster_wait() {

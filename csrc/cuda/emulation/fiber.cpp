@@ -113,9 +113,7 @@ void Fiber::prepare(Stack& stack, void (*entry)(void*), void* argument) {
   bottom_ = stack.low();
   size_ = Stack::kBytes;
   thread_sanitizer_fiber_ = stack.thread_sanitizer_fiber;
-#if defined(ADDRESS_SANITIZER)
-  __asan_unpoison_memory_region(stack.low(), Stack::kBytes);  // frames that an earlier fiber never returned from
-#endif
+  forget_frames();
 #if defined(CUDA_EMULATION_UCONTEXT)
   getcontext(&context_);
   context_.uc_stack.ss_sp = stack.low();
@@ -125,6 +123,13 @@ void Fiber::prepare(Stack& stack, void (*entry)(void*), void* argument) {
 #else
   stack_pointer_ = first_frame(stack.high(), &Fiber::begin);
 #endif
+}
+
+std::byte* Fiber::forget_frames() {
+#if defined(ADDRESS_SANITIZER)
+  __asan_unpoison_memory_region(stack_->low(), Stack::kBytes);
+#endif
+  return stack_->high();
 }
 
 void Fiber::begin() {

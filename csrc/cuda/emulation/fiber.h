@@ -48,6 +48,8 @@ class Fiber {
   // The same for the last time: the sanitizer forgets this fiber's frames.
   [[noreturn]] void leave_to(Fiber& other);
   const Stack* stack() const { return stack_; }
+  // The upper end of the stack, for a fiber that begins anew there in the middle of anything.
+  std::byte* forget_frames();
 
  private:
   static void begin();

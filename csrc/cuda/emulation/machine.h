@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <list>
@@ -59,6 +60,44 @@ struct Lane {
   uint64_t cluster_phase = 0;
 };
 
+class BankConflictCounter {
+ public:
+  struct Entry {
+    const char* instruction = nullptr;
+    Site site;
+    int64_t executions = 0;
+    int64_t passes = 0;
+    int worst = 0;
+  };
+  void count(const char* instruction, const Site& site, const void* const addresses[kWarpSize], int bytes_per_lane);
+  std::vector<BankConflicts> all() const;
+
+ private:
+  std::unordered_map<uint64_t, Entry> entries_;
+};
+
+// One access of a warp, pieced together: the n-th time that each lane comes by a place.
+class LaneAccesses {
+ public:
+  void add(BankConflictCounter& counter, const Warp& warp, const char* instruction, const void* address, int bytes);
+  void finish(BankConflictCounter& counter);
+
+ private:
+  struct Access {
+    const void* addresses[kWarpSize];
+    uint32_t came;
+  };
+  struct Place {
+    const char* instruction;
+    Site site;
+    int bytes;
+    size_t first = 0;               // number of the oldest access in `open`
+    size_t counts[kWarpSize] = {};  // accesses of each lane so far
+    std::deque<Access> open;
+  };
+  std::unordered_map<uint64_t, Place> places_;
+};
+
 // Lanes that met in a collective, and what is asked of the one that comes last.
 struct Meeting {
   const char* instruction = nullptr;
@@ -79,6 +118,7 @@ struct Warp {
   uint32_t polling = 0;  // lanes that run again only when nothing else can
   uint32_t order = 0;    // bit 0: from the last lane down; the rest: which lane comes first
   uint64_t priority = 0;
+  LaneAccesses accesses;
   std::list<Meeting> meetings, spare_meetings;
   Lane* next_ready();
 };
@@ -137,22 +177,6 @@ struct Cluster {
   std::vector<Lane*> waiting;
 };
 
-class BankConflictCounter {
- public:
-  struct Entry {
-    const char* instruction = nullptr;
-    Site site;
-    int64_t executions = 0;
-    int64_t passes = 0;
-    int worst = 0;
-  };
-  Entry& at(const char* instruction, const Site& site);
-  std::vector<BankConflicts> all() const;
-
- private:
-  std::unordered_map<uint64_t, Entry> entries_;
-};
-
 struct Wave {
   const Config* config = nullptr;
   const Options* options = nullptr;
@@ -187,6 +211,8 @@ inline Wave& wave() { return *running->cta->cluster->wave; }
 // Leaves the running lane until wake(). The caller has filled the lane's waiting fields.
 void block();
 void wake(Lane& lane);
+// The running lane has let others go on: whoever has the highest priority now runs.
+void reschedule();
 // Lets everything else run first. `instruction` names what the lane polls.
 void poll(const char* instruction);
 // For atomics and volatile loads: polls when a lane does nothing else for a while.
@@ -201,6 +227,9 @@ bool chance(int one_in);
 std::string describe_lanes(uint32_t mask, int warp);
 
 void require_capability(int capability, const char* instruction);
+
+// Ends the running lane where it stands, without unwinding it, and the launch with this sentence.
+[[noreturn]] void fail_lane(const std::string& sentence);
 
 // What the end of a thread means for those that wait for it.
 void exit_meetings(Lane& lane);

@@ -113,7 +113,10 @@ void fence_mbarrier_init() {
 }
 
 void mbarrier_arrive(uint64_t* barrier, uint32_t count) {
-  arrive(find(barrier, "mbarrier.arrive"), count, "mbarrier.arrive");
+  const Found f = find(barrier, "mbarrier.arrive");
+  const uint64_t phase = f.barrier->phase;
+  arrive(f, count, "mbarrier.arrive");
+  if (f.barrier->phase != phase) reschedule();
 }
 
 void mbarrier_expect_tx(uint64_t* barrier, uint32_t bytes) {

@@ -190,6 +190,8 @@ void async_write_shared(void* to, const void* from, size_t bytes, const char* in
   owner_of_shared(to)->shared->write_async(static_cast<std::byte*>(to), from, bytes);
 }
 
+namespace {
+
 int bank_passes(const void* const addresses[32], int bytes_per_lane) {
   // 4 bytes or fewer: the whole warp at a time; 8: half of it; 16: a quarter.
   const int lanes = bytes_per_lane <= 4 ? 32 : 128 / bytes_per_lane;
@@ -214,24 +216,66 @@ int bank_passes(const void* const addresses[32], int bytes_per_lane) {
   return worst;
 }
 
+uint64_t key_of(const char* instruction, const Site& site) {
+  uint64_t key = reinterpret_cast<uintptr_t>(instruction);
+  for (int i = 0; i < site.depth; i++) key = key * 0x9E3779B97F4A7C15u + reinterpret_cast<uintptr_t>(site.frames[i]);
+  return key;
+}
+
+}  // namespace
+
 void count_bank_conflicts(const char* instruction, const void* const addresses[32], int bytes_per_lane) {
   if (!wave().options->bank_conflicts) return;
-  BankConflictCounter::Entry& entry = wave().bank_conflicts.at(instruction, current_site());
+  wave().bank_conflicts.count(instruction, current_site(), addresses, bytes_per_lane);
+}
+
+void count_lane_access(const char* instruction, const void* address, int bytes) {
+  if (!wave().options->bank_conflicts) return;
+  warp().accesses.add(wave().bank_conflicts, warp(), instruction, address, bytes);
+}
+
+void BankConflictCounter::count(const char* instruction, const Site& site, const void* const addresses[kWarpSize],
+                                int bytes_per_lane) {
+  Entry& entry = entries_[key_of(instruction, site)];
+  if (entry.executions == 0) {
+    entry.instruction = instruction;
+    entry.site = site;
+  }
   const int passes = bank_passes(addresses, bytes_per_lane);
   entry.executions++;
   entry.passes += passes;
   entry.worst = std::max(entry.worst, passes);
 }
 
-BankConflictCounter::Entry& BankConflictCounter::at(const char* instruction, const Site& site) {
-  uint64_t key = reinterpret_cast<uintptr_t>(instruction);
-  for (int i = 0; i < site.depth; i++) key = key * 0x9E3779B97F4A7C15u + reinterpret_cast<uintptr_t>(site.frames[i]);
-  Entry& entry = entries_[key];
-  if (entry.executions == 0) {
-    entry.instruction = instruction;
-    entry.site = site;
+void LaneAccesses::add(BankConflictCounter& counter, const Warp& warp, const char* instruction, const void* address,
+                       int bytes) {
+  constexpr size_t kMostOpen = 64;  // a lane that never comes by must not keep the others' addresses for ever
+  const Site site = current_site();
+  Place& place = places_[key_of(instruction, site)];
+  if (place.open.empty()) {
+    place.instruction = instruction;
+    place.site = site;
+    place.bytes = bytes;
   }
-  return entry;
+  size_t& count = place.counts[lane().number];
+  count = std::max(count, place.first);
+  while (count - place.first >= place.open.size()) place.open.push_back(Access{});
+  Access& access = place.open[count - place.first];
+  count++;
+  access.addresses[lane().number] = address;
+  access.came |= 1u << lane().number;
+  while (!place.open.empty() && (place.open.front().came == warp.present || place.open.size() > kMostOpen)) {
+    counter.count(instruction, place.site, place.open.front().addresses, bytes);
+    place.open.pop_front();
+    place.first++;
+  }
+}
+
+void LaneAccesses::finish(BankConflictCounter& counter) {
+  for (const auto& [key, place] : places_) {
+    for (const Access& access : place.open) counter.count(place.instruction, place.site, access.addresses, place.bytes);
+  }
+  places_.clear();
 }
 
 std::vector<BankConflicts> BankConflictCounter::all() const {

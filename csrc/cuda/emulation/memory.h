@@ -75,5 +75,7 @@ void async_write_shared(void* to, const void* from, size_t bytes, const char* in
 // One access of a whole warp: addresses of the lanes (null: not taking part), bytes per lane. A pass serves 128 bytes
 // and one word of each of the 32 banks; words at the same address are read once.
 void count_bank_conflicts(const char* instruction, const void* const addresses[32], int bytes_per_lane);
+// The running lane's part of such an access, for instructions that lanes execute one by one.
+void count_lane_access(const char* instruction, const void* address, int bytes);
 
 }  // namespace cuda_emulation

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <thread>
 
+#include "fault.h"
 #include "global_buffer.h"
 #include "machine.h"
 
@@ -202,6 +203,13 @@ void block() {
   if (wave().failure) throw Cancelled{};
 }
 
+void reschedule() {
+  Lane& self = lane();
+  self.fiber.switch_to(wave().scheduler);
+  running = &self;
+  if (wave().failure) throw Cancelled{};
+}
+
 void wake(Lane& l) {
   l.waits_in = nullptr;
   l.waits_for = nullptr;
@@ -217,6 +225,16 @@ void poll(const char* instruction) {
   self.site = current_site();
   self.warp->polling |= 1u << self.number;
   block();
+}
+
+void fail_lane(const std::string& sentence) {
+  Lane& self = lane();
+  Wave& w = wave();
+  if (!w.failure) w.failure = std::make_exception_ptr(Violation(sentence));
+  self.exited = true;
+  self.warp->ready &= ~(1u << self.number);
+  w.alive--;
+  self.fiber.leave_to(w.scheduler);
 }
 
 bool chance(int one_in) { return wave().random() % static_cast<uint64_t>(one_in) == 0; }
@@ -253,6 +271,7 @@ bool Wave::step_engine() {
 
 Report Wave::finish_report() {
   Report result;
+  for (Warp* w : warps) w->accesses.finish(bank_conflicts);
   for (const auto& [name, count] : instructions) result.instructions[name] += count;
   result.bank_conflicts = bank_conflicts.all();
   return result;
@@ -422,6 +441,7 @@ Report launch(const Config& config, const std::function<void()>& body, const Opt
   uint64_t failed_wave = waves;
 
   const auto work = [&](Report& report) {
+    const FaultGuard guard;
     for (uint64_t number = next++; number < waves; number = next++) {
       {
         std::lock_guard<std::mutex> lock(mutex);

@@ -123,16 +123,18 @@ void violation(const char* format, ...) {
   va_end(again);
   va_end(arguments);
   if (running != nullptr) {
-    const Lane& l = lane();
-    const uint3 b = l.cta->block;
-    text += format_text("\n  block (%u, %u, %u), thread (%u, %u, %u), lane %d of warp %d", b.x, b.y, b.z, l.thread.x,
-                        l.thread.y, l.thread.z, l.number, l.warp->index);
-    Site site = current_site();
-    if (site.depth == 0) site = l.issued_at;
-    const std::string place = site.describe();
-    if (!place.empty()) text += ", at " + place;
+    const Site here = current_site();
+    text += describe_running(here.depth > 0 ? here : lane().issued_at);
   }
   throw Violation(text);
+}
+
+std::string describe_running(const Site& site) {
+  const Lane& l = lane();
+  const uint3 b = l.cta->block;
+  const std::string place = site.describe();
+  return format_text("\n  block (%u, %u, %u), thread (%u, %u, %u), lane %d of warp %d%s", b.x, b.y, b.z, l.thread.x,
+                     l.thread.y, l.thread.z, l.number, l.warp->index, place.empty() ? "" : (", at " + place).c_str());
 }
 
 std::string Site::describe() const {
@@ -156,11 +158,10 @@ std::string Site::describe_all() const {
 
 // Both ABIs keep the caller's frame pointer at the frame pointer and the return address above it. The chain ends where
 // it leaves the fiber's stack, as it does at once in code without frame pointers.
-__attribute__((noinline, no_sanitize("address"))) Site current_site() {
-  Site site;
+__attribute__((no_sanitize("address"))) static void walk(Site& site, const void* from) {
   const Stack* stack = running != nullptr ? running->fiber.stack() : nullptr;
-  if (stack == nullptr) return site;
-  const std::byte* frame = static_cast<const std::byte*>(__builtin_frame_address(0));
+  if (stack == nullptr) return;
+  const std::byte* frame = static_cast<const std::byte*>(from);
   while (site.depth < Site::kDepth && frame >= stack->low() && frame + 16 <= stack->high() &&
          reinterpret_cast<uintptr_t>(frame) % 8 == 0) {
     const void* const* record = reinterpret_cast<const void* const*>(frame);
@@ -170,6 +171,18 @@ __attribute__((noinline, no_sanitize("address"))) Site current_site() {
     if (caller <= frame) break;
     frame = caller;
   }
+}
+
+__attribute__((noinline)) Site current_site() {
+  Site site;
+  walk(site, __builtin_frame_address(0));
+  return site;
+}
+
+Site site_from(const void* address, const void* frame) {
+  Site site;
+  site.frames[site.depth++] = address;
+  walk(site, frame);
   return site;
 }
 

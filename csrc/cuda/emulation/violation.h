@@ -40,7 +40,11 @@ struct Site {
   std::string describe_all() const;  // every frame, for comparing
 };
 
-// The place the running thread calls from.
+// The place the running thread calls from, or one given by a return address and a frame pointer.
 Site current_site();
+Site site_from(const void* address, const void* frame);
+
+// "\n  block (..), thread (..), lane .. of warp .., at .." of the running thread.
+std::string describe_running(const Site& site);
 
 }  // namespace cuda_emulation

@@ -50,6 +50,49 @@ TEST_CASE("global buffers notice writes beside them, and copies that start outsi
   CHECK(std::isnan(buffer[3]));
 }
 
+TEST_CASE("plain accesses far outside are violations of the thread that made them") {
+  GlobalBuffer<float> buffer(64);
+  volatile float sink = 0;
+  const auto reads = [&](ptrdiff_t index) {
+    return violation_of(threads(40), [&, index] {
+      if (threadIdx.x == 37) sink = buffer.data()[index];
+    });
+  };
+  CHECK(reads(63) == "");
+  const std::string sentence = reads(64);
+  CHECK(contains(sentence, "at offset 256 of a global buffer of 256 bytes"));
+  CHECK(contains(sentence, "thread (37, 0, 0), lane 5 of warp 1, at test_emulation_memory.cpp"));
+  CHECK(contains(reads(-16384), "at offset -65536 of a global buffer"));
+  CHECK(contains(violation_of(threads(33, 1024), [&] { sink = reinterpret_cast<float*>(shared_memory())[256]; }),
+                 "shared offset 1024, outside of the block's 1024 bytes"));
+  CHECK(contains(violation_of(threads(1), [&] { sink = *static_cast<volatile float*>(nullptr); }), "null pointer"));
+  const auto overflow = [&](auto self, int depth) -> int {
+    volatile char room[4096];
+    room[0] = static_cast<char>(depth);
+    return depth == 0 ? room[0] : self(self, depth - 1) + room[0];
+  };
+  CHECK(contains(violation_of(threads(1), [&] { sink = static_cast<float>(overflow(overflow, 100000)); }),
+                 "stack overflows"));
+  CHECK(violation_of(threads(64, 64), [] { __syncthreads(); }) == "");
+}
+
+TEST_CASE("the shared memory of a block that has exited may not be touched") {
+  Config config = threads(32, 64);
+  config.grid = dim3(2);
+  config.cluster = dim3(2);
+  volatile int sink = 0;
+  CHECK(contains(violation_of(config,
+                              [&] {
+                                cluster_sync();
+                                const int* theirs = static_cast<const int*>(map_shared_rank(shared_memory(), 0));
+                                if (cluster_block_rank() == 1) {
+                                  named_barrier_sync(1, 32);
+                                  sink = theirs[3];
+                                }
+                              }),
+                 "which has exited"));
+}
+
 namespace {
 
 // Each thread copies its 16 bytes in `stages` steps, two in flight, and adds up what its neighbour copied.
@@ -114,6 +157,22 @@ TEST_CASE("cp.async fills with zeros what has no source") {
     for (int i = 0; i < 8; i++) out[static_cast<size_t>(i)] = shared[i];
   });
   CHECK(out.to_vector() == std::vector<float>{1, 2, 3, 0, 0, 0, 0, 0});
+}
+
+TEST_CASE("accesses that lanes make one by one are put together to count their bank conflicts") {
+  const Report report = launch(threads(64, 64 * 128), [] {
+    for (int i = 0; i < 3; i++) {
+      const std::byte* address = shared_memory() + threadIdx.x * 128;
+      count_lane_access("ld.shared", address, 4);
+    }
+    if (threadIdx.x % 2 == 0) count_lane_access("ld.shared", shared_memory() + threadIdx.x * 64, 4);
+  });
+  REQUIRE(report.bank_conflicts.size() == 2);
+  for (const BankConflicts& site : report.bank_conflicts) {
+    const bool whole = site.worst == 32;
+    CHECK(site.executions == (whole ? 6 : 2));
+    CHECK(site.passes == site.executions * (whole ? 32 : 16));
+  }
 }
 
 TEST_CASE("bank conflicts are counted by place") {

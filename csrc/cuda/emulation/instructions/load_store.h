@@ -12,6 +12,7 @@ namespace cuda_emulation {
 template <class T>
 T load_shared(const void* address, const char* instruction) {
   check_shared(address, sizeof(T), sizeof(T), instruction);
+  count_lane_access(instruction, address, sizeof(T));
   T value;
   std::memcpy(&value, address, sizeof(T));
   return value;
@@ -19,6 +20,7 @@ T load_shared(const void* address, const char* instruction) {
 template <class T>
 void store_shared(void* address, const T& value, const char* instruction) {
   check_shared(address, sizeof(T), sizeof(T), instruction);
+  count_lane_access(instruction, address, sizeof(T));
   std::memcpy(address, &value, sizeof(T));
 }
 

@@ -20,7 +20,7 @@ export PIP_ROOT_USER_ACTION := ignore
 export VIRTUAL_ENV := $(VENV)
 export PATH := $(VENV)/bin:$(PATH)
 
-PARTS := lint python cpp wheel abi asan tsan arm wasm browser
+PARTS := lint python cpp cuda wheel abi asan tsan arm wasm browser
 NATIVE := pyproject.toml CMakeLists.txt $(shell find cmake csrc -name '*.txt' -o -name '*.cmake' -o -name '*.h' -o -name '*.cpp')
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench lint docs format wasm-package browser clean $(PARTS:%=test-%)

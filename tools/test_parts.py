@@ -72,6 +72,12 @@ def tsan() -> None:
     cmake_preset("tsan")
 
 
+def cuda() -> None:
+    """The CUDA kernels as C++ on the emulator, plain and with the sanitizers; no toolkit and no GPU."""
+    cmake_preset("cuda")
+    cmake_preset("cuda-asan")
+
+
 def arm() -> None:
     need("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu")
     if not shutil.which("qemu-aarch64"):
@@ -216,7 +222,7 @@ def smoke(interpreter: Path, *arguments: str, **environment: str) -> None:
 
 
 PARTS: Mapping[str, Callable[[], None]] = {
-    part.__name__: part for part in (lint, python, cpp, wheel, abi, asan, tsan, arm, wasm, browser)
+    part.__name__: part for part in (lint, python, cpp, cuda, wheel, abi, asan, tsan, arm, wasm, browser)
 }
 
 

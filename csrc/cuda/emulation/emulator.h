@@ -53,13 +53,14 @@ class ScopedOptions {
 // Options to test one kernel with: every kind of copy with several seeds.
 std::vector<Options> adversaries(int capability, int seeds = 3);
 
-// Worst and mean number of passes that one instruction's accesses to shared memory took; 1 is free of conflicts.
+// What one place's accesses to shared memory cost. An access of a warp goes in parts of 128 bytes; `worst` is the most
+// passes that a part took: 1 is free of conflicts.
 struct BankConflicts {
   std::string instruction;
-  std::string place;
+  Site site;
   int64_t executions = 0;
-  int64_t passes = 0;
-  int worst = 0;  // passes beyond what the width of the access needs, plus one
+  int64_t passes = 0;  // of each access's worst part, added up
+  int worst = 0;
 };
 
 struct Report {

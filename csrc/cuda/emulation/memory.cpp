@@ -281,7 +281,7 @@ void LaneAccesses::finish(BankConflictCounter& counter) {
 std::vector<BankConflicts> BankConflictCounter::all() const {
   std::vector<BankConflicts> list;
   for (const auto& [key, entry] : entries_) {
-    list.push_back({entry.instruction, entry.site.describe(), entry.executions, entry.passes, entry.worst});
+    list.push_back({entry.instruction, entry.site, entry.executions, entry.passes, entry.worst});
   }
   return list;
 }

@@ -373,7 +373,7 @@ void merge(Report& into, const Report& from) {
   for (const auto& [name, count] : from.instructions) into.instructions[name] += count;
   for (const BankConflicts& site : from.bank_conflicts) {
     auto same = std::find_if(into.bank_conflicts.begin(), into.bank_conflicts.end(), [&](const BankConflicts& other) {
-      return other.instruction == site.instruction && other.place == site.place;
+      return other.instruction == site.instruction && other.site.same_frames(site.site);
     });
     if (same == into.bank_conflicts.end()) {
       into.bank_conflicts.push_back(site);

@@ -25,16 +25,16 @@ struct Site {
   const void* frames[kDepth];
   int depth = 0;
 
+  bool same_frames(const Site& other) const {
+    if (depth != other.depth) return false;
+    for (int i = 0; i < depth; i++) {
+      if (frames[i] != other.frames[i]) return false;
+    }
+    return true;
+  }
   // Same source lines. Compilers copy calls into both branches of a condition, so addresses may differ where the
   // source has one line; addr2line then decides, and the answer is remembered.
-  bool same_place(const Site& other) const {
-    if (depth == other.depth) {
-      int i = 0;
-      while (i < depth && frames[i] == other.frames[i]) i++;
-      if (i == depth) return true;
-    }
-    return describe_all() == other.describe_all();
-  }
+  bool same_place(const Site& other) const { return same_frames(other) || describe_all() == other.describe_all(); }
 
   std::string describe() const;      // "file:line (function)", the innermost frame outside the emulator
   std::string describe_all() const;  // every frame, for comparing

@@ -189,7 +189,7 @@ TEST_CASE("bank conflicts are counted by place") {
     });
     REQUIRE(report.bank_conflicts.size() == 1);
     CHECK(report.bank_conflicts[0].executions == 1);
-    CHECK(contains(report.bank_conflicts[0].place, "test_emulation_memory.cpp"));
+    CHECK(contains(report.bank_conflicts[0].site.describe(), "test_emulation_memory.cpp"));
     return report.worst_bank_conflict();
   };
   CHECK(worst(0, 4) == 1);  // one word for all

@@ -78,6 +78,7 @@ Reduced arrive(int id, int threads, const char* instruction, int predicate, bool
   barrier.reduced_sum += predicate;
   self.calls_without_wait = 0;
   if (barrier.arrived >= expected_now(barrier, c)) {
+    wave().instructions[instruction]++;
     complete_if_full(barrier, c);
     const Reduced result{barrier.result_sum, barrier.result_count};
     reschedule();
@@ -96,10 +97,7 @@ Reduced arrive(int id, int threads, const char* instruction, int predicate, bool
   return {barrier.result_sum, barrier.result_count};
 }
 
-Reduced sync_all(const char* instruction, int predicate) {
-  wave().instructions[instruction]++;
-  return arrive(0, kAll, instruction, predicate, true);
-}
+Reduced sync_all(const char* instruction, int predicate) { return arrive(0, kAll, instruction, predicate, true); }
 
 }  // namespace
 

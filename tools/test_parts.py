@@ -73,9 +73,12 @@ def tsan() -> None:
 
 
 def cuda() -> None:
-    """The CUDA kernels as C++ on the emulator, plain and with the sanitizers; no toolkit and no GPU."""
+    """The CUDA kernels as C++ on the emulator, plain and with the sanitizers; by nvcc too where it is. No GPU."""
     cmake_preset("cuda")
     cmake_preset("cuda-asan")
+    if shutil.which("nvcc"):
+        run("cmake", "--preset", "nvcc")
+        run("cmake", "--build", "--preset", "nvcc", "--parallel", JOBS)
 
 
 def arm() -> None:

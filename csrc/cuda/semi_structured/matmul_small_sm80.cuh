@@ -34,6 +34,8 @@ struct SmallTile {
   static constexpr int kSharedBytes = kSumsBytes > kWarps* kRingBytes ? kSumsBytes : kWarps * kRingBytes;
 };
 
+// Budget of sm80::matmul_small: 128 registers.
+// Budget of sm80::matmul_small on sm_90: 255 registers, 200 bytes of stack, 408 bytes of spills.
 template <class T, int kTokens>
 __global__ void __launch_bounds__(SmallTile<T, kTokens>::kThreads) matmul_small(const MatmulArguments args) {
   using Tile = SmallTile<T, kTokens>;

@@ -77,10 +77,10 @@ $(VENV)/wasm.stamp: $(VENV)/tools.stamp
 test: $(VENV)/package.stamp $(VENV)/wasm.stamp
 	@$(HEADERS) $(PY) tools/test_parts.py $(PARTS)
 
-$(filter-out test-lint test-python test-wasm,$(PARTS:%=test-%)): $(VENV)/tools.stamp
+$(filter-out test-lint test-python test-cuda test-wasm,$(PARTS:%=test-%)): $(VENV)/tools.stamp
 	@$(HEADERS) $(PY) tools/test_parts.py $(@:test-%=%)
 
-test-lint test-python: $(VENV)/package.stamp
+test-lint test-python test-cuda: $(VENV)/package.stamp
 	@$(HEADERS) $(PY) tools/test_parts.py $(@:test-%=%)
 
 test-wasm: $(VENV)/wasm.stamp

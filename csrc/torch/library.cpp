@@ -145,4 +145,18 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
   m.def(
       "variable_nm_validate(Tensor values, Tensor indices, Tensor codes, int out_features, int in_features) "
       "-> (int, int)");
+
+  // 2:4 on CUDA. values of the weight's type [n blocks, k blocks, 4096 / bytes of a weight], metadata int32 (the
+  // bits of uint32) [n blocks, k blocks, 256 / bytes of a weight]. selection: the enum of sparsecore/semi_structured.h.
+  // Only the CUDA operator library implements these.
+  m.def(
+      "semi_structured_compress(Tensor weight, Tensor? mask, int selection, bool transposed) -> (Tensor, Tensor, "
+      "Tensor, Tensor)");
+  m.def("semi_structured_decompress(Tensor values, Tensor metadata, int out_features, int in_features) -> Tensor");
+  m.def("semi_structured_validate(Tensor values, Tensor metadata, int out_features, int in_features) -> Tensor");
+  m.def(
+      "semi_structured_linear(Tensor input, Tensor values, Tensor metadata, Tensor? scale, Tensor? token_scale, "
+      "Tensor? "
+      "bias, Tensor? residual, int out_features, int activation, ScalarType out_dtype, Tensor? values_t=None, Tensor? "
+      "metadata_t=None) -> Tensor");
 }

@@ -3,7 +3,6 @@
 #include <torch/headeronly/util/Exception.h>
 
 namespace sparsecore {
-namespace {
 
 const char* type_name(ScalarType type) {
   switch (type) {
@@ -17,11 +16,11 @@ const char* type_name(ScalarType type) {
     case ScalarType::Int: return "int32";
     case ScalarType::Long: return "int64";
     case ScalarType::Bool: return "bool";
+    case ScalarType::Float8_e4m3fn: return "float8_e4m3fn";
     default: return "another type";
   }
 }
 
-// Leading dimensions seen as one: the distance between rows, or -1 where no single distance serves.
 int64_t row_stride(const Tensor& tensor) {
   const int64_t dims = tensor.dim();
   if (dims == 0) return -1;
@@ -45,8 +44,6 @@ int64_t leading_count(const Tensor& tensor) {
 Tensor with_dense_rows(const Tensor& tensor) {
   return row_stride(tensor) < 0 ? torch::stable::contiguous(tensor) : tensor;
 }
-
-}  // namespace
 
 DType dtype_of(const char* function, const char* name, const Tensor& tensor, bool allow_int8) {
   switch (tensor.scalar_type()) {

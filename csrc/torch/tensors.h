@@ -21,6 +21,14 @@ using torch::stable::Tensor;
 // float32, bfloat16, float16 and, where allow_int8, int8.
 DType dtype_of(const char* function, const char* name, const Tensor& tensor, bool allow_int8 = false);
 
+const char* type_name(ScalarType type);
+
+// Leading dimensions seen as one: how many rows, and the distance between them or -1 where no single distance serves.
+int64_t leading_count(const Tensor& tensor);
+int64_t row_stride(const Tensor& tensor);
+// The tensor itself, or a contiguous copy where its rows are not dense or not evenly spaced.
+Tensor with_dense_rows(const Tensor& tensor);
+
 // A CPU tensor of this element type, contiguous. `shape` is what it should have been, in words, for the message.
 void require(const char* function, const char* name, const Tensor& tensor, ScalarType type, int64_t dims);
 

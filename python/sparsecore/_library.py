@@ -35,6 +35,16 @@ def load_operators() -> None:
         torch.ops.load_library(str(_compiled("sparsecore_torch")))
 
 
+def load_cuda_operators() -> None:
+    """The operators on CUDA tensors, where this installation has them and torch was built with CUDA."""
+    if torch.version.cuda is None:
+        return
+    try:
+        torch.ops.load_library(str(_compiled("sparsecore_torch_cuda")))
+    except (ImportError, OSError) as error:
+        logger.info("The CUDA operators are not available (%s).", error)
+
+
 def load_introspection() -> ModuleType | None:
     """The module ``sparsecore._C``, or None where it was not built for this Python; only introspection needs it."""
     try:
@@ -45,4 +55,5 @@ def load_introspection() -> ModuleType | None:
 
 
 load_operators()
+load_cuda_operators()
 introspection = load_introspection()

@@ -6,6 +6,12 @@ from sparsecore.ops.group_lists import group_lists_linear, group_lists_transpose
 from sparsecore.ops.group_lists_conv import group_lists_conv2d
 from sparsecore.ops.planes import depthwise_conv2d, squeeze_excite, stem_conv2d
 from sparsecore.ops.row_lists import row_lists_linear, row_lists_transpose
+from sparsecore.ops.semi_structured import (
+    semi_structured_compress,
+    semi_structured_decompress,
+    semi_structured_linear,
+    semi_structured_validate,
+)
 from sparsecore.ops.shared_lists import shared_lists_linear, shared_lists_transpose
 from sparsecore.ops.variable_nm import variable_nm_linear
 
@@ -18,6 +24,10 @@ __all__ = [
     "nm_decode_linear",
     "row_lists_linear",
     "row_lists_transpose",
+    "semi_structured_compress",
+    "semi_structured_decompress",
+    "semi_structured_linear",
+    "semi_structured_validate",
     "shared_lists_linear",
     "shared_lists_transpose",
     "squeeze_excite",

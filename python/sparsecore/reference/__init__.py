@@ -25,6 +25,7 @@ from sparsecore.reference.row_lists import (
     row_lists_unpack,
     row_lists_weight_grad,
 )
+from sparsecore.reference.semi_structured import semi_structured_linear, semi_structured_unpack
 from sparsecore.reference.shared_lists import (
     shared_lists_linear,
     shared_lists_pack,
@@ -58,6 +59,8 @@ __all__ = [
     "row_lists_transpose",
     "row_lists_unpack",
     "row_lists_weight_grad",
+    "semi_structured_linear",
+    "semi_structured_unpack",
     "shared_lists_linear",
     "shared_lists_pack",
     "shared_lists_transpose",

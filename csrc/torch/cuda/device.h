@@ -1,0 +1,32 @@
+// Where the CUDA operators run. The operator files are compiled twice: for CUDA tensors, and, for the tests, for CPU
+// tensors with kernels that run on the emulator; what differs is in device_cuda.cpp and device_emulated.cpp.
+#pragma once
+
+#include "torch/tensors.h"
+
+namespace sparsecore {
+
+// The dispatch key that the operators register under: SPARSECORE_DEVICE_KEY, CUDA or CPU, from the build.
+#if !defined(SPARSECORE_DEVICE_KEY)
+#error "SPARSECORE_DEVICE_KEY is CUDA or CPU"
+#endif
+
+// A tensor on the device that these operators serve.
+bool on_device(const Tensor& tensor);
+extern const char* const kDeviceName;
+
+// While it lives, launches go to the tensor's device, and `stream` is torch's current stream there.
+class DeviceScope {
+ public:
+  explicit DeviceScope(const Tensor& tensor);
+  ~DeviceScope();
+  DeviceScope(const DeviceScope&) = delete;
+  DeviceScope& operator=(const DeviceScope&) = delete;
+  void* stream() const { return stream_; }
+
+ private:
+  void* guard_ = nullptr;
+  void* stream_ = nullptr;
+};
+
+}  // namespace sparsecore

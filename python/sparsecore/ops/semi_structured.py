@@ -1,0 +1,236 @@
+"""2:4 weights on sparse tensor cores: compression and linear layers of CUDA tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsecore.formats.base import ACTIVATIONS
+from sparsecore.ops._common import fake_kernel
+
+SELECTIONS = {"mask": 0, "by_row": 1, "two_way": 2}
+
+
+def _require_kernels(function: str, tensor: Tensor) -> None:
+    if torch.compiler.is_compiling():
+        return
+    key = "CUDA" if tensor.is_cuda else tensor.device.type.upper()
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("sparsecore::semi_structured_linear", key):
+        raise RuntimeError(
+            f"{function}: needs a CUDA tensor and a sparsecore that was built with CUDA, got a tensor on "
+            f"{tensor.device}. On a CPU use sparsecore.nn.SparseLinear with the pattern NM(2, 4)."
+        )
+
+
+def semi_structured_compress(
+    weight: Tensor, mask: Tensor | None = None, *, selection: str = "by_row", transposed: bool = False
+) -> tuple[Tensor, ...]:
+    """Packs a dense weight for :func:`semi_structured_linear`.
+
+    Args:
+        weight: ``(out_features, in_features)``, bfloat16, float16, int8 or float8_e4m3fn, rows dense.
+        mask: ``(out_features, in_features)`` bool, at most two of four neighbouring inputs kept; then ``selection``
+            does not count. Where it keeps more, the two largest stay.
+        selection: ``"by_row"``, the two largest magnitudes of four inputs, or ``"two_way"``, at most two of four along
+            inputs and along outputs, so that the transposed weight can be packed too.
+        transposed: Pack the transposed weight as well, for the gradient of the input. bfloat16 and float16, by
+            ``"two_way"`` or a mask that serves both directions.
+
+    Returns:
+        ``values, metadata``, or ``values, metadata, values_t, metadata_t``.
+
+    Raises:
+        ValueError: An unknown selection.
+        RuntimeError: A wrong dtype, shape or device.
+    """
+    if selection not in ("by_row", "two_way"):
+        raise ValueError(
+            f"semi_structured_compress: selection must be 'by_row' or 'two_way', got {selection!r}."
+        )
+    _require_kernels("semi_structured_compress", weight)
+    kind = SELECTIONS["mask" if mask is not None else selection]
+    packed = torch.ops.sparsecore.semi_structured_compress(weight, mask, kind, transposed)
+    return tuple(packed) if transposed else tuple(packed[:2])
+
+
+def semi_structured_decompress(
+    values: Tensor, metadata: Tensor, *, out_features: int, in_features: int
+) -> Tensor:
+    """The dense weight ``(out_features, in_features)``, zeros included."""
+    _require_kernels("semi_structured_decompress", values)
+    return torch.ops.sparsecore.semi_structured_decompress(  # type: ignore[no-any-return]
+        values, metadata, out_features, in_features
+    )
+
+
+def semi_structured_validate(
+    values: Tensor, metadata: Tensor, *, out_features: int, in_features: int
+) -> None:
+    """Refuses metadata whose places do not ascend: what a damaged or crafted file may hold. Waits for the device.
+
+    Raises:
+        ValueError: The packing is not one that :func:`semi_structured_compress` makes.
+    """
+    _require_kernels("semi_structured_validate", values)
+    where = int(torch.ops.sparsecore.semi_structured_validate(values, metadata, out_features, in_features))
+    if where >= 0:
+        depth = 128 // values.element_size()
+        channel, column = divmod(where, max(values.shape[1] * depth, 1))
+        raise ValueError(
+            f"semi_structured_validate: the metadata of channel {channel}, inputs {column}..{column + 3} does not name "
+            "two ascending places. The packing is damaged; compress the weight again."
+        )
+
+
+def semi_structured_linear(
+    input: Tensor,
+    values: Tensor,
+    metadata: Tensor,
+    scale: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    out_features: int,
+    activation: str = "none",
+    token_scale: Tensor | None = None,
+    residual: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+    transposed: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """``activation(scale * token_scale * (input @ W.T) + bias) + residual`` with a 2:4 weight on a GPU.
+
+    Args:
+        input: ``(..., in_features)`` of the weight's dtype; under autocast any floating dtype.
+        values: ``(n blocks, k blocks, 4096 / bytes)``, from :func:`semi_structured_compress`.
+        metadata: ``(n blocks, k blocks, 256 / bytes)`` int32.
+        scale: ``(out_features,)`` float32.
+        bias: ``(out_features,)`` float32, bfloat16 or float16.
+        out_features: Rows of W.
+        activation: Fused: ``none``, ``relu``, ``gelu``, ``gelu_tanh``, ``silu``, ``relu6``, ``hard_swish``,
+            ``hard_sigmoid`` or ``sigmoid``.
+        token_scale: One float32 for each token, flattened.
+        residual: ``(..., out_features)`` in the dtype of the output.
+        out_dtype: float32, bfloat16 or float16; the input's where that is one of them, else bfloat16.
+        transposed: ``values_t, metadata_t``: the gradient of the input is then a 2:4 product too.
+
+    Returns:
+        ``(..., out_features)``. Sums are float32, int32 for int8, in an order that depends on the shape alone.
+        Gradients reach input, values, bias and residual of bfloat16 and float16 layers without activation and scales.
+    """
+    _require_kernels("semi_structured_linear", input)
+    if torch.is_autocast_enabled(input.device.type) and input.is_floating_point():
+        input = input.to(values.dtype)
+    if out_dtype is None:
+        out_dtype = input.dtype if input.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
+    values_t, metadata_t = transposed if transposed is not None else (None, None)
+    return torch.ops.sparsecore.semi_structured_linear(  # type: ignore[no-any-return]
+        input,
+        values,
+        metadata,
+        scale,
+        token_scale,
+        bias,
+        residual,
+        out_features,
+        ACTIVATIONS[activation],
+        out_dtype,
+        values_t,
+        metadata_t,
+    )
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    (
+        input,
+        values,
+        metadata,
+        scale,
+        token_scale,
+        bias,
+        _,
+        out_features,
+        activation,
+        _,
+        values_t,
+        metadata_t,
+    ) = inputs
+    if activation or scale is not None or token_scale is not None:
+        raise RuntimeError(
+            "semi_structured_linear: a fused activation and scales have no gradient. Call it with activation='none' "
+            "and without scales when training, and apply them after it."
+        )
+    ctx.save_for_backward(input, values, metadata, bias, values_t, metadata_t)
+    ctx.out_features = out_features
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    input, values, metadata, bias, values_t, metadata_t = ctx.saved_tensors
+    ops, shape = torch.ops.sparsecore, (ctx.out_features, input.shape[-1])
+    grads: list[Any] = [None] * 12
+    narrow = grad.to(input.dtype)
+    if ctx.needs_input_grad[0]:
+        if values_t is not None:
+            grads[0] = ops.semi_structured_linear(
+                narrow, values_t, metadata_t, None, None, None, None, shape[1], 0, input.dtype
+            )
+        else:
+            grads[0] = narrow @ ops.semi_structured_decompress(values, metadata, *shape)
+    if ctx.needs_input_grad[1]:
+        stored = ops.semi_structured_decompress(torch.ones_like(values), metadata, *shape) != 0
+        dense = narrow.flatten(0, -2).T @ input.flatten(0, -2)
+        grads[1] = ops.semi_structured_compress(dense, stored, SELECTIONS["mask"], False)[0]
+    if ctx.needs_input_grad[5]:
+        grads[5] = grad.flatten(0, -2).float().sum(0).to(bias.dtype)
+    if ctx.needs_input_grad[6]:
+        grads[6] = grad
+    return tuple(grads)
+
+
+def _blocks(n: int, k: int, size: int) -> tuple[int, int]:
+    return (n + 63) // 64, (k + 128 // size - 1) // (128 // size)
+
+
+@fake_kernel("semi_structured_compress")
+def _compress_fake(
+    weight: Tensor, mask: Tensor | None, selection: int, transposed: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    (n, k), size = weight.shape, weight.element_size()
+    shapes = [_blocks(n, k, size), _blocks(k, n, size) if transposed else (0, 0)]
+    packed: list[Tensor] = []
+    for i, shape in enumerate(shapes):
+        used = transposed or i == 0
+        packed.append(weight.new_empty((*shape, 4096 // size if used else 0)))
+        packed.append(weight.new_empty((*shape, 256 // size if used else 0), dtype=torch.int32))
+    return packed[0], packed[1], packed[2], packed[3]
+
+
+@fake_kernel("semi_structured_decompress")
+def _decompress_fake(values: Tensor, metadata: Tensor, out_features: int, in_features: int) -> Tensor:
+    return values.new_empty((out_features, in_features))
+
+
+@fake_kernel("semi_structured_validate")
+def _validate_fake(values: Tensor, metadata: Tensor, out_features: int, in_features: int) -> Tensor:
+    return values.new_empty((1,), dtype=torch.int64)
+
+
+def _linear_fake(
+    input: Tensor,
+    values: Tensor,
+    metadata: Tensor,
+    scale: Tensor | None,
+    token_scale: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    out_features: int,
+    activation: int,
+    out_dtype: torch.dtype,
+    values_t: Tensor | None = None,
+    metadata_t: Tensor | None = None,
+) -> Tensor:
+    return input.new_empty((*input.shape[:-1], out_features), dtype=out_dtype)
+
+
+torch.library.register_fake("sparsecore::semi_structured_linear", _linear_fake)
+torch.library.register_autograd("sparsecore::semi_structured_linear", _backward, setup_context=_setup)

@@ -7,7 +7,7 @@ if(SPARSECORE_WERROR)
   target_compile_options(sparsecore_options INTERFACE -Werror)
 endif()
 if(SPARSECORE_SANITIZE)
-  target_compile_options(sparsecore_options INTERFACE -fsanitize=${SPARSECORE_SANITIZE} -fno-omit-frame-pointer -g
+  target_compile_options(sparsecore_options INTERFACE -fsanitize=${SPARSECORE_SANITIZE} -fno-omit-frame-pointer -g1
                                                      -fno-sanitize-recover=all)
   target_link_options(sparsecore_options INTERFACE -fsanitize=${SPARSECORE_SANITIZE})
 endif()

@@ -63,7 +63,7 @@ def wrong(log: str, budgets: dict | None = BUDGETS) -> list[str]:
 def test_good_log_passes():
     assert wrong(GOOD) == []
     (kernel,) = lint.read_log(GOOD)[0]
-    assert (kernel.name, kernel.architecture, kernel.registers) == ("matmul_kernel", "sm_90a", 90)
+    assert (kernel.name, kernel.architecture, kernel.registers) == ("sm90::matmul_kernel", "sm_90a", 90)
 
 
 @pytest.mark.parametrize("code", ADVISORIES)
@@ -72,7 +72,16 @@ def test_advisories_fail(code: str):
     assert sentence.startswith(code)
 
 
-def test_spills_fail_whatever_the_budget():
+def test_spills_fail_unless_declared_for_the_architecture():
+    declared = lint.read_budgets(
+        "// Budget of spilling on sm_90a: 64 registers, 4096 bytes of stack, 23704 bytes of spills."
+    )
+    assert wrong(SPILLS, declared) == []
+    assert len(wrong(SPILLS.replace("11840 bytes", "11844 bytes"), declared)) == 1
+    assert "no budget" in wrong(SPILLS.replace("sm_90a", "sm_80"), declared)[0]
+
+
+def test_spills_fail():
     assert wrong(SPILLS) == ["spilling on sm_90a: spills 23704 bytes"]
     assert any("spills" in sentence for sentence in wrong(SPILLS, None))
 
@@ -88,13 +97,18 @@ def test_spills_of_called_functions_fail_and_are_not_the_kernels():
 
 def test_registers_over_budget_fail():
     assert wrong(GOOD, {"matmul_kernel": lint.Budget(88)}) == [
-        "matmul_kernel on sm_90a: 90 registers, and its budget is 88"
+        "sm90::matmul_kernel on sm_90a: 90 registers, and its budget is 88"
     ]
+
+
+def test_a_namespace_has_its_own_budget():
+    assert wrong(GOOD, {"matmul_kernel": lint.Budget(88), "sm90::matmul_kernel": lint.Budget(90)}) == []
+    assert len(wrong(GOOD, {"matmul_kernel": lint.Budget(90), "sm90::matmul_kernel": lint.Budget(88)})) == 1
 
 
 def test_kernels_need_a_budget():
     (sentence,) = wrong(GOOD, {})
-    assert "no budget" in sentence and "// Budget of matmul_kernel: 90 registers." in sentence
+    assert "no budget" in sentence and "// Budget of sm90::matmul_kernel: 90 registers." in sentence
     assert wrong(GOOD, None) == []
 
 
@@ -113,13 +127,16 @@ def test_warnings_fail():
 
 def test_a_log_cut_short_fails():
     assert wrong(GOOD[: GOOD.index("ptxas info    : Used")]) == [
-        "matmul_kernel on sm_90a: the log does not say how many registers it uses"
+        "sm90::matmul_kernel on sm_90a: the log does not say how many registers it uses"
     ]
 
 
 def test_names():
     assert lint.function_name("_Z8spillingPfPKf") == "spilling"
-    assert lint.function_name("_ZN10sparsecore11conformance10mma_kernelIaEEvPKT_") == "mma_kernel"
+    assert (
+        lint.function_name("_ZN10sparsecore11conformance10mma_kernelIaEEvPKT_") == "conformance::mma_kernel"
+    )
+    assert lint.function_name("_ZN10sparsecore12_GLOBAL__N_13fooEv") == "sparsecore::foo"
     assert lint.function_name("_ZL5localv") == "local"
 
 

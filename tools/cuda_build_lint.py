@@ -7,8 +7,8 @@ Wrong are: register spills and stack frames; any advisory of the C7000s (setmaxn
 or arrivals injected, forms that newer devices run slowly) and any warning; more registers or static shared memory than
 a kernel's budget; a kernel without one. A budget stands in a comment beside the kernel, for all its instantiations:
 
-    // Budget of matmul_kernel: 168 registers.
-    // Budget of reduce_kernel: 32 registers, 1024 bytes of shared memory, 64 bytes of stack.
+    // Budget of sm90::matmul: 168 registers.
+    // Budget of reduce on sm_80: 32 registers, 1024 bytes of shared memory, 64 bytes of stack, 128 bytes of spills.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BUDGET = re.compile(
-    r"Budget of (\w+): (\d+) registers(?:, (\d+) bytes of shared memory)?(?:, (\d+) bytes of stack)?\."
+    r"Budget of ([\w:]+(?: on \w+)?): (\d+) registers(?:, (\d+) bytes of shared memory)?"
+    r"(?:, (\d+) bytes of stack)?(?:, (\d+) bytes of spills)?\."
 )
 ADVISORY = re.compile(r"ptxas (?:info|warning)\s*:\s*\((C7\d{3})\) (.*)")
 WARNING = re.compile(r"ptxas warning\s*:\s*(?!\(C7)(.*)")
@@ -39,6 +40,7 @@ class Budget:
     registers: int
     shared_bytes: int = 0
     stack_bytes: int = 0
+    spilled_bytes: int = 0
 
 
 @dataclass
@@ -54,23 +56,24 @@ class Kernel:
 
 
 def function_name(mangled: str) -> str:
-    """The innermost name of an Itanium-mangled function: ``_ZN2ns3fooILi4EEEvPf`` is ``foo``."""
+    """A function and the namespace around it: ``_ZN2ns5inner3fooILi4EEEvPf`` is ``inner::foo``, ``_Z3barv`` ``bar``."""
     if not (match := re.match(r"_ZL?(N?)", mangled)):
         return mangled
-    at, nested, name = match.end(), bool(match[1]), mangled
+    at, names = match.end(), []
     while length := re.match(r"\d+", mangled[at:]):
         at += length.end()
-        name = mangled[at : at + int(length[0])]
+        names.append(mangled[at : at + int(length[0])])
         at += int(length[0])
-        if not nested:
+        if not match[1]:
             break
-    return name
+    names = [name for name in names if not name.startswith("_GLOBAL__N_")]
+    return "::".join(names[-2:]) or mangled
 
 
 def read_budgets(text: str) -> dict[str, Budget]:
     """The budgets that a source file declares, by kernel."""
     return {
-        match[1]: Budget(int(match[2]), int(match[3] or 0), int(match[4] or 0))
+        match[1]: Budget(*(int(number or 0) for number in match.groups()[1:]))
         for match in BUDGET.finditer(text)
     }
 
@@ -105,6 +108,13 @@ def read_log(text: str) -> tuple[list[Kernel], list[str]]:
     return kernels, complaints
 
 
+def budget_of(kernel: Kernel, budgets: dict[str, Budget]) -> Budget | None:
+    """The most special budget: of the architecture first, of ``namespace::kernel`` before every ``kernel``."""
+    short = kernel.name.rpartition("::")[2]
+    keys = [f"{name} on {kernel.architecture}" for name in (kernel.name, short)] + [kernel.name, short]
+    return next((budgets[key] for key in keys if key in budgets), None)
+
+
 def check(kernels: list[Kernel], complaints: list[str], budgets: dict[str, Budget] | None) -> list[str]:
     """Everything that is wrong, one sentence each. Without budgets only spills, stack and complaints are."""
     wrong = list(complaints)
@@ -112,15 +122,15 @@ def check(kernels: list[Kernel], complaints: list[str], budgets: dict[str, Budge
         place = f"{kernel.name} on {kernel.architecture}"
         if kernel.registers == 0:
             wrong.append(f"{place}: the log does not say how many registers it uses")
-        if kernel.spilled_bytes:
-            wrong.append(f"{place}: spills {kernel.spilled_bytes} bytes")
-        if budgets is not None and kernel.name not in budgets:
+        budget = Budget(255) if budgets is None else budget_of(kernel, budgets)
+        if budget is None:
             wrong.append(
                 f"{place}: no budget. Say beside it: // Budget of {kernel.name}: {kernel.registers} registers."
             )
             continue
-        budget = Budget(255) if budgets is None else budgets[kernel.name]
-        if budgets is not None and kernel.registers > budget.registers:
+        if kernel.spilled_bytes > budget.spilled_bytes:
+            wrong.append(f"{place}: spills {kernel.spilled_bytes} bytes")
+        if kernel.registers > budget.registers:
             wrong.append(f"{place}: {kernel.registers} registers, and its budget is {budget.registers}")
         if kernel.shared_bytes > budget.shared_bytes:
             wrong.append(

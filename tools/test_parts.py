@@ -73,13 +73,16 @@ def tsan() -> None:
 
 
 def cuda() -> None:
-    """The CUDA kernels and operators as C++ on the emulator, kernels with the sanitizers too; no toolkit, no GPU."""
+    """CUDA kernels and operators as C++ on the emulator, kernels sanitized too; by nvcc where it is. No GPU."""
     cmake_preset("cuda", "-DSPARSECORE_TORCH=ON")
     operators = "sparsecore_torch_cuda_emulated"
     run("cmake", "--build", "--preset", "cuda", "--target", operators, "--parallel", JOBS)
     library = next((BUILD / "cuda").rglob(f"lib{operators}.so"))
     run(sys.executable, "-m", "pytest", "-q", "tests/cuda", SPARSECORE_CUDA_EMULATED=str(library))
     cmake_preset("cuda-asan")
+    if shutil.which("nvcc"):
+        run("cmake", "--preset", "nvcc")
+        run("cmake", "--build", "--preset", "nvcc", "--parallel", JOBS)
 
 
 def arm() -> None:

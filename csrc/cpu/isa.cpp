@@ -145,7 +145,7 @@ int available_isas(Isa* out, int capacity) {
 bool fast_bf16_dot() {
 #if defined(SPARSECORE_X86)
   static const bool amd = [] {
-    uint32_t a, b, c, d;
+    uint32_t a = 0, b = 0, c = 0, d = 0;
     return __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx && d == signature_AMD_edx;
   }();
   return amd;

@@ -2,8 +2,8 @@
 // costs one product of 8 lanes for a record, where lanes of pixels would take 8 products. The last pixel of a plane of
 // 7 x 7 and a layer of few tokens are computed so, with the same bits: a sum is one chain in the order of its list.
 //
-// Four places of the window run side by side, as long as all of them have records: a chain alone would wait for its
-// additions.
+// Some places of the window run side by side, as long as all of them have records: a chain alone would wait for its
+// additions. One row is a scalar, with the two sums for even and odd records that lanes of pixels have there.
 #include <immintrin.h>
 
 #include "cpu/group_lists/group_lists.h"
@@ -13,9 +13,18 @@
 namespace sparsecore::group_lists::avx512 {
 namespace {
 
+struct Rows1 {
+  using F = float;
+  static constexpr int kRows = 1, kSets = 2, kPlaces = 4;
+  static F load(const float* p) { return *p; }
+  static void store(float* p, F a) { *p = a; }
+  static F splat(float a) { return a; }
+  static F add(F a, F b) { return a + b; }
+  static F madd(F a, F b, F c) { return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c))); }
+};
 struct Rows4 {
   using F = __m128;
-  static constexpr int kRows = 4;
+  static constexpr int kRows = 4, kSets = 1, kPlaces = 4;
   static F load(const float* p) { return _mm_loadu_ps(p); }
   static void store(float* p, F a) { _mm_storeu_ps(p, a); }
   static F splat(float a) { return _mm_set1_ps(a); }
@@ -23,7 +32,7 @@ struct Rows4 {
 };
 struct Rows8 {
   using F = __m256;
-  static constexpr int kRows = 8;
+  static constexpr int kRows = 8, kSets = 1, kPlaces = 4;
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static void store(float* p, F a) { _mm256_storeu_ps(p, a); }
   static F splat(float a) { return _mm256_set1_ps(a); }
@@ -31,7 +40,7 @@ struct Rows8 {
 };
 struct Rows16 {
   using F = __m512;
-  static constexpr int kRows = 16;
+  static constexpr int kRows = 16, kSets = 1, kPlaces = 4;
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F a) { _mm512_storeu_ps(p, a); }
   static F splat(float a) { return _mm512_set1_ps(a); }
@@ -47,47 +56,58 @@ float clamp(float value, float low, float high) {
 template <typename R, int P, bool kBytes>
 struct FewLoop {
   using F = typename R::F;
-  static constexpr int kPlaces = 4;
+  using Sums = F[R::kSets][P];
+  // Floats from a list to the one that follows four later, if dense. Weights are read once for the few pixels, from
+  // far.
+  static constexpr int64_t kAhead = 8 * 1024;
 
   const Tile& tile;
   const int64_t rows, cols;
 
-  SPARSECORE_INLINE void add(const float* values, const float* x, F (&sums)[P]) const {
+  static SPARSECORE_INLINE void add(const float* values, const float* x, F (&sums)[P]) {
     const F value = R::load(values);
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) sums[p] = R::madd(value, R::splat(x[p]), sums[p]);
   }
 
-  SPARSECORE_INLINE void add_record(int64_t i, int64_t part, F (&sums)[P]) const {
+  // The records of one place, from its first on.
+  struct List {
+    const float* values;
+    const void* index;
+  };
+  List list_of(int64_t place, int64_t part) const {
+    const int64_t begin = tile.starts[place] - tile.starts[0];
+    const auto* index = static_cast<const char*>(tile.index);
+    return {tile.values + begin * rows * cols + part, index + begin * (!kBytes && tile.wide_index ? 2 : 1)};
+  }
+
+  // Record i; `pitch` from one column of x to the next, in floats.
+  static SPARSECORE_INLINE void add_record(const List& list, int64_t i, int64_t rows, int64_t cols, bool wide,
+                                           const float* x, int64_t pitch, F (&sums)[P]) {
     if constexpr (kBytes) {
-      add(tile.values + i * rows + part, tile.x + static_cast<const uint8_t*>(tile.index)[i] * tile.x_stride, sums);
+      add(list.values + i * rows, x + static_cast<const uint8_t*>(list.index)[i] * pitch, sums);
     } else {
       const int64_t block =
-          tile.wide_index ? static_cast<const uint16_t*>(tile.index)[i] : static_cast<const uint8_t*>(tile.index)[i];
-      for (int64_t j = 0; j < cols; ++j)
-        add(tile.values + (i * cols + j) * rows + part, tile.x + (block * cols + j) * tile.x_stride, sums);
+          wide ? static_cast<const uint16_t*>(list.index)[i] : static_cast<const uint8_t*>(list.index)[i];
+      for (int64_t j = 0; j < cols; ++j) add(list.values + (i * cols + j) * rows, x + (block * cols + j) * pitch, sums);
     }
   }
 
-  // Channels [channel, channel + R::kRows) that exist; a pixel's sums go through memory one by one.
-  void load_sums(int64_t channel, F (&sums)[P]) const {
-    for (int p = 0; p < P; ++p) {
-      alignas(64) float column[R::kRows] = {};
-      if (tile.accumulate)
-        for (int64_t r = 0; r < R::kRows && channel + r < tile.channels; ++r)
-          column[r] = tile.sums[(channel + r) * tile.sums_stride + p];
-      sums[p] = R::load(column);
-    }
-  }
-
-  void store_sums(int64_t channel, const F (&sums)[P]) const {
-    for (int p = 0; p < P; ++p) {
-      alignas(64) float column[R::kRows];
-      R::store(column, sums[p]);
+  // Channels [channel, channel + R::kRows) that exist; a pixel's sums go through memory one by one. By value: an array
+  // whose address is known elsewhere would not stay in registers.
+  F load_sum(int64_t channel, int p) const {
+    alignas(64) float column[R::kRows] = {};
+    if (tile.accumulate)
       for (int64_t r = 0; r < R::kRows && channel + r < tile.channels; ++r)
-        tile.sums[(channel + r) * tile.sums_stride + p] =
-            tile.finish ? finished(*tile.finish, channel + r, p, column[r]) : column[r];
-    }
+        column[r] = tile.sums[(channel + r) * tile.sums_stride + p];
+    return R::load(column);
+  }
+  void store_sum(int64_t channel, int p, F sum) const {
+    alignas(64) float column[R::kRows];
+    R::store(column, sum);
+    for (int64_t r = 0; r < R::kRows && channel + r < tile.channels; ++r)
+      tile.sums[(channel + r) * tile.sums_stride + p] =
+          tile.finish ? finished(*tile.finish, channel + r, p, column[r]) : column[r];
   }
 
   static float finished(const Finish& finish, int64_t channel, int pixel, float sum) {
@@ -98,31 +118,53 @@ struct FewLoop {
   }
 
   template <int kCount>
-  SPARSECORE_INLINE void run_places(int64_t place) const {
+  void run_places(int64_t place) const {
+    const int64_t height = kBytes && R::kRows < 16 ? R::kRows : rows, width = cols, pitch = tile.x_stride;
+    const float* x = tile.x;
+    const bool wide = tile.wide_index;
     for (int64_t part = 0; part < rows; part += R::kRows) {
-      F sums[kCount][P];
-      int64_t begin[kCount], count[kCount], shortest = INT64_MAX;
+      Sums sums[kCount];
+      List lists[kCount];
+      int64_t count[kCount], shortest = INT64_MAX;
 #pragma GCC unroll 4
       for (int g = 0; g < kCount; ++g) {
-        begin[g] = tile.starts[place + g] - tile.starts[0];
+        lists[g] = list_of(place + g, part);
         count[g] = tile.starts[place + g + 1] - tile.starts[place + g];
         shortest = count[g] < shortest ? count[g] : shortest;
-        load_sums(tile.order[place + g] * rows + part, sums[g]);
-      }
-      for (int64_t i = 0; i < shortest; ++i)
 #pragma GCC unroll 4
-        for (int g = 0; g < kCount; ++g) add_record(begin[g] + i, part, sums[g]);
+        for (int p = 0; p < P; ++p) {
+          sums[g][0][p] = load_sum(tile.order[place + g] * rows + part, p);
+          if constexpr (R::kSets == 2) sums[g][1][p] = R::splat(0.0f);
+        }
+      }
+      shortest -= shortest % R::kSets;
+      for (int64_t i = 0; i < shortest; i += R::kSets)
+#pragma GCC unroll 4
+        for (int g = 0; g < kCount; ++g) {
+          if constexpr (R::kRows > 1)
+            _mm_prefetch(reinterpret_cast<const char*>(lists[g].values + i * height + kAhead), _MM_HINT_T1);
+          add_record(lists[g], i, height, width, wide, x, pitch, sums[g][0]);
+          if constexpr (R::kSets == 2) add_record(lists[g], i + 1, height, width, wide, x, pitch, sums[g][1]);
+        }
 #pragma GCC unroll 4
       for (int g = 0; g < kCount; ++g) {
-        for (int64_t i = shortest; i < count[g]; ++i) add_record(begin[g] + i, part, sums[g]);
-        store_sums(tile.order[place + g] * rows + part, sums[g]);
+        for (int64_t i = shortest; i < count[g]; i += R::kSets) {
+          add_record(lists[g], i, height, width, wide, x, pitch, sums[g][0]);
+          if constexpr (R::kSets == 2)
+            if (i + 1 < count[g]) add_record(lists[g], i + 1, height, width, wide, x, pitch, sums[g][1]);
+        }
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) {
+          if constexpr (R::kSets == 2) sums[g][0][p] = R::add(sums[g][0][p], sums[g][1][p]);
+          store_sum(tile.order[place + g] * rows + part, p, sums[g][0][p]);
+        }
       }
     }
   }
 
   void run() const {
     int64_t place = 0;
-    for (; place + kPlaces <= tile.places; place += kPlaces) run_places<kPlaces>(place);
+    for (; place + R::kPlaces <= tile.places; place += R::kPlaces) run_places<R::kPlaces>(place);
     for (; place < tile.places; ++place) run_places<1>(place);
   }
 };
@@ -144,6 +186,7 @@ int few_lanes(int rows) { return rows >= 8 ? 4 : rows == 4 ? 2 : 0; }
 
 void tile_of_few(const Tile& tile) {
   switch (tile.rows) {
+    case 1: return FewLoop<Rows1, 1, true>{tile, 1, 1}.run();
     case 4: return run_pixels<Rows4, 2>(tile);
     case 8: return run_pixels<Rows8, 4>(tile);
     default: return run_pixels<Rows16, 4>(tile);

@@ -103,12 +103,18 @@ class ConvTask {
                     end = std::min(strips_, strip_end - image * strips_),
                     wide_end = few_last_ && end == strips_ ? end - 1 : end, count = wide_end - begin,
                     tiles = ceil_div(count, most_strips_);
-      for (int64_t w = window_begin; w < window_end; w += windows_at_once) {
-        const int64_t w_end = std::min(window_end, w + windows_at_once);
+      const auto for_tiles = [&](int64_t w, int64_t w_end, int64_t p, int64_t p_end) {
         for (int64_t i = 0; i < tiles; ++i)
-          run_tile(memory, image, begin + i * count / tiles, begin + (i + 1) * count / tiles, w, w_end);
-        if (wide_end < end) run_tile(memory, image, wide_end, end, w, w_end);
+          run_tile(memory, image, begin + i * count / tiles, begin + (i + 1) * count / tiles, w, w_end, p, p_end);
+        if (wide_end < end) run_tile(memory, image, wide_end, end, w, w_end, p, p_end);
+      };
+      if (weights_pass_once()) {
+        for (int64_t p = 0; p < layout_.panels; ++p)
+          for (int64_t w = window_begin; w < window_end; ++w) for_tiles(w, w + 1, p, p + 1);
+        continue;
       }
+      for (int64_t w = window_begin; w < window_end; w += windows_at_once)
+        for_tiles(w, std::min(window_end, w + windows_at_once), 0, std::max<int64_t>(1, layout_.panels));
     }
     return Status::kOk;
   }
@@ -124,6 +130,16 @@ class ConvTask {
     const bool straddles = (pitch | reinterpret_cast<intptr_t>(io_.x)) % std::min<int64_t>(kLine, 4 * kernel_.vector);
     const bool scattered = pitch >= 2 * kPage && std::min<int64_t>(weight_.depth, layout_.k) > kPagesAtHand;
     return (straddles && uses >= 4) || (scattered && weight_.rows <= 2 && uses >= 24);
+  }
+
+  // Weights beyond the level 2 cache come from farther away for every tile of pixels, unless a window meets all tiles
+  // before the next one does: sums then wait in y from panel to panel. x is read once more for every window, which wide
+  // groups do not notice.
+  bool weights_pass_once() const {
+    constexpr int64_t kCached = 512 * 1024;
+    return planes_in_ && planes_out_ && (kernel_.masks || io_.padded || pixels_ % kernel_.vector == 0) &&
+           io_.residual != io_.y && weight_.rows >= 4 &&
+           weight_.records * weight_.rows * weight_.cols * size_of(io_.weight_dtype) > kCached;
   }
 
   bool take(Memory& memory, int64_t lanes, int64_t channels) const {
@@ -145,7 +161,7 @@ class ConvTask {
   }
 
   void run_tile(const Memory& memory, int64_t image, int64_t strip_begin, int64_t strip_end, int64_t window_begin,
-                int64_t window_end) const {
+                int64_t window_end, int64_t panel_begin, int64_t panel_end) const {
     const int64_t pixel = strip_begin * kernel_.vector, first_channel = first_channel_of(window_begin),
                   channels = first_channel_of(window_end) - first_channel;
     const int lanes = static_cast<int>((strip_end - strip_begin) * kernel_.vector),
@@ -180,7 +196,7 @@ class ConvTask {
       tile.sums = static_cast<float*>(io_.y) + image * io_.y_image_stride + first_channel * io_.y_stride + pixel;
       tile.sums_stride = io_.y_stride;
     }
-    for (int64_t p = 0; p == 0 || p < layout_.panels; ++p) {
+    for (int64_t p = panel_begin; p < panel_end; ++p) {
       Panel panel = {0, 0, 0, no_records.starts, no_records.order};
       if (layout_.panels) panel = panel_of(weight_, layout_, p);
       if (x_in_place) {
@@ -196,6 +212,7 @@ class ConvTask {
       tile.finish = p + 1 >= layout_.panels ? &finish : nullptr;
       for (int64_t w = window_begin; w < window_end; ++w) run_window(memory, panel, w, window_begin, tile);
     }
+    if (panel_end < layout_.panels) return;
     if (!y_in_place)
       unstage({io_, kernel_, in_kernel(io_.activation) ? Activation::kNone : io_.activation, memory.sums, lanes, image,
                pixel, tokens, first_channel, channels, memory.rows});

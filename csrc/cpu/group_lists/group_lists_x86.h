@@ -26,6 +26,7 @@ struct ListLoop {
   // would compete with x for the load ports, which are the limit.
   static constexpr bool kSpread = V <= 2;
   static constexpr int kUnroll = kSpread ? 4 : V * W > L::kRoomySums ? 1 : 2;
+  static constexpr int64_t kAhead = 1024;  // floats
   using Sums = F[kSets][V][W];
 
   // The last register of a tile may have fewer lanes than the others.
@@ -79,6 +80,8 @@ struct ListLoop {
         add_of<2 * V % 4>(high, x2, last, sums[2 % kSets]);
         add_of<3 * V % 4>(high, x3, last, sums[3 % kSets]);
       } else {
+        // Processors fetch ahead within a page; large weights come from memory page after page.
+        _mm_prefetch(reinterpret_cast<const char*>(values + kAhead), _MM_HINT_T0);
 #pragma GCC unroll 2
         for (int i = 0; i < kUnroll; ++i) add(values + i * rows, at(x, index[i], pitch), last, sums[0]);
       }

@@ -2,7 +2,6 @@
 #include "sparsecore/network.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -32,6 +31,7 @@ class Network {
     if (!weights_.read(tensors, &graph_, failure)) return false;
     chains_ = network::find_chains(graph_);
     parts_.resize(chains_.size());
+    timed_parts_.resize(chains_.size());
     plan_ = network::plan_arena(graph_, chains_);
     if (arena_bytes() > kLargestArena)
       return failure.say("the network needs %llu bytes for its values, and this machine gives at most %llu",
@@ -65,7 +65,6 @@ class Network {
   size_t weight_bytes() const { return weights_.bytes(); }
 
  private:
-  using Clock = std::chrono::steady_clock;
   static constexpr uint64_t kLargestArena = sizeof(void*) == 8 ? uint64_t{1} << 36 : uint64_t{1} << 31;
 
   template <typename T>
@@ -128,7 +127,8 @@ class Network {
         number = chain->last;
         ++chain;
       } else {
-        status = timing(number, timed, [&](const Step& step) { return network::run_step(step, places_.data()); });
+        const network::StepTimer timer(timed ? &seconds_[static_cast<size_t>(number)] : nullptr);
+        status = network::run_step(graph_.steps[static_cast<size_t>(number)], places_.data());
       }
       if (status != Status::kOk) return status;
       const int written = graph_.steps[static_cast<size_t>(number)].y;
@@ -141,33 +141,9 @@ class Network {
 
   // A timed run goes through one band after the other on all threads, so that every step has its own time.
   Status run_chain(const network::Chain& chain, bool timed) {
-    if (!timed) {
-      network::ChainParts& parts = parts_[static_cast<size_t>(&chain - chains_.data())];
-      if (!parts.prepare(graph_, chain, num_threads())) return Status::kOutOfMemory;
-      return parts.run(graph_, chain, places_);
-    }
-    for (int number = chain.first; number < chain.last; ++number)
-      places_[static_cast<size_t>(graph_.steps[static_cast<size_t>(number)].y)].first_row = 0;
-    const int64_t height = graph_.steps[static_cast<size_t>(chain.last)].window.out_height;
-    for (const std::vector<network::Share>& band : network::cut_bands(graph_, chain, 0, height))
-      for (int number = chain.first; number <= chain.last; ++number) {
-        const network::Share& share = band[static_cast<size_t>(number - chain.first)];
-        if (share.begin == share.end) continue;
-        const Status status = timing(number, timed, [&](const Step& step) {
-          if (number < chain.last) network::roll(&places_[static_cast<size_t>(step.y)], share.kept, share.begin);
-          return network::run_rows(step, places_.data(), share.begin, share.end);
-        });
-        if (status != Status::kOk) return status;
-      }
-    return Status::kOk;
-  }
-
-  template <typename Body>
-  Status timing(int number, bool timed, Body&& body) {
-    const auto begin = timed ? Clock::now() : Clock::time_point();
-    const Status status = body(graph_.steps[static_cast<size_t>(number)]);
-    if (timed) seconds_[static_cast<size_t>(number)] += std::chrono::duration<double>(Clock::now() - begin).count();
-    return status;
+    network::ChainParts& parts = (timed ? timed_parts_ : parts_)[static_cast<size_t>(&chain - chains_.data())];
+    if (!parts.prepare(graph_, chain, timed ? 1 : num_threads())) return Status::kOutOfMemory;
+    return parts.run(graph_, chain, places_, timed ? seconds_.data() : nullptr);
   }
 
   const network::Shape& shape_of(const Port& port) const { return graph_.values[static_cast<size_t>(port.value)]; }
@@ -195,7 +171,7 @@ class Network {
   Graph graph_;
   WeightStore weights_;
   std::vector<network::Chain> chains_;
-  std::vector<network::ChainParts> parts_;  // of each chain
+  std::vector<network::ChainParts> parts_, timed_parts_;  // of each chain
   Plan plan_;
   std::vector<Place> places_;
   std::vector<double> seconds_;

@@ -37,7 +37,7 @@ bool ChainParts::prepare(const Graph& graph, const Chain& chain, int threads) {
   return threads_ == threads;
 }
 
-Status ChainParts::run(const Graph& graph, const Chain& chain, const std::vector<Place>& places) {
+Status ChainParts::run(const Graph& graph, const Chain& chain, const std::vector<Place>& places, double* seconds) {
   float* buffer = buffers_.get();  // null, and never followed, where there is one part
   for (Part& part : parts_) {
     std::copy(places.begin(), places.end(), part.places.begin());
@@ -52,21 +52,22 @@ Status ChainParts::run(const Graph& graph, const Chain& chain, const std::vector
     }
     buffer += kArenaSlack;
   }
-  if (parts_.size() == 1) return run_part(graph, chain, &parts_[0]);
+  if (parts_.size() == 1) return run_part(graph, chain, &parts_[0], seconds);
   std::atomic<Status> result{Status::kOk};
   parallel_for_each(static_cast<int64_t>(parts_.size()), [&](int64_t p) {
-    const Status status = run_part(graph, chain, &parts_[static_cast<size_t>(p)]);
+    const Status status = run_part(graph, chain, &parts_[static_cast<size_t>(p)], nullptr);
     if (status != Status::kOk) result = status;
   });
   return result;
 }
 
-Status ChainParts::run_part(const Graph& graph, const Chain& chain, Part* part) const {
+Status ChainParts::run_part(const Graph& graph, const Chain& chain, Part* part, double* seconds) const {
   for (const std::vector<Share>& band : part->bands)
     for (int number = chain.first; number <= chain.last; ++number) {
       const Share& share = band[static_cast<size_t>(number - chain.first)];
       if (share.begin == share.end) continue;
       const Step& step = graph.steps[static_cast<size_t>(number)];
+      const StepTimer timer(seconds ? seconds + number : nullptr);
       if (number < chain.last) roll(&part->places[static_cast<size_t>(step.y)], share.kept, share.begin);
       const Status status = run_rows(step, part->places.data(), share.begin, share.end);
       if (status != Status::kOk) return status;

@@ -14,8 +14,9 @@ class ChainParts {
  public:
   // Parts for so many threads; what was made before is kept where it serves. False where memory cannot be had.
   bool prepare(const Graph& graph, const Chain& chain, int threads);
-  // `places` of all values. One part works in the arena's buffers; several have their own.
-  Status run(const Graph& graph, const Chain& chain, const std::vector<Place>& places);
+  // `places` of all values. One part works in the arena's buffers, each of its steps on all threads; several have their
+  // own. `seconds` of each step of the graph grow by the time it took, where they are wanted: one part only.
+  Status run(const Graph& graph, const Chain& chain, const std::vector<Place>& places, double* seconds);
 
  private:
   struct Part {
@@ -26,7 +27,7 @@ class ChainParts {
     void operator()(void* memory) const { std::free(memory); }
   };
 
-  Status run_part(const Graph& graph, const Chain& chain, Part* part) const;
+  Status run_part(const Graph& graph, const Chain& chain, Part* part, double* seconds) const;
 
   int threads_ = 0;
   std::vector<Part> parts_;

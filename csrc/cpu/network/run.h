@@ -1,6 +1,8 @@
 // Runs one step: the operators called with where its values lie.
 #pragma once
 
+#include <chrono>
+
 #include "cpu/network/bands.h"
 
 namespace sparsecore::network {
@@ -13,6 +15,24 @@ struct Place {
   bool hwc = false;
   bool rolling = false;   // a buffer of a chain, that nobody else writes
   int64_t first_row = 0;  // of the image, that data begins with
+};
+
+// Adds the seconds of its life to *sum, if there is one.
+class StepTimer {
+ public:
+  explicit StepTimer(double* sum) : sum_(sum) {
+    if (sum_) begin_ = Clock::now();
+  }
+  ~StepTimer() {
+    if (sum_) *sum_ += std::chrono::duration<double>(Clock::now() - begin_).count();
+  }
+  StepTimer(const StepTimer&) = delete;
+  StepTimer& operator=(const StepTimer&) = delete;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  double* sum_;
+  Clock::time_point begin_;
 };
 
 // Drops the rows before `kept` of a rolling value that holds rows up to `end`.

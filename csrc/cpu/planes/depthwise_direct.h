@@ -3,11 +3,13 @@
 // A tile is a few output rows. It walks along the rows it reaches over, and loads every vector of them once: the taps
 // of a row are the vector and its neighbour shifted against each other in registers, taken apart by stride before.
 // (Loads at every shift would be cheap only where they stay inside a cache line, which almost none does.) Columns
-// outside x are masked lanes, rows outside x are a row of zeros, so that the inner loops have no branch.
+// outside x are masked lanes, rows outside x are a row of zeros, so that the inner loops have no branch. Planes of one
+// vector are walked down as a whole (depthwise_walk.h).
 #pragma once
 
 #include "cpu/planes/depthwise_padded.h"
 #include "cpu/planes/depthwise_tile.h"
+#include "cpu/planes/depthwise_walk.h"
 
 namespace sparsecore::planes {
 namespace {
@@ -91,6 +93,32 @@ struct Direct {
     }
   }
 
+  // Planes of one vector, from top to bottom.
+  static constexpr int64_t kWalkWidth = S == 1 ? V::kLanes : V::kLanes - (K - 1) / 2;
+  struct Down {
+    const float *x, *zeros;
+    int64_t row;  // the next one
+    const Window& window;
+    const Mask mask;
+    float* y;
+    const Finish<V>& finish;
+
+    Phases load(int64_t i) const {
+      const int64_t at = row + i;
+      const bool inside = at >= 0 && at < window.height;
+      return Direct::load((inside ? x + at * window.width : zeros) - window.pad_left, mask);
+    }
+    // Lanes behind the last column of x hold zeros, and those behind the last output nothing that is used.
+    template <size_t j>
+    F tap(const Phases& phases) const {
+      return V::template shift<j / S>(phases.of[j % S], V::splat(0.0f));
+    }
+    void store(F sum) {
+      store_up_to<V>(y, finish.clamp(sum), window.out_width);
+      y += window.out_width;
+    }
+  };
+
   static void run(const DepthwiseRows& a) {
     const Window& window = *a.window;
     const int64_t blocks = column_blocks<V>(window.out_width);
@@ -99,12 +127,20 @@ struct Direct {
     describe(window, blocks, masks);
     for (int64_t c = 0; c < window.width; ++c) zeros[c] = 0.0f;
     const Finish<V> finish(a.activation);
+    const bool one = window.out_width <= kWalkWidth && window.width + window.pad_left <= S * V::kLanes;
     for (int64_t p = 0; p < a.planes; ++p) {
       const float* x = a.x + p * a.x_stride;
       float* y = a.y + p * a.y_stride;
       F weight[K * K];
       each<K * K>([&]<size_t i>() { weight[i] = V::splat(a.weight[p * K * K + i]); });
       const F bias = V::splat(a.bias ? a.bias[p] : 0.0f);
+      if (one) {
+        float* first = y + a.row_begin * window.out_width;
+        Down down = {x, zeros, a.row_begin * S - window.pad_top, window, masks[0], first, finish};
+        Walk<V, K, S, Down>::run(down, a.row_end - a.row_begin, weight, bias);
+        finish.activate(first, (a.row_end - a.row_begin) * window.out_width);
+        continue;
+      }
       for_tiles<kTall>(a.row_begin, a.row_end, [&](auto height, int64_t r) {
         constexpr int T = decltype(height)::value;
         const float* rows[rows_reached(T)];

@@ -2,7 +2,7 @@
 
 // Templates over Vector.
 #include "cpu/planes/depthwise_direct.h"
-#include "cpu/planes/depthwise_pairs_avx512.h"
+#include "cpu/planes/depthwise_narrow_avx512.h"
 #include "cpu/planes/pool_wide.h"
 #include "cpu/planes/stem_wide.h"
 #include "cpu/planes/whole_planes_wide.h"
@@ -11,8 +11,11 @@ namespace sparsecore::planes::avx512 {
 namespace {
 
 void depthwise(const DepthwiseRows& rows) {
-  if (Pairs<3>::serves(rows)) return Pairs<3>::run(rows);
-  if (Pairs<5>::serves(rows)) return Pairs<5>::run(rows);
+  const Window& window = *rows.window;
+  if (Narrow<3, 1>::serves(window)) return Narrow<3, 1>::run(rows);
+  if (Narrow<3, 2>::serves(window)) return Narrow<3, 2>::run(rows);
+  if (Narrow<5, 1>::serves(window)) return Narrow<5, 1>::run(rows);
+  if (Narrow<5, 2>::serves(window)) return Narrow<5, 2>::run(rows);
   Depthwise<Vector>::run(rows);
 }
 

@@ -53,10 +53,7 @@ struct Vector : WideAvx2 {
   }
 
   // The larger one, NaN where either is.
-  static F max_or_nan(F a, F b) {
-    const F takes_b = _mm256_or_ps(_mm256_cmp_ps(b, a, _CMP_GT_OQ), _mm256_cmp_ps(b, b, _CMP_UNORD_Q));
-    return _mm256_blendv_ps(a, b, takes_b);
-  }
+  static F max_or_nan(F a, F b) { return _mm256_blendv_ps(_mm256_max_ps(b, a), b, _mm256_cmp_ps(b, b, _CMP_UNORD_Q)); }
   static float sum(F a) {
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));

@@ -33,8 +33,7 @@ struct Vector : WideAvx512 {
 
   // The larger one, NaN where either is.
   static F max_or_nan(F a, F b) {
-    const Mask takes_b = _mm512_cmp_ps_mask(b, a, _CMP_GT_OQ) | _mm512_cmp_ps_mask(b, b, _CMP_UNORD_Q);
-    return _mm512_mask_blend_ps(takes_b, a, b);
+    return _mm512_mask_mov_ps(_mm512_max_ps(b, a), _mm512_cmp_ps_mask(b, b, _CMP_UNORD_Q), b);
   }
   static float sum(F a) { return _mm512_reduce_add_ps(a); }
   static F activate(F x, Activation activation) { return WideActivations<WideAvx512>::activate(x, activation); }

@@ -34,8 +34,10 @@ SC_DEVICE float2 unpack2(uint32_t packed) {
     using Format = typename Element<T>::Format;
     return {Format::decode(packed & 0xff), Format::decode(packed >> 8 & 0xff)};
 #else
-    uint32_t halves;
-    if constexpr (std::is_same_v<T, Float8E4M3>) {
+    uint32_t halves = 0;
+    if constexpr (kInstructionsMissing<T>) {
+      __trap();
+    } else if constexpr (std::is_same_v<T, Float8E4M3>) {
       asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<uint16_t>(packed)));
     } else {
       static_assert(std::is_same_v<T, Float8E5M2>, "unpack2 has no such element type");
@@ -57,7 +59,10 @@ SC_DEVICE uint32_t pack2(float first, float second) {
     return Format::encode_saturating(first) | Format::encode_saturating(second) << 8;
   }
 #else
-  if constexpr (std::is_same_v<T, BFloat16>) {
+  if constexpr (kInstructionsMissing<T>) {
+    __trap();
+    return 0;
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
     uint32_t packed;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(second), "f"(first));
     return packed;

@@ -68,6 +68,17 @@ struct Element<Float8E5M2> {
 #endif
 };
 
+// Kernels are compiled for every architecture of their file, and for 8-bit floats chosen only from sm_89 on: before it,
+// their instructions become a trap.
+template <class T>
+constexpr bool kInstructionsMissing = false;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
+template <>
+inline constexpr bool kInstructionsMissing<Float8E4M3> = true;
+template <>
+inline constexpr bool kInstructionsMissing<Float8E5M2> = true;
+#endif
+
 template <class T>
 using Accumulator = typename Element<T>::Sum;
 

@@ -21,7 +21,9 @@ SC_DEVICE void mma(Accumulator<T> (&d)[4], const uint32_t (&a)[4], const uint32_
   asm volatile("mma.sync.aligned." SHAPE_AND_TYPES " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
                : SUM(d[0]), SUM(d[1]), SUM(d[2]), SUM(d[3])                                                 \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
-  if constexpr (std::is_same_v<T, BFloat16>) {
+  if constexpr (kInstructionsMissing<T>) {
+    __trap();
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
     SC_MMA("m16n8k16.row.col.f32.bf16.bf16.f32", "+f");
   } else if constexpr (std::is_same_v<T, Float16>) {
     SC_MMA("m16n8k16.row.col.f32.f16.f16.f32", "+f");

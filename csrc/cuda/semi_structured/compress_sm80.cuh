@@ -141,6 +141,7 @@ SC_DEVICE void pack_step(int slice, int step, int lane, void* values, uint32_t* 
   }
 }
 
+// Budget of sm80::compress: 48 registers.
 template <int kBytes>
 __global__ void __launch_bounds__(kCompressThreads) compress(const CompressArguments args) {
   constexpr int kDepth = kRowBytes / kBytes, kTilesInRow = kDepth / 4, kChunkElements = 16 / kBytes;
@@ -261,6 +262,7 @@ struct DecompressArguments {
   bool vectors = false;  // every row begins at a multiple of 8 bytes
 };
 
+// Budget of sm80::decompress: 40 registers.
 template <int kBytes>
 __global__ void __launch_bounds__(kCompressThreads) decompress(const DecompressArguments args) {
   constexpr int kDepth = kRowBytes / kBytes, kGroups = 2 / kBytes, kUnitElements = 8 / kBytes;
@@ -305,6 +307,7 @@ struct ValidateArguments {
 
 // One block for everything, so that the smallest offending place needs no atomics: once per weight, at load.
 constexpr int kValidateThreads = 1024;
+// Budget of sm80::validate: 40 registers.
 template <int kBytes>
 __global__ void __launch_bounds__(kValidateThreads) validate(const ValidateArguments args) {
   constexpr int kDepth = kRowBytes / kBytes, kWords = 2 / kBytes, kBlockWords = kSlices * 32 * kWords;

@@ -10,7 +10,6 @@
 // Bytes of shared memory for 128 tokens: max(4 x 16 KB, 128 x 132 x 4) = 66 KB.
 #pragma once
 
-#include "cuda/common/fragments.h"
 #include "cuda/common/ldmatrix.h"
 #include "cuda/common/mma_sparse.h"
 #include "cuda/semi_structured/epilogue.cuh"
@@ -37,25 +36,24 @@ struct WeightRegisters {
   uint32_t values[2][2][4];
   uint32_t metadata[2][kWords];
 
-  // A block of channels past n has no weights: zeros at places 0 and 1.
+  // A block of channels past n has no weights: the last one's are as good, since its sums are not stored.
   SC_DEVICE void load(const MatmulArguments& args, int64_t n_block, int64_t k_block, int slice, int lane) {
-    const bool exists = n_block < args.n_blocks;
-    const int64_t at = (exists ? n_block * args.k_blocks + k_block : 0) * kSlices + slice;
+    const int64_t existing = n_block < args.n_blocks ? n_block : args.n_blocks - 1;
+    const int64_t at = (existing * args.k_blocks + k_block) * kSlices + slice;
     const uint4* from = static_cast<const uint4*>(args.p.weight.values) + at * kSliceVectors + lane;
     const uint32_t* words = args.p.weight.metadata + (at * 32 + lane) * kWords;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
-        const uint4 vector = exists ? from[i * kSliceVectors + step * 32] : uint4{0, 0, 0, 0};
+        const uint4 vector = from[i * kSliceVectors + step * 32];
         values[i][step][0] = vector.x;
         values[i][step][1] = vector.y;
         values[i][step][2] = vector.z;
         values[i][step][3] = vector.w;
       }
 #pragma unroll
-      for (int word = 0; word < kWords; ++word)
-        metadata[i][word] = exists ? words[i * 32 * kWords + word] : fragments::kPaddingMetadata;
+      for (int word = 0; word < kWords; ++word) metadata[i][word] = words[i * 32 * kWords + word];
     }
   }
 };
@@ -70,10 +68,15 @@ SC_DEVICE void multiply_step(Accumulator<T> (&sums)[2][kColumns][4], const Weigh
     ptx::ldmatrix(b, tokens + swizzled<Swizzle::k128>(8 * column + lane % 8, 64 * kStep + lane / 8 * 16));
 #pragma unroll
     for (int i = 0; i < 2; ++i)
-      ptx::mma_sparse<T, kSelector>(sums[i][column], weights.values[i][kStep], b, weights.metadata[i][kWord]);
+      if constexpr (kHasProducts<T>)
+        ptx::mma_sparse<T, kSelector>(sums[i][column], weights.values[i][kStep], b, weights.metadata[i][kWord]);
   }
 }
 
+// Hopper has no mma.sp of 8-bit floats and computes it with others, which takes registers: the wgmma kernel is there
+// for that, and this one for what it cannot take.
+// Budget of sm80::matmul: 168 registers.
+// Budget of sm80::matmul on sm_90: 255 registers, 3120 bytes of stack, 9744 bytes of spills.
 template <class T, int kTokens>
 __global__ void __launch_bounds__(256) matmul(const MatmulArguments args) {
   using Tile = sm80::Tile<T, kTokens>;
@@ -143,6 +146,7 @@ __global__ void __launch_bounds__(256) matmul(const MatmulArguments args) {
 }
 
 // One thread for eight channels of a token, blockIdx.x: the partial sums in the order of the splits.
+// Budget of sm80::finish_splits: 40 registers.
 template <class Sum>
 __global__ void __launch_bounds__(128) finish_splits(const MatmulArguments args) {
   const int64_t token = blockIdx.x;

@@ -41,23 +41,24 @@ struct WeightRegisters {
   uint32_t values[2][2][4];
   uint32_t metadata[2][kWords];
 
+  // A block of channels past n has no weights: the last one's are as good, since its sums are not stored.
   SC_DEVICE void load(const MatmulArguments& args, int64_t n_block, int64_t k_block, int slice, int lane) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const bool exists = n_block + i < args.n_blocks;
-      const int64_t at = (exists ? (n_block + i) * args.k_blocks + k_block : 0) * kSlices + slice;
+      const int64_t existing = n_block + i < args.n_blocks ? n_block + i : args.n_blocks - 1;
+      const int64_t at = (existing * args.k_blocks + k_block) * kSlices + slice;
       const uint4* from = static_cast<const uint4*>(args.p.weight.values) + at * kSliceVectors + lane;
       const uint32_t* words = args.p.weight.metadata + (at * 32 + lane) * kWords;
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
-        const uint4 vector = exists ? from[step * 32] : uint4{0, 0, 0, 0};
+        const uint4 vector = from[step * 32];
         values[i][step][0] = vector.x;
         values[i][step][1] = vector.y;
         values[i][step][2] = vector.z;
         values[i][step][3] = vector.w;
       }
 #pragma unroll
-      for (int word = 0; word < kWords; ++word) metadata[i][word] = exists ? words[word] : fragments::kPaddingMetadata;
+      for (int word = 0; word < kWords; ++word) metadata[i][word] = words[word];
     }
   }
 };
@@ -182,6 +183,7 @@ SC_DEVICE void consume(const MatmulArguments& args, int works, int consumer, cha
   }
 }
 
+// Budget of sm90::matmul: 168 registers.
 template <class T, int kTokens>
 __global__ void __launch_bounds__(384, 1)
     matmul(const MatmulArguments args, const __grid_constant__ TensorMap x, const int works) {

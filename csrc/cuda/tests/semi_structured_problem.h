@@ -179,6 +179,17 @@ struct MatmulProblem {
     return p;
   }
 
+  // Whether anything of y's buffer changed that is no output: what lies in front of it and between its rows.
+  bool strayed() {
+    const int64_t bytes = size_of(options.out_dtype), count = static_cast<int64_t>(y.buffer.size()) / bytes;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t place = i - y.offset;
+      if (place >= 0 && place % y.stride < n) continue;
+      for (int64_t byte = 0; byte < bytes; ++byte)
+        if (y.buffer[i * bytes + byte] != static_cast<char>(0xff)) return true;
+    }
+    return false;
+  }
   // Index of the first output that is not the expected one, or -1. NaN never is.
   int64_t first_wrong(double tolerance) {
     for (int64_t t = 0; t < m; ++t)

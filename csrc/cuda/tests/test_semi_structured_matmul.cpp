@@ -38,6 +38,7 @@ void check_plan(const Plan& plan, MatmulProblem& problem, double tolerance = 0) 
       problem.params(semi_structured::workspace_bytes(plan, problem.m, problem.n));
   REQUIRE(semi_structured::run_plan(plan, params, nullptr) == Status::kOk);
   CHECK(problem.first_wrong(tolerance) == -1);
+  CHECK(!problem.strayed());
 }
 
 }  // namespace

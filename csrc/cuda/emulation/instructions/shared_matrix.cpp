@@ -7,16 +7,10 @@
 namespace cuda_emulation {
 namespace {
 
-constexpr uint32_t kChunk = 16;
+constexpr int kChunk = 16;
 
-// Chunks change places by the address itself: its bits 4, 5, 6 (as many as the swizzle has) by its bits 7, 8, 9.
-uint32_t swizzled(uint32_t address, uint32_t swizzle) {
-  const uint32_t mask = swizzle / kChunk - 1;
-  return address ^ (address / 128 & mask) * kChunk;
-}
-
-void read_chunk(uint8_t* to, uint32_t address, const MatrixDescriptor& matrix, const char* instruction) {
-  const void* from = shared_pointer(swizzled(address, matrix.swizzle));
+void read_chunk(uint8_t* to, uint32_t address, const char* instruction) {
+  const void* from = shared_pointer(address);
   check_shared(from, kChunk, kChunk, instruction);
   async_read_shared(to, from, kChunk, instruction);
 }
@@ -52,11 +46,9 @@ std::vector<uint8_t> read_k_major(const MatrixDescriptor& matrix, int rows, int 
     violation("%s: %d bytes of k from byte %u of the row run past the %u-byte swizzle", instruction, k_bytes, within,
               matrix.swizzle);
   }
-  for (int r = 0; r < rows; ++r) {
-    const uint32_t row = matrix.start + r / 8 * matrix.stride + r % 8 * matrix.swizzle;
-    for (int chunk = 0; chunk * 16 < k_bytes; ++chunk) {
-      const uint32_t step = matrix.swizzle > 16 ? kChunk : matrix.leading;
-      read_chunk(&bytes[static_cast<size_t>(r) * k_bytes + chunk * 16], row + chunk * step, matrix, instruction);
+  for (int row = 0; row < rows; ++row) {
+    for (int k = 0; k < k_bytes; k += kChunk) {
+      read_chunk(&bytes[static_cast<size_t>(row) * k_bytes + k], k_major_address(matrix, row, k), instruction);
     }
   }
   return bytes;
@@ -68,18 +60,12 @@ std::vector<uint8_t> read_mn_major(const MatrixDescriptor& matrix, int rows, int
     violation("%s: a transposed operand starts at byte %u of a %u-byte row", instruction, matrix.start % matrix.swizzle,
               matrix.swizzle);
   }
-  const uint32_t per_row = matrix.swizzle / 2;  // elements of mn that lie together
-  const bool plain = matrix.swizzle == 16;
-  const uint32_t mn_step = plain ? matrix.stride : matrix.leading, k_step = plain ? matrix.leading : matrix.stride;
-  for (uint32_t k = 0; k < static_cast<uint32_t>(k_bytes) / 2; ++k) {
-    for (uint32_t mn = 0; mn < static_cast<uint32_t>(rows); mn += 8) {
-      const uint32_t address =
-          matrix.start + mn / per_row * mn_step + k / 8 * k_step + k % 8 * matrix.swizzle + mn % per_row * 2;
+  for (int k = 0; k < k_bytes / 2; ++k) {
+    for (int first = 0; first < rows; first += 8) {
       uint8_t chunk[kChunk];
-      read_chunk(chunk, address, matrix, instruction);
-      for (uint32_t i = 0; i < 8 && mn + i < static_cast<uint32_t>(rows); ++i) {
-        std::memcpy(&bytes[(mn + i) * k_bytes + 2 * k], &chunk[2 * i], 2);
-      }
+      read_chunk(chunk, mn_major_address(matrix, first, k), instruction);
+      for (int i = 0; i < 8; ++i)
+        std::memcpy(&bytes[static_cast<size_t>(first + i) * k_bytes + 2 * k], &chunk[2 * i], 2);
     }
   }
   return bytes;

@@ -29,13 +29,13 @@ std::string demangled(const char* name) {
 }
 
 std::string without_arguments(const std::string& function) {
-  int depth = 0;
+  int depth = 0;  // inside of template arguments, or of the name of a lambda
   for (size_t i = 0; i < function.size(); i++) {
-    if (function[i] == '<') depth++;
-    if (function[i] == '>') depth--;
-    if (function[i] == '(' && depth == 0 && i > 0 && function.compare(i, 11, "(anonymous ") != 0) {
-      return function.substr(0, i);
-    }
+    if (function[i] == '<' || function[i] == '{') depth++;
+    if (function[i] == '>' || function[i] == '}') depth--;
+    const bool named =
+        function.compare(i, 11, "(anonymous ") == 0 || (i >= 8 && function.compare(i - 8, 10, "operator()") == 0);
+    if (function[i] == '(' && depth == 0 && i > 0 && !named) return function.substr(0, i);
   }
   return function;
 }

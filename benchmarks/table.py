@@ -37,6 +37,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Result]], str]]] = {
 MARKED: dict[str, Callable[[], str]] = {
     "README.md": layers.readme_table,
     "docs/which_pattern.md": models.demo_tables,
+    "docs/recovery.md": models.make_demo_tables,
     "docs/advise.md": models.advise_tables,
     "docs/training.md": models.training_presets,
     "docs/image_networks.md": models.image_networks,

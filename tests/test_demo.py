@@ -3,17 +3,21 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import sparsecore as sc
+from sparsecore.demo import __main__ as command
 from sparsecore.demo import report, text, timing
 from sparsecore.demo.encoder import embed, embedding_task, fuse_gelu, quality
+from sparsecore.demo.models import Model
 from sparsecore.demo.run import Settings, run
 from sparsecore.demo.source import Batch, Source
 from sparsecore.demo.store import Store
-from sparsecore.demo.variants import VARIANTS, load
+from sparsecore.demo.variants import VARIANTS, Variant, load
 
 transformers = pytest.importorskip("transformers")
 
@@ -103,9 +107,54 @@ def test_demo_runs_resumes_and_reports(source: Source, tmp_path: Path) -> None:
         run(source, SETTINGS, tmp_path, fresh=True, progress=False, say=said.append)
 
 
-def test_packed_model_with_fused_gelu_is_the_pruned_model(source: Source, tmp_path: Path) -> None:
-    import sparsecore as sc
+def test_stages_end_where_they_say_and_go_on(source: Source, tmp_path: Path) -> None:
+    variants = [
+        Variant("one", "unstructured 50 %", sc.Unstructured(), 0.5, steps=20),
+        Variant("slow", "advised, any time", None, latency=1.0),
+    ]
 
+    def go(until: str) -> tuple[dict[str, Any], set[str]]:
+        found = run(
+            source, SETTINGS, tmp_path, variants=variants, until=until, progress=False, say=lambda _: None
+        )
+        return found, {path.stem for path in (tmp_path / "parts").glob("*/*.json")}
+
+    found, parts = go("advice")
+    assert parts == {"advice"} and not found["variants"]
+    advice = next((tmp_path / "parts").glob("*/advice.json")).read_text()
+
+    found, parts = go("models")
+    assert {"prune-one", "recovery-one", "prune-slow"} <= parts
+    assert not found["latency"] and not any(name.startswith("latency") for name in parts)
+    assert not (tmp_path / "results.json").exists()
+    made = found["variants"]
+
+    found, _ = go("times")
+    assert found["variants"].keys() == made.keys()
+    assert found["variants"]["one"]["cosine"] == made["one"]["cosine"]
+    assert found["latency"] and (tmp_path / "results.json").exists()
+    assert next((tmp_path / "parts").glob("*/advice.json")).read_text() == advice
+
+    with pytest.raises(ValueError, match="until must be one of advice, models, times"):
+        go("never")
+
+
+def test_one_document_on_standard_output(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variants = (Variant("one", "unstructured 50 %", sc.Unstructured(), 0.5),)
+    tiny = Model(make, fuse_gelu, lambda: batch(1, 1), lambda *_: source, variants, variants, ())
+    monkeypatch.setattr(command, "MODELS", {"encoder": tiny})
+    command.main(["--output", str(tmp_path), "--until", "models", "--json"])
+    shown = capsys.readouterr()
+    assert 0.9 < json.loads(shown.out)["variants"]["one"]["cosine"] <= 1.0
+    assert "models done" in shown.err
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--until", "never"])
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_packed_model_with_fused_gelu_is_the_pruned_model(source: Source, tmp_path: Path) -> None:
     pruned = source.make()
     masks = sc.sparsify.magnitude(pruned, sc.NM(2, 4), targets=source.targets, progress=False)
     assert len(masks) == 12
@@ -119,8 +168,6 @@ def test_packed_model_with_fused_gelu_is_the_pruned_model(source: Source, tmp_pa
 
 
 def test_only_the_exact_gelu_is_fused() -> None:
-    import sparsecore as sc
-
     config = transformers.BertConfig(
         vocab_size=8,
         hidden_size=16,

@@ -1,7 +1,7 @@
 """What each preset keeps of a network's quality, by the share of zeros.
 
     python benchmarks/python/bench_presets.py training [--seeds N] [--dry]
-    python benchmarks/python/bench_presets.py oneshot [--dry]
+    python benchmarks/python/bench_presets.py oneshot [--add] [--dry]
 
 ``training``: accuracy of a network of three linear layers on the handwritten digits of scikit-learn (1257 to learn
 from, 540 to judge by), the same number of steps for every preset. ``oneshot``: cosine of all-MiniLM-L6-v2's sentence
@@ -11,6 +11,7 @@ embeddings to the dense model's, for the methods and for splits of the zeros ove
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import statistics
 import sys
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecore as sc
-from machine import ROOT, describe, write
+from machine import RESULTS, ROOT, describe, slug, write
 from sparsecore import sparsify
 from sparsecore.demo.encoder import embed, minilm, quality
 from sparsecore.sparsify._progress import bar
@@ -222,7 +223,10 @@ def training(seeds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def oneshot() -> list[dict[str, Any]]:
+def oneshot(
+    before: list[dict[str, Any]], keep: Callable[[list[dict[str, Any]]], object]
+) -> list[dict[str, Any]]:
+    """Rows of all cases; those of ``before`` are not measured again, and every new one is kept at once."""
     source = minilm(256, 64, 128)
     reference = embed(source.make(), source.held_out)
     free = sc.Unstructured()
@@ -244,9 +248,14 @@ def oneshot() -> list[dict[str, Any]]:
             sparsify.OWL(s, within="row"),
         ):
             cases.append(("wanda", f"{s:.0%} {type(allocation).__name__}", free, allocation))
-    rows = []
+    there = {(row["preset"], row["case"]): row for row in before}
+    rows: list[dict[str, Any]] = []
     with bar(len(cases), "one-shot presets", None, "case") as advance:
         for method, title, pattern, sparsity in cases:
+            if (method, title) in there:
+                rows.append(there.pop((method, title)))
+                advance()
+                continue
             model = source.make()
             data = () if method == "magnitude" else (source.calibration,)
             getattr(sparsify, method)(
@@ -257,6 +266,7 @@ def oneshot() -> list[dict[str, Any]]:
                 {"preset": method, "case": title, "zeros": _zeros_of(model, source.targets), **judged}
             )
             print(rows[-1], flush=True)
+            keep(rows + list(there.values()))
             advance()
     return rows
 
@@ -276,12 +286,27 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("training", "oneshot"))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--add", action="store_true", help="only cases that the result file lacks (oneshot)")
     parser.add_argument("--dry", action="store_true", help="print only, keep no result file")
     arguments = parser.parse_args()
-    rows = training(arguments.seeds) if arguments.what == "training" else oneshot()
+    name = f"presets_{arguments.what}"
+    command = shlex.join(["python", "benchmarks/python/bench_presets.py", *sys.argv[1:]])
+    header = describe(command, {})
+    path = RESULTS / f"{name}_{slug()}.json"
+    before: list[dict[str, Any]] = []
+    if arguments.add and path.exists():
+        found = json.loads(path.read_text())
+        before = found["rows"]
+        commits = dict.fromkeys([*found["machine"]["commit"].split(", "), header["commit"]])
+        header["commit"] = ", ".join(commits)
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        if not arguments.dry:
+            write(name, header, rows)
+
+    rows = training(arguments.seeds) if arguments.what == "training" else oneshot(before, keep)
+    keep(rows)
     if not arguments.dry:
-        command = shlex.join(["python", "benchmarks/python/bench_presets.py", *sys.argv[1:]])
-        path = write(f"presets_{arguments.what}", describe(command, {}), rows)
         print(f"written: {path.relative_to(ROOT)}")
 
 

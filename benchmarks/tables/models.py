@@ -18,6 +18,14 @@ def demo_tables() -> str:
     )
 
 
+def make_demo_tables() -> str:
+    """What ``make demo`` measures in minutes, for either model."""
+    return (
+        "\n".join(demo_table(result) for result in results("make_demo"))
+        or "No results yet: `make demo` measures.\n"
+    )
+
+
 def demo_table(result: Result) -> str:
     """One network."""
     settings, dense = result["settings"], result["dense"]
@@ -168,26 +176,34 @@ def oneshot_methods() -> str:
     return _oneshot(
         "Cosine of all-MiniLM-L6-v2's sentence embeddings to the dense model's, 256 held-out texts, encoder layers "
         "pruned in one shot with 64 texts of calibration.",
-        lambda case: not case[-1].isalpha(),
+        lambda row: "" if row["case"][-1].isalpha() else row["case"],
     )
 
 
 def oneshot_allocations() -> str:
-    """The same by allocation."""
+    """The same by allocation; shares alone are uniform."""
+
+    def title(row: Result) -> str:
+        case: str = row["case"]
+        if row["preset"] != "wanda" or ":" in case:
+            return ""
+        return f"{case} Uniform" if case.endswith("%") else case
+
     return _oneshot(
         "Cosine of all-MiniLM-L6-v2's sentence embeddings to the dense model's, 256 held-out texts: the encoder pruned "
         "in one shot by Wanda, by how the zeros are split over its layers.",
-        lambda case: case[-1].isalpha(),
+        title,
     )
 
 
-def _oneshot(text: str, wanted: Callable[[str], bool]) -> str:
+def _oneshot(text: str, title: Callable[[Result], str]) -> str:
     parts = []
     for result in results("presets_oneshot"):
         rows: dict[str, dict[str, Result]] = {}
         for row in result["rows"]:
-            if wanted(row["case"]):
-                rows.setdefault(row["case"], {})[row["preset"]] = row
+            if title(row):
+                rows.setdefault(title(row), {})[row["preset"]] = row
+        rows = dict(sorted(rows.items(), key=lambda item: (":" in item[0], item[0][:2])))  # stable otherwise
         methods = list(dict.fromkeys(name for group in rows.values() for name in group))
         body = [
             [case, *(f"{group[name]['cosine']:.3f}" if name in group else "" for name in methods)]

@@ -168,6 +168,8 @@ class Pruned:
         zeros: Fraction of zeros now.
         dense_bytes: Before.
         nbytes: As it was written.
+        dtype: Of the kept values.
+        layout: Of the packed weight; None where it was written in another form.
     """
 
     name: str
@@ -175,6 +177,8 @@ class Pruned:
     zeros: float
     dense_bytes: int
     nbytes: int
+    dtype: str
+    layout: str | None = None
 
 
 def prune_file(
@@ -241,15 +245,19 @@ def _write_pruned(
         raise ValueError(f"prune_file: {name!r} is not finite everywhere; the checkpoint is damaged.")
     mask = select_mask(weight.float().abs(), pattern, sparsity)
     layer = name.removesuffix(".weight")
+    layout = None
     if format == "dense":
         parts = {name: weight.masked_fill(~mask, 0.0)}
     elif format == "sparse-24-bitmask":
         parts = write_bitmask24(pack(weight, pattern, mask), name)
     else:
-        state = SparseLinear.from_packed(pack(weight, pattern, mask)).state_dict()
+        packed = pack(weight, pattern, mask)
+        layout = packed.layout
+        state = SparseLinear.from_packed(packed).state_dict()
         parts = {f"{layer}.{key}": value for key, value in state.items()}
     for key, value in parts.items():
         writer.add(key, value)
     zeros = 1.0 - float(mask.float().mean()) if mask.numel() else 0.0
     size = sum(value.nbytes for value in parts.values())
-    return Pruned(layer, (weight.shape[0], weight.shape[1]), zeros, weight.nbytes, size)
+    dtype = str(weight.dtype).removeprefix("torch.")
+    return Pruned(layer, (weight.shape[0], weight.shape[1]), zeros, weight.nbytes, size, dtype, layout)

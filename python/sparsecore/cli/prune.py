@@ -16,6 +16,7 @@ from sparsecore.cli._network import DATA_HELP, HELP, batches, is_name
 from sparsecore.cli._network import network as make
 from sparsecore.convert import densify_
 from sparsecore.integrations._folders import INDEX, replaced_folder, weight_files
+from sparsecore.integrations.prune_folder import prune_folder
 from sparsecore.io import save
 from sparsecore.patterns import NM, Pattern
 from sparsecore.patterns import pattern as parse_pattern
@@ -55,7 +56,8 @@ def prune(
 ) -> None:
     """Prunes a checkpoint and writes it packed, dense with exact zeros, or as sparse-24-bitmask.
 
-    By magnitude, tensors are read, pruned and written one at a time: the checkpoint may be larger than memory.
+    By magnitude, tensors are read, pruned and written one at a time: the checkpoint may be larger than memory, in
+    one file or many.
     The other methods load a transformers model and need text, or call any model that --network makes.
     Embeddings, norms and heads stay dense unless --ignore says otherwise. The output appears when it is complete; a
     failure leaves nothing behind.
@@ -83,8 +85,8 @@ def prune(
                 raise ValueError(f"prune: --sparsity is a fraction of zeros in [0, 1), got {sparsity}.")
         if simple and not model.is_dir():
             done = _file(model, output, chosen, share, format, rules)
-        elif simple and format == "dense":
-            done = _folder(model, output, chosen, share, rules)
+        elif simple:
+            done = _folder(model, output, chosen, share, format, rules)
         else:
             given = _recipe(pattern, sparsity, method, recipe, targets, ignore)
             load_recipe(given)  # mistakes show before a large model is read
@@ -163,28 +165,17 @@ def _file(
 
 
 def _folder(
-    model: Path, output: Path, pattern: Pattern, sparsity: float | None, rules: dict[str, Any]
+    model: Path, output: Path, pattern: Pattern, sparsity: float | None, format: str, rules: dict[str, Any]
 ) -> list[Pruned]:
-    """Shard by shard; the files beside the weights are copied."""
-    done: list[Pruned] = []
-    files = weight_files("prune", model)
-    with replaced_folder(output) as temporary, bar(len(files), "pruning", watched(), "file") as advance:
-        for path in files:
-            try:
-                done += prune_file(
-                    path, temporary / path.name, pattern, sparsity=sparsity, format="dense", **rules
-                )
-            except ValueError as error:
-                if "holds no matrix to prune" not in str(error):
-                    raise
-                shutil.copyfile(path, temporary / path.name)
-            advance()
-        if not done:
-            raise ValueError(f"prune: {model} holds no matrix to prune. Use --targets and --ignore.")
-        for path in model.iterdir():
-            if path.is_file() and (path.suffix != ".safetensors" or path.name == INDEX):
-                shutil.copyfile(path, temporary / path.name)
-    return done
+    """File by file; what lies beside the weights is copied."""
+    count = 0
+    for path in weight_files("prune", model):
+        with opened("prune", path) as file:
+            count += len(list(file.keys()))
+    with bar(count, "pruning", watched(), "tensor") as advance:
+        return prune_folder(
+            model, output, pattern, sparsity=sparsity, format=format, advance=advance, **rules
+        )
 
 
 def _recipe(
@@ -214,11 +205,14 @@ def _network(
 
 
 def _done(model: nn.Module) -> list[Pruned]:
-    return [
-        Pruned(layer.name, layer.shape, layer.sparsity, layer.dense_bytes, layer.nbytes)
-        for layer in report(model).layers
-        if layer.pattern != "dense"
-    ]
+    done = []
+    for layer in report(model).layers:
+        if layer.pattern != "dense":
+            packed: Any = model.get_submodule(layer.name)
+            dtype = str(packed.weight.dtype).removeprefix("torch.")
+            sizes = (layer.dense_bytes, layer.nbytes)
+            done.append(Pruned(layer.name, layer.shape, layer.sparsity, *sizes, dtype, layer.layout))
+    return done
 
 
 def _transformer(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
+import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from sparsecore.demo import report
 from sparsecore.demo.models import MODELS
-from sparsecore.demo.run import Settings, run
+from sparsecore.demo.run import STAGES, Settings, run
 from sparsecore.demo.store import write_atomically
 
 HINT = "pip install 'sparsecore[demo]' and, for the recognizer, pip install --no-deps rapidocr==3.10.0"
@@ -42,6 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=Settings.recovery,
         help="factor on the steps of recovery (1; 0: none)",
     )
+    parser.add_argument(
+        "--until",
+        choices=STAGES,
+        default=STAGES[-1],
+        help="stop after timing layers for advice, or after making the models; the next call goes on from there",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the results as one JSON document and nothing else; messages go to standard error",
+    )
     parser.add_argument("--threads", type=int, nargs="+", help="thread counts to time (1 and 2)")
     options = parser.parse_args(arguments)
 
@@ -60,14 +74,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     missing = next((name for name in chosen.needs if importlib.util.find_spec(name) is None), None)
     if missing is not None:
         parser.error(f"the {options.model} needs {missing}; {HINT}")
-    print("loading the model and its data")
+    say = partial(print, file=sys.stderr if options.json else sys.stdout, flush=True)
+    say("loading the model and its data")
     source = chosen.source(settings.held_out, settings.calibration, settings.tokens)
     variants = chosen.full if options.full else chosen.variants
-    results = run(source, settings, options.output, variants=variants, fresh=options.fresh)
+    results = run(
+        source,
+        settings,
+        options.output,
+        variants=variants,
+        fresh=options.fresh,
+        until=options.until,
+        say=say,
+    )
+    if options.json:
+        print(json.dumps(results, indent=1))
+    if options.until != STAGES[-1]:
+        say(f"{options.until} done; the same command without --until goes on from here")
+        return
     text = report.text(results)
     write_atomically(options.output / "report.txt", lambda target: target.write_text(text + "\n"))
     report.figure(results, options.output / "results.png")
-    print(f"\n{text}\n\nsaved: {options.output}/results.json, report.txt, results.png")
+    say(f"\n{text}\n\nsaved: {options.output}/results.json, report.txt, results.png")
 
 
 if __name__ == "__main__":

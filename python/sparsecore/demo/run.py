@@ -19,10 +19,11 @@ from sparsecore.demo.environment import describe
 from sparsecore.demo.models import MODELS
 from sparsecore.demo.source import Source
 from sparsecore.demo.store import Store, write_atomically
-from sparsecore.demo.variants import VARIANTS, Variant, load, prune, recover
+from sparsecore.demo.variants import VARIANTS, Variant, advise, load, prune, recover
 from sparsecore.sparsify._progress import bar
 
 Say = Callable[[str], object]
+STAGES = ("advice", "models", "times")
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,29 @@ def run(
     *,
     variants: Sequence[Variant] = VARIANTS,
     fresh: bool = False,
+    until: str = "times",
     progress: bool = True,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Runs what is not finished yet and returns all results; also in ``output/results.json``."""
+    """Runs what is not finished yet and returns all results; also in ``output/results.json``.
+
+    Args:
+        source: The model with its data.
+        settings: What is measured.
+        output: Folder of the results, and of finished parts.
+        variants: What is made of the model.
+        fresh: Forget finished parts.
+        until: The last stage: ``advice`` times layers where a variant asks for it, ``models`` prunes, judges and
+            recovers, ``times`` times and weighs the models and writes the results. A machine that others use can make
+            the models, which only takes longer then, and be kept free for the two stages that measure.
+        progress: Show progress bars.
+        say: Takes a line on what happens.
+
+    Raises:
+        ValueError: An unknown stage.
+    """
+    if until not in STAGES:
+        raise ValueError(f"run: until must be one of {', '.join(STAGES)}, got {until!r}.")
     planned = [[variant.key, variant.steps, variant.lr] for variant in variants]
     keys = {
         "model": source.name,
@@ -72,6 +92,11 @@ def run(
     }
     job = _Job(source, settings, variants, Store(output / "parts", keys, fresh), progress)
     results: dict[str, Any] = {"settings": keys, "environment": describe(), "variants": {}, "latency": {}}
+    if any(variant.pattern is None for variant in variants):
+        say("advice: time the layers")
+        job.advice()
+    if until == "advice":
+        return results
     results["dense"] = {"disk_bytes": job.save_dense(), **job.dense_quality()}
     for position, variant in enumerate(variants, 1):
         steps = job.steps(variant)
@@ -84,6 +109,8 @@ def run(
             found |= job.recovered(variant)
             say(f"      recovered: {job.shown(found)}")
         results["variants"][variant.key] = {"title": variant.title, **found}
+    if until == "models":
+        return results
     for threads in settings.threads:
         for batch in settings.batches:
             say(f"latency: batch {batch}, {source.task.shown}, {threads} thread{'s' * (threads > 1)}")
@@ -130,10 +157,15 @@ class _Job:
             write_atomically(path, lambda target: sc.save(self.dense, target))
         return path.stat().st_size
 
+    def advice(self) -> sc.Advice:
+        """One for all variants that ask for it: their budgets choose from the same measurements."""
+        return sc.Advice.from_dict(self._part("advice", lambda: advise(self.source, self.progress).to_dict()))
+
     def pruned(self, variant: Variant) -> dict[str, Any]:
         def make() -> dict[str, Any]:
             begin = time.perf_counter()
-            prune(self.source, variant, self.settings.method, self.pruned_file(variant), self.progress)
+            target, method = self.pruned_file(variant), self.settings.method
+            prune(self.source, variant, method, target, self.progress, self.advice)
             seconds = time.perf_counter() - begin
             model = load(self.source, self.pruned_file(variant))
             packed = [layer for layer in sc.report(model).layers if layer.pattern != "dense"]
@@ -141,7 +173,7 @@ class _Job:
             stored = [(1.0 - layer.sparsity) * count for layer, count in zip(packed, weights, strict=True)]
             return {
                 "seconds": seconds,
-                "kept": sum(stored) / sum(weights),
+                "kept": sum(stored) / sum(weights) if weights else 1.0,
                 "packed_bytes": sum(layer.nbytes for layer in packed),
                 "dense_bytes": sum(layer.dense_bytes for layer in packed),
                 "disk_bytes": self.pruned_file(variant).stat().st_size,

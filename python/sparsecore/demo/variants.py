@@ -96,11 +96,36 @@ READING_FULL = (
 )
 
 
-def prune(source: Source, variant: Variant, method: str, path: Path, progress: bool) -> None:
-    """Prunes a fresh model, packs it and writes it to ``path``."""
+def advise(source: Source, progress: bool) -> sc.Advice:
+    """Times patterns for every layer on one thread, for single inputs, and judges them on the calibration data."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return sc.advise(
+            source.make(),
+            data=[source.timing(1), *source.calibration],
+            targets=source.targets,
+            seconds=20.0,
+            progress=progress,
+        )
+    finally:
+        torch.set_num_threads(before)
+
+
+def prune(
+    source: Source,
+    variant: Variant,
+    method: str,
+    path: Path,
+    progress: bool,
+    advice: Callable[[], sc.Advice] | None = None,
+) -> None:
+    """Prunes a fresh model, packs it and writes it to ``path``; a variant without a pattern asks for ``advice``."""
     model = source.make()
     if variant.pattern is None:
-        _advised_(model, source, variant, method, progress)
+        found = advise(source, progress) if advice is None else advice()
+        chosen = found.choose(latency=variant.latency)
+        chosen.apply_(model, source.calibration, method=method, progress=progress)
         write_atomically(path, lambda target: sc.save(model, target))
         return
     masks = METHODS[method](
@@ -113,24 +138,6 @@ def prune(source: Source, variant: Variant, method: str, path: Path, progress: b
     )
     sc.sparsify_(model, variant.pattern, lambda _, name: name in masks, masks=masks)
     write_atomically(path, lambda target: sc.save(model, target))
-
-
-def _advised_(model: nn.Module, source: Source, variant: Variant, method: str, progress: bool) -> None:
-    """Each layer gets what serves a budget of time on one thread best, for single inputs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        advice = sc.advise(
-            model,
-            data=[source.timing(1), *source.calibration],
-            targets=source.targets,
-            latency=variant.latency,
-            seconds=20.0,
-            progress=progress,
-        )
-    finally:
-        torch.set_num_threads(before)
-    advice.apply_(model, source.calibration, method=method, progress=progress)
 
 
 def recover(

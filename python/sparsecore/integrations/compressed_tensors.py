@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,28 @@ def _check_block(folder: Path, content: dict[str, Any]) -> None:
         )
 
 
+def describe(sparsity: float, ignore: Sequence[str]) -> dict[str, Any]:
+    """The ``quantization_config`` of a ``sparse-24-bitmask`` folder.
+
+    Args:
+        sparsity: Fraction of zeros over all parameters.
+        ignore: Linear layers that are dense.
+    """
+    return {
+        "quant_method": "compressed-tensors",
+        "version": VERSION,
+        "sparsity_config": {
+            "format": FORMAT,
+            "global_sparsity": round(sparsity, 6),
+            "ignore": list(ignore),
+            "registry_requires_subclass": False,
+            "sparsity_structure": "2:4",
+            "targets": ["Linear"],
+        },
+        "transform_config": {},
+    }
+
+
 def save_folder(model: Any, folder: str | os.PathLike[str], *, max_shard_size: int | str = "50GB") -> None:
     """Writes a transformers model with packed 2:4 layers as a ``sparse-24-bitmask`` folder.
 
@@ -241,19 +264,8 @@ def save_folder(model: Any, folder: str | os.PathLike[str], *, max_shard_size: i
         zeros += layer.in_features * layer.out_features - layer.weight.stored
     attach(model)  # also refuses models without a packed layer
     total = zeros + sum(parameter.numel() for parameter in model.parameters())
-    block = {
-        "quant_method": "compressed-tensors",
-        "version": VERSION,
-        "sparsity_config": {
-            "format": FORMAT,
-            "global_sparsity": round(zeros / total, 6),
-            "ignore": [name for name, module in model.named_modules() if type(module) is nn.Linear],
-            "registry_requires_subclass": False,
-            "sparsity_structure": "2:4",
-            "targets": ["Linear"],
-        },
-        "transform_config": {},
-    }
+    ignore = [name for name, module in model.named_modules() if type(module) is nn.Linear]
+    block = describe(zeros / total, ignore)
     quantizer, ours = model.hf_quantizer, model.config.quantization_config
     model.hf_quantizer, model.config.quantization_config = None, block
     try:

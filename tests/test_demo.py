@@ -139,6 +139,34 @@ def test_stages_end_where_they_say_and_go_on(source: Source, tmp_path: Path) -> 
         go("never")
 
 
+def test_quality_of_an_earlier_run(source: Source, tmp_path: Path) -> None:
+    def go(folder: str, **options: Any) -> dict[str, Any]:
+        variants = [Variant("one", "unstructured 50 %", sc.Unstructured(), 0.5, steps=20)]
+        return run(
+            source, SETTINGS, tmp_path / folder, variants=variants, progress=False, say=lambda _: None, **options
+        )
+
+    first = go("first")
+    again = go("again", quality=first)
+    assert not list((tmp_path / "again").rglob("*-recovered.safetensors"))
+    one = again["variants"]["one"]
+    assert one["cosine"] == first["variants"]["one"]["cosine"] != one["one_shot"]["cosine"]
+    assert one["recovered_by"] == {key: first["environment"][key] for key in ("commit", "date")}
+    assert again["latency"]["batch 1, threads 1"]["engines"]["unstructured 50 %"]["median_ms"] > 0.0
+    assert "recovered_by" not in go("first", quality=first)["variants"]["one"]  # it has been trained here
+
+    other = json.loads(json.dumps(first))
+    other["variants"]["one"]["one_shot"]["cosine"] -= 0.1
+    with pytest.raises(ValueError, match="They are of other code or data"):
+        go("third", quality=other)
+    other = json.loads(json.dumps(first))
+    other["settings"]["method"] = "sparsegpt"
+    with pytest.raises(ValueError, match="measured with method 'sparsegpt', this run has 'alps'"):
+        go("third", quality=other)
+    with pytest.raises(ValueError, match="must be the results of an earlier run"):
+        go("third", quality={"settings": {}})
+
+
 def test_one_document_on_standard_output(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,18 +43,27 @@ def demo_table(result: Result) -> str:
     body = []
     for values in result["variants"].values():
         learned = "one_shot" in values
-        after = f"{judged(values)} ({values['recovery_seconds']:.0f} s)" if learned else ""
+        mark = "*" if "recovered_by" in values else ""
+        after = f"{judged(values)} ({values['recovery_seconds']:.0f} s{mark})" if learned else ""
         first = judged(values["one_shot"] if learned else values)
         body.append([values["title"], f"{values['kept']:.0%}", first, after, *timed(values["title"])])
     titles = {values["title"] for values in result["variants"].values()}
     engines = dict.fromkeys(name for part in result["latency"].values() for name in part["engines"])
     body += [[f"{name}, dense", "100%", "", "", *timed(name)] for name in engines if name not in titles]
     facts = result["environment"]
+    marks = [values["recovered_by"] for values in result["variants"].values() if "recovered_by" in values]
+    note = (
+        f"\n\\* Recovered at commit {marks[0]['commit']}, {marks[0]['date']}; the pruned model, whose one-shot quality is "
+        "that of today, was timed.\n"
+        if marks
+        else ""
+    )
     return (
         f"### {settings['model']}\n\n{settings['about'][0].upper()}{settings['about'][1:]}, "
         f"{settings['held_out']} of them; the dense model: {judged(dense)}. One input is {settings['shown']}; "
         f"float32 unless named; {' '.join(facts['details'][2].split())}; commit {facts['commit']}, {facts['date']}.\n\n"
         + markdown(head, body)
+        + note
     )
 
 

@@ -52,6 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="stop after timing layers for advice, or after making the models; the next call goes on from there",
     )
     parser.add_argument(
+        "--quality",
+        type=Path,
+        metavar="RESULTS",
+        help="results.json of an earlier run, whose recovered models are not trained again: only times are measured",
+    )
+    parser.add_argument(
         "--json",
         action="store_true",
         help="print the results as one JSON document and nothing else; messages go to standard error",
@@ -71,6 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         threads=threads,
         recovery=options.recovery,
     )
+    earlier = None
+    if options.quality is not None:
+        try:
+            earlier = json.loads(options.quality.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            parser.error(f"--quality: {options.quality} is not readable as JSON ({error})")
     missing = next((name for name in chosen.needs if importlib.util.find_spec(name) is None), None)
     if missing is not None:
         parser.error(f"the {options.model} needs {missing}; {HINT}")
@@ -85,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         variants=variants,
         fresh=options.fresh,
         until=options.until,
+        quality=earlier,
         say=say,
     )
     if options.json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sparsecore.sparsify._progress import bar
 
 Say = Callable[[str], object]
 STAGES = ("advice", "models", "times")
+SAME = 0.02  # measures of one pruned model on two machines: sums in another order move a share of 512 texts by some
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def run(
     variants: Sequence[Variant] = VARIANTS,
     fresh: bool = False,
     until: str = "times",
+    quality: Mapping[str, Any] | None = None,
     progress: bool = True,
     say: Say = print,
 ) -> dict[str, Any]:
@@ -73,11 +75,14 @@ def run(
         until: The last stage: ``advice`` times layers where a variant asks for it, ``models`` prunes, judges and
             recovers, ``times`` times and weighs the models and writes the results. A machine that others use can make
             the models, which only takes longer then, and be kept free for the two stages that measure.
+        quality: Results of an earlier run, of another machine perhaps. Variants it recovered by the same recipe are not
+            trained again: they take its quality, and what is timed is the model as it was pruned, which has the same
+            zeros. Advised variants depend on the machine and are always made here.
         progress: Show progress bars.
         say: Takes a line on what happens.
 
     Raises:
-        ValueError: An unknown stage.
+        ValueError: An unknown stage, or earlier results of other settings, or whose pruned models were others.
     """
     if until not in STAGES:
         raise ValueError(f"run: until must be one of {', '.join(STAGES)}, got {until!r}.")
@@ -90,7 +95,8 @@ def run(
         "shown": source.task.shown,
         "about": source.task.about,
     }
-    job = _Job(source, settings, variants, Store(output / "parts", keys, fresh), progress)
+    known = {} if quality is None else _known(quality, keys)
+    job = _Job(source, settings, variants, Store(output / "parts", keys, fresh), progress, known)
     results: dict[str, Any] = {"settings": keys, "environment": describe(), "variants": {}, "latency": {}}
     if any(variant.pattern is None for variant in variants):
         say("advice: time the layers")
@@ -104,9 +110,10 @@ def run(
         found = job.pruned(variant) | job.judged(variant)
         say(f"      one shot: {job.shown(found)}")
         if steps:
-            say(f"      recovering in {steps} steps")
+            earlier = job.earlier(variant)
+            say(f"      recovering in {steps} steps" if earlier is None else "      recovered before")
             found = {**found, "one_shot": {key: found[key] for key in source.task.measures}}
-            found |= job.recovered(variant)
+            found |= job.recovered(variant) if earlier is None else earlier
             say(f"      recovered: {job.shown(found)}")
         results["variants"][variant.key] = {"title": variant.title, **found}
     if until == "models":
@@ -121,6 +128,29 @@ def run(
     return results
 
 
+def _known(quality: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Recovered variants of earlier results, by key, each with the commit and the date of its recovery."""
+    same = ("model", "method", "held_out", "calibration", "tokens", "recovery", "measures")
+    try:
+        settings, environment = quality["settings"], quality["environment"]
+        odd = next((name for name in same if settings[name] != keys[name]), None)
+        recipes = {recipe[0]: list(recipe) for recipe in settings["variants"]}
+        found = quality["variants"]
+        mark = {"commit": environment["commit"], "date": environment["date"]}
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"run: quality must be the results of an earlier run ({error!r}).") from error
+    if odd is not None:
+        raise ValueError(
+            f"run: quality was measured with {odd} {settings[odd]!r}, this run has {keys[odd]!r}. Give both the same."
+        )
+    planned = [list(recipe) for recipe in keys["variants"]]
+    return {
+        key: {"recovered_by": mark, **values}
+        for key, values in found.items()
+        if "one_shot" in values and recipes.get(key) in planned
+    }
+
+
 @dataclass
 class _Job:
     """The parts; each is read back from the store if it was finished before."""
@@ -130,6 +160,7 @@ class _Job:
     variants: Sequence[Variant]
     store: Store
     progress: bool
+    known: Mapping[str, Mapping[str, Any]]
 
     def __post_init__(self) -> None:
         self.dense = self.source.make()
@@ -144,8 +175,30 @@ class _Job:
 
     def file(self, variant: Variant) -> Path:
         """Of the model that is timed and weighed."""
-        done = self.store.folder / f"{variant.key}-recovered.safetensors"
-        return done if self.steps(variant) else self.pruned_file(variant)
+        recovers = self.steps(variant) and self.earlier(variant) is None
+        return self.recovered_file(variant) if recovers else self.pruned_file(variant)
+
+    def recovered_file(self, variant: Variant) -> Path:
+        return self.store.folder / f"{variant.key}-recovered.safetensors"
+
+    def earlier(self, variant: Variant) -> dict[str, Any] | None:
+        """The recovery of an earlier run, unless there is one of this run.
+
+        Raises:
+            ValueError: The pruned model was another then.
+        """
+        found = self.known.get(variant.key)
+        if found is None or variant.pattern is None or self.recovered_file(variant).exists():
+            return None
+        first, now = found["one_shot"], self.judged(variant)
+        apart = {key: abs(first[key] - now[key]) for key in self.source.task.measures}
+        if max(apart.values()) > SAME:
+            raise ValueError(
+                f"run: pruned in one shot, {variant.title} has {self.shown(now)}; in the earlier results it has "
+                f"{self.shown(first)}. They are of other code or data: leave quality out."
+            )
+        wanted = (*self.source.task.measures, "recovery_seconds", "recovery_losses", "recovered_by")
+        return {key: found[key] for key in wanted}
 
     def model(self, variant: Variant) -> nn.Module:
         return self.source.task.fuse(load(self.source, self.file(variant)))

@@ -143,7 +143,13 @@ def test_quality_of_an_earlier_run(source: Source, tmp_path: Path) -> None:
     def go(folder: str, **options: Any) -> dict[str, Any]:
         variants = [Variant("one", "unstructured 50 %", sc.Unstructured(), 0.5, steps=20)]
         return run(
-            source, SETTINGS, tmp_path / folder, variants=variants, progress=False, say=lambda _: None, **options
+            source,
+            SETTINGS,
+            tmp_path / folder,
+            variants=variants,
+            progress=False,
+            say=lambda _: None,
+            **options,
         )
 
     first = go("first")

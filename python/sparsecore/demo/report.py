@@ -93,7 +93,8 @@ def figure(results: dict[str, Any], path: Path) -> None:
     first = next(iter(results["latency"]))
     engines = results["latency"][first]["engines"]
     titles = {values["title"]: values for values in results["variants"].values()}
-    chart, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    height = max(4.0, 1.2 + 0.25 * len(engines))
+    chart, (left, right) = pyplot.subplots(1, 2, figsize=(11, height), layout="constrained")
     names = list(engines)
     colours = ["tab:blue" if name in titles else "tab:gray" for name in names]
     medians = [engines[name]["median_ms"] for name in names]
@@ -108,35 +109,24 @@ def figure(results: dict[str, Any], path: Path) -> None:
     right.axhline(1.0, color="tab:gray", linewidth=0.8)
     measure, measured = next(iter(results["settings"]["measures"].items()))
     right.plot([results["dense"][measure]], [1.0], "o", color="tab:gray")
+    points = {name: (values[measure], engines[name]["speedup"]) for name, values in titles.items()}
+    for name, (quality, speed) in points.items():
+        if "one_shot" in titles[name]:
+            before = titles[name]["one_shot"][measure]
+            arrow = {"arrowstyle": "->", "color": "tab:blue", "linewidth": 0.8}
+            right.annotate("", (quality, speed), (before, speed), arrowprops=arrow)
+            right.plot([before], [speed], "o", color="tab:blue", fillstyle="none")
+        right.plot([quality], [speed], "o", color="tab:blue")
+    right.set_xlabel(measured)
+    right.set_ylabel("speed against eager torch")
+    right.margins(x=0.05, y=0.08)
+    low, high = right.get_xlim()
+    right.set_xlim(low, high + 0.6 * (high - low))
     for name, engine in engines.items():
         if name not in titles and name != "torch eager":
             right.axhline(engine["speedup"], color="tab:gray", linewidth=0.8, linestyle=":")
-            right.annotate(name, (1.0, engine["speedup"]), fontsize=6, color="tab:gray", ha="right")
-    for name, values in titles.items():
-        speed = engines[name]["speedup"]
-        if "one_shot" in values:
-            before = values["one_shot"][measure]
-            right.annotate(
-                "",
-                (values[measure], speed),
-                (before, speed),
-                arrowprops={"arrowstyle": "->", "color": "tab:blue", "linewidth": 0.8},
-            )
-            right.plot([before], [speed], "o", color="tab:blue", fillstyle="none")
-        right.plot([values[measure]], [speed], "o", color="tab:blue")
-        # Points near the dense model's quality have no room to their right; neighbours take turns above and below.
-        near = values[measure] > 0.92
-        right.annotate(
-            name,
-            (values[measure], speed),
-            xytext=(0 if near else 5, -13 if near and list(titles).index(name) % 2 else 6),
-            textcoords="offset points",
-            fontsize=8,
-            ha="center" if near else "left",
-        )
-    right.set_xlabel(measured)
-    right.set_ylabel("speed against eager torch")
-    right.margins(x=0.12, y=0.08)
+            right.annotate(name, (low, engine["speedup"]), fontsize=6, color="tab:gray", va="bottom")
+    _label(right, points, high + 0.06 * (high - low))
     right.set_title("filled: as used; hollow: one shot, before recovery", fontsize=10)
     facts = results["environment"]
     chart.supxlabel(
@@ -144,3 +134,17 @@ def figure(results: dict[str, Any], path: Path) -> None:
     )
     write_atomically(path, lambda target: chart.savefig(target, dpi=150))
     pyplot.close(chart)
+
+
+def _label(axes: Any, points: dict[str, tuple[float, float]], x: float) -> None:
+    """Names in a column at ``x``, in the order of the points' heights, none over another."""
+    low, high = axes.get_ylim()
+    gap = 0.045 * (high - low) * 4.0 / axes.figure.get_figheight()
+    heights: list[float] = []
+    for _, y in sorted(points.values(), key=lambda point: point[1]):
+        heights.append(max(y, heights[-1] + gap) if heights else y)
+    excess = max(0.0, heights[-1] - (high - gap)) if heights else 0.0
+    order = sorted(points.items(), key=lambda item: item[1][1])
+    for height, (name, point) in zip(heights, order, strict=True):
+        line = {"arrowstyle": "-", "color": "0.8", "linewidth": 0.6, "shrinkB": 4}
+        axes.annotate(name, point, (x, height - excess), fontsize=7, va="center", arrowprops=line)

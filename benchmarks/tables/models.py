@@ -53,8 +53,8 @@ def demo_table(result: Result) -> str:
     facts = result["environment"]
     marks = [values["recovered_by"] for values in result["variants"].values() if "recovered_by" in values]
     note = (
-        f"\n\\* Recovered at commit {marks[0]['commit']}, {marks[0]['date']}; the pruned model, whose one-shot quality is "
-        "that of today, was timed.\n"
+        f"\n\\* Recovered at commit {marks[0]['commit']}, {marks[0]['date']}; the pruned model, whose one-shot quality "
+        "is that of today, was timed.\n"
         if marks
         else ""
     )

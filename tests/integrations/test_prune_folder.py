@@ -185,12 +185,12 @@ print(peak - before)
 def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
     write(tmp_path / "small", "50GB")
     sizes = {
-        "hidden_size": 512,
-        "intermediate_size": 2048,
+        "hidden_size": 256,
+        "intermediate_size": 1024,
         "num_attention_heads": 8,
         "num_key_value_heads": 8,
     }
-    config = transformers.LlamaConfig(num_hidden_layers=12, vocab_size=100, **sizes)
+    config = transformers.LlamaConfig(num_hidden_layers=48, vocab_size=100, **sizes)
     transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "large", max_shard_size="20MB")
     size = sum(path.stat().st_size for path in (tmp_path / "large").glob("*.safetensors"))
     assert size > 180 << 20
@@ -198,4 +198,4 @@ def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) < size // 3
+    assert int(done.stdout.split()[-1]) < size // 3, done.stdout

@@ -11,15 +11,6 @@ namespace sparsecore::semi_structured {
 
 constexpr int kChunk = 8;
 
-// Products of float8 exist from sm_89 on. Older devices get kernels without them, which the chooser never offers.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
-template <class T>
-constexpr bool kHasProducts = !std::is_same_v<T, Float8E4M3>;
-#else
-template <class T>
-constexpr bool kHasProducts = true;
-#endif
-
 // Sums travel through memory as 32 bits.
 SC_DEVICE uint32_t bits_of(float sum) { return __float_as_uint(sum); }
 SC_DEVICE uint32_t bits_of(int32_t sum) { return static_cast<uint32_t>(sum); }

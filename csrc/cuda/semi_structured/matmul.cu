@@ -142,14 +142,15 @@ bool tensor_copies_take_x(const SemiStructuredMatmulParams& p) {
 // are enough of them to fill the device, since they read W least often.
 Plan choose_plan(int64_t m, int64_t n, int64_t k, DType dtype, int capability, bool tensor_copies) {
   const int64_t k_blocks = ceil_div(k * size_of(dtype), kRowBytes);
+  // Hopper has no mma.sp of float8: ptxas puts other instructions and spills in its place.
+  const bool wgmma = tensor_copies && (m > 64 || dtype == kFloat8E4M3) && has(Kernel::kWgmmaSm90, dtype, capability);
   Plan plan;
-  if (m <= 32) {
+  if (m <= 32 && !wgmma) {
     plan.kernel = Kernel::kSmallSm80;
     plan.tokens = m <= 8 ? 8 : m <= 16 ? 16 : 32;
     plan.splits = splits_of(ceil_div(n, m <= 8 ? 16 : 32), k_blocks);
     return plan;
   }
-  const bool wgmma = m > 64 && tensor_copies && has(Kernel::kWgmmaSm90, dtype, capability);
   const int64_t channel_tiles = ceil_div(n, wgmma ? 256 : 128);
   plan.kernel = wgmma ? Kernel::kWgmmaSm90 : Kernel::kTiledSm80;
   const bool tail = m % 128 != 0 && m % 128 <= 64 && m < 256;  // half of the second tile would be padding

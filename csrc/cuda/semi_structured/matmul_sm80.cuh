@@ -68,8 +68,7 @@ SC_DEVICE void multiply_step(Accumulator<T> (&sums)[2][kColumns][4], const Weigh
     ptx::ldmatrix(b, tokens + swizzled<Swizzle::k128>(8 * column + lane % 8, 64 * kStep + lane / 8 * 16));
 #pragma unroll
     for (int i = 0; i < 2; ++i)
-      if constexpr (kHasProducts<T>)
-        ptx::mma_sparse<T, kSelector>(sums[i][column], weights.values[i][kStep], b, weights.metadata[i][kWord]);
+      ptx::mma_sparse<T, kSelector>(sums[i][column], weights.values[i][kStep], b, weights.metadata[i][kWord]);
   }
 }
 

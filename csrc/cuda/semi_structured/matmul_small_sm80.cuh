@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(SmallTile<T, kTokens>::kThreads) matmul_small(
       ptx::ldmatrix(b, stage + swizzled<Swizzle::k128>(8 * column + lane % 8, 64 * kStep + lane / 8 * 16));
 #pragma unroll
       for (int i = 0; i < Tile::kSlicesOfTile; ++i)
-        if constexpr (kHasProducts<T>) ptx::mma_sparse<T, kSelector>(sums[i][column], a[i], b, metadata[i]);
+        ptx::mma_sparse<T, kSelector>(sums[i][column], a[i], b, metadata[i]);
     }
   };
 

@@ -239,6 +239,8 @@ TEST_CASE("2:4 product: the plan follows the shape") {
   CHECK(plan(32, 4096, 4096, 90).kernel == Kernel::kSmallSm80);
   CHECK(plan(4096, 4096, 4096, 90).kernel == Kernel::kWgmmaSm90);
   CHECK(plan(4096, 4096, 4096, 90, false).kernel == Kernel::kTiledSm80);
+  CHECK(choose_plan(1, 4096, 4096, kFloat8E4M3, 90, true).kernel == Kernel::kWgmmaSm90);
+  CHECK(choose_plan(1, 4096, 4096, kFloat8E4M3, 89, true).kernel == Kernel::kSmallSm80);
   CHECK(semi_structured_matmul_workspace(4096, 4096, 4096, DType::kBFloat16) == 0);
   CHECK(semi_structured_matmul_workspace(1, 252, 16384, DType::kBFloat16) ==
         plan(1, 252, 16384).splits * int64_t{256} * 4);

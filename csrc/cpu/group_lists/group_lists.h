@@ -129,7 +129,7 @@ extern const Kernel kKernel;
 namespace avx512 {
 extern const Kernel kKernel;
 int few_lanes(int rows);
-void tile_of_few(const Tile& tile);  // of at most few_lanes(rows) lanes, or of one row and one lane
+void tile_of_few(const Tile& tile);  // of at most few_lanes(rows) lanes
 }  // namespace avx512
 namespace neon {
 extern const Kernel kKernel;

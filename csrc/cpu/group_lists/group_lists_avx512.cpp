@@ -53,8 +53,7 @@ struct Lanes16 {
 };
 
 void tile(const Tile& tile) {
-  const bool lists_of_one = tile.rows == 1 && tile.cols == 1 && !tile.wide_index;
-  if (tile.lanes <= few_lanes(tile.rows) || (tile.lanes == 1 && lists_of_one)) return tile_of_few(tile);
+  if (tile.lanes <= few_lanes(tile.rows)) return tile_of_few(tile);
   switch (tile.rows) {
     case 1: return run_width<Lanes16, 1, 8>(tile);
     case 2: return run_width<Lanes16, 2, 8>(tile);

@@ -3,7 +3,7 @@
 // 7 x 7 and a layer of few tokens are computed so, with the same bits: a sum is one chain in the order of its list.
 //
 // Some places of the window run side by side, as long as all of them have records: a chain alone would wait for its
-// additions. One row is a scalar, with the two sums for even and odd records that lanes of pixels have there.
+// additions.
 #include <immintrin.h>
 
 #include "cpu/group_lists/group_lists.h"
@@ -13,18 +13,9 @@
 namespace sparsecore::group_lists::avx512 {
 namespace {
 
-struct Rows1 {
-  using F = float;
-  static constexpr int kRows = 1, kSets = 2, kPlaces = 4;
-  static F load(const float* p) { return *p; }
-  static void store(float* p, F a) { *p = a; }
-  static F splat(float a) { return a; }
-  static F add(F a, F b) { return a + b; }
-  static F madd(F a, F b, F c) { return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c))); }
-};
 struct Rows4 {
   using F = __m128;
-  static constexpr int kRows = 4, kSets = 1, kPlaces = 4;
+  static constexpr int kRows = 4;
   static F load(const float* p) { return _mm_loadu_ps(p); }
   static void store(float* p, F a) { _mm_storeu_ps(p, a); }
   static F splat(float a) { return _mm_set1_ps(a); }
@@ -32,7 +23,7 @@ struct Rows4 {
 };
 struct Rows8 {
   using F = __m256;
-  static constexpr int kRows = 8, kSets = 1, kPlaces = 4;
+  static constexpr int kRows = 8;
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static void store(float* p, F a) { _mm256_storeu_ps(p, a); }
   static F splat(float a) { return _mm256_set1_ps(a); }
@@ -40,7 +31,7 @@ struct Rows8 {
 };
 struct Rows16 {
   using F = __m512;
-  static constexpr int kRows = 16, kSets = 1, kPlaces = 4;
+  static constexpr int kRows = 16;
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F a) { _mm512_storeu_ps(p, a); }
   static F splat(float a) { return _mm512_set1_ps(a); }
@@ -56,7 +47,7 @@ float clamp(float value, float low, float high) {
 template <typename R, int P, bool kBytes>
 struct FewLoop {
   using F = typename R::F;
-  using Sums = F[R::kSets][P];
+  static constexpr int kPlaces = 4;
   // Floats from a list to the one that follows four later, if dense. Weights are read once for the few pixels, from
   // far.
   static constexpr int64_t kAhead = 8 * 1024;
@@ -123,7 +114,7 @@ struct FewLoop {
     const float* x = tile.x;
     const bool wide = tile.wide_index;
     for (int64_t part = 0; part < rows; part += R::kRows) {
-      Sums sums[kCount];
+      F sums[kCount][P];
       List lists[kCount];
       int64_t count[kCount], shortest = INT64_MAX;
 #pragma GCC unroll 4
@@ -133,30 +124,23 @@ struct FewLoop {
         shortest = count[g] < shortest ? count[g] : shortest;
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) {
-          sums[g][0][p] = load_sum(tile.order[place + g] * rows + part, p);
-          if constexpr (R::kSets == 2) sums[g][1][p] = R::splat(0.0f);
+          sums[g][p] = load_sum(tile.order[place + g] * rows + part, p);
         }
       }
-      shortest -= shortest % R::kSets;
-      for (int64_t i = 0; i < shortest; i += R::kSets)
+      for (int64_t i = 0; i < shortest; ++i)
 #pragma GCC unroll 4
         for (int g = 0; g < kCount; ++g) {
-          if constexpr (R::kRows > 1)
-            _mm_prefetch(reinterpret_cast<const char*>(lists[g].values + i * height + kAhead), _MM_HINT_T1);
-          add_record(lists[g], i, height, width, wide, x, pitch, sums[g][0]);
-          if constexpr (R::kSets == 2) add_record(lists[g], i + 1, height, width, wide, x, pitch, sums[g][1]);
+          _mm_prefetch(reinterpret_cast<const char*>(lists[g].values + i * height + kAhead), _MM_HINT_T1);
+          add_record(lists[g], i, height, width, wide, x, pitch, sums[g]);
         }
 #pragma GCC unroll 4
       for (int g = 0; g < kCount; ++g) {
-        for (int64_t i = shortest; i < count[g]; i += R::kSets) {
-          add_record(lists[g], i, height, width, wide, x, pitch, sums[g][0]);
-          if constexpr (R::kSets == 2)
-            if (i + 1 < count[g]) add_record(lists[g], i + 1, height, width, wide, x, pitch, sums[g][1]);
+        for (int64_t i = shortest; i < count[g]; ++i) {
+          add_record(lists[g], i, height, width, wide, x, pitch, sums[g]);
         }
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) {
-          if constexpr (R::kSets == 2) sums[g][0][p] = R::add(sums[g][0][p], sums[g][1][p]);
-          store_sum(tile.order[place + g] * rows + part, p, sums[g][0][p]);
+          store_sum(tile.order[place + g] * rows + part, p, sums[g][p]);
         }
       }
     }
@@ -164,7 +148,7 @@ struct FewLoop {
 
   void run() const {
     int64_t place = 0;
-    for (; place + R::kPlaces <= tile.places; place += R::kPlaces) run_places<R::kPlaces>(place);
+    for (; place + kPlaces <= tile.places; place += kPlaces) run_places<kPlaces>(place);
     for (; place < tile.places; ++place) run_places<1>(place);
   }
 };
@@ -186,7 +170,6 @@ int few_lanes(int rows) { return rows >= 8 ? 4 : rows == 4 ? 2 : 0; }
 
 void tile_of_few(const Tile& tile) {
   switch (tile.rows) {
-    case 1: return FewLoop<Rows1, 1, true>{tile, 1, 1}.run();
     case 4: return run_pixels<Rows4, 2>(tile);
     case 8: return run_pixels<Rows8, 4>(tile);
     default: return run_pixels<Rows16, 4>(tile);

@@ -80,6 +80,7 @@ def cuda() -> None:
     library = next((BUILD / "cuda").rglob(f"lib{operators}.so"))
     run(sys.executable, "-m", "pytest", "-q", "tests/cuda", SPARSECORE_CUDA_EMULATED=str(library))
     cmake_preset("cuda-asan")
+    run(sys.executable, "tools/cuda_mutations.py", "--sample", "12")
     if shutil.which("nvcc"):
         run("cmake", "--preset", "nvcc")
         run("cmake", "--build", "--preset", "nvcc", "--parallel", JOBS)

@@ -43,6 +43,7 @@ MARKED: dict[str, Callable[[], str]] = {
     "docs/image_networks.md": models.image_networks,
     "docs/sparsify.md": models.oneshot_methods,
     "docs/allocations.md": models.oneshot_allocations,
+    "docs/kernels/variable_nm.md": layers.variable_nm_table,
 }
 
 

@@ -183,6 +183,51 @@ def decode_section(found: list[Result]) -> str:
     )
 
 
+# Layouts of one N for the whole matrix that keep as many weights.
+SAME_KEPT = {"n:16 50%": "2:4", "n:16 75%": "1:4", "n:16 87.5%": "1:8"}
+
+
+def variable_nm_table() -> str:
+    """Variable N:16 beside dense torch and beside layouts with one N."""
+    found = [result for result in results("decode") if any(_is_variable(row) for row in result["rows"])]
+    head = ["weights", "zeros", "tokens", "threads", "x dense", "GB/s", "same N everywhere"]
+    head += ["row N:M: x dense", "GB/s", "shared lists of 64: x dense", "GB/s"]
+    return (
+        "4096 outputs of 4096 inputs, random weights that come from memory; *x dense*: torch's float32 layer over "
+        "ours.\n\n" + "\n".join(f"{markdown(head, _variable_rows(each))}\n{origin([each])}" for each in found)
+        if found
+        else "No results yet: `python benchmarks/python/bench_decode.py` measures.\n"
+    )
+
+
+def _is_variable(row: Result) -> bool:
+    return row["layout"] == "variable_nm" and row["shape"] == "4096x4096" and row["tokens"] in (1, 4, 8)
+
+
+def _variable_rows(result: Result) -> list[list[str]]:
+    case = ("weights", "shape", "tokens", "threads")
+
+    def cells(row: Result, layout: str, pattern: str) -> list[str]:
+        wanted = {"layout": layout, "pattern": pattern, **{key: row[key] for key in case}}
+        same = next(each for each in result["rows"] if wanted.items() <= each.items())
+        return [f"{same['ratio']:.2f}", f"{same['gb_per_s']:.1f}"]
+
+    return [
+        [
+            row["weights"],
+            row["pattern"].removeprefix("n:16 "),
+            str(row["tokens"]),
+            str(row["threads"]),
+            *cells(row, "variable_nm", row["pattern"]),
+            SAME_KEPT[row["pattern"]],
+            *cells(row, "nm_decode", SAME_KEPT[row["pattern"]]),
+            *cells(row, "shared_lists", SAME_KEPT[row["pattern"]]),
+        ]
+        for row in result["rows"]
+        if _is_variable(row)
+    ]
+
+
 def sparse_section(found: list[Result]) -> str:
     """Ours beside other sparse products."""
     names = ["torch dense", "torch CSR", "torch BSR", "scipy CSR"]

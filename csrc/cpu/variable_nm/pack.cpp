@@ -13,12 +13,13 @@ using variable_nm::kKinds;
 Status variable_nm_count(const uint8_t* codes, int64_t n, int64_t k, int64_t* values, int64_t* indices) {
   *values = *indices = 0;
   if (n < 0 || k < 0 || n > INT32_MAX || k > INT32_MAX || n % kBlock || k % kBlock) return Status::kBadShape;
-  const int64_t blocks = n / kBlock * (k / kBlock);
-  if (blocks > 0 && !codes) return Status::kNullPointer;
-  for (int64_t b = 0; b < blocks; ++b) {
-    if (kind_of(codes[b]) == -2) return Status::kBadPattern;
-    *values += codes[b] * kBlock;
-    *indices += codes[b] == kBlock ? 0 : codes[b] / 2 * kBlock;
+  const int64_t rows = n / kBlock, blocks = k / kBlock;
+  if (rows * blocks > 0 && !codes) return Status::kNullPointer;
+  for (int64_t row = 0; row < rows; ++row) {
+    const variable_nm::Sizes sizes = variable_nm::sizes_of(codes + row * blocks, blocks);
+    if (!sizes.sound) return Status::kBadPattern;
+    *values += sizes.slots * kBlock;
+    *indices += sizes.pairs * kBlock;
   }
   return Status::kOk;
 }

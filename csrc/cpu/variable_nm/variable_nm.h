@@ -38,6 +38,24 @@ struct Kernel {
 
 const Kernel& kernel();
 
+// What a run of codes says of the arrays. Codes are walked at every call, so without branches, many at once.
+struct Sizes {
+  int64_t slots;
+  int64_t pairs;  // of slots with indices
+  bool sound;     // every code is 0, 2, 4, 8 or 16
+};
+
+inline Sizes sizes_of(const uint8_t* codes, int64_t count) {
+  uint32_t slots = 0, dense = 0;
+  uint8_t wrong = 0;
+  for (int64_t b = 0; b < count; ++b) {
+    slots += codes[b];
+    dense += codes[b] >> 4;
+    wrong |= (codes[b] & (codes[b] - 1)) | (codes[b] & 0b11100001);  // two bits, or one that no code has
+  }
+  return {slots, (int64_t{slots} - kBlock * int64_t{dense}) / 2, wrong == 0};
+}
+
 // 0 to 3 for a code of a block that is not empty, -1 for 0, -2 for what is no code.
 inline int kind_of(uint8_t code) {
   switch (code) {

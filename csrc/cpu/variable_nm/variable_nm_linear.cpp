@@ -20,33 +20,27 @@ bool find_starts(const uint8_t* codes, int64_t rows, int64_t blocks, Starts* sta
   starts->slots = static_cast<int64_t*>(scratch(Scratch::kWidened, 2 * (rows + 1) * sizeof(int64_t)));
   if (!starts->slots) return false;
   starts->pairs = starts->slots + rows + 1;
-  int64_t slots = 0, pairs = 0;
-  for (int64_t row = 0; row <= rows; ++row) {
-    starts->slots[row] = slots;
-    starts->pairs[row] = pairs;
-    for (int64_t b = 0; row < rows && b < blocks; ++b) {
-      const int64_t code = codes[row * blocks + b];
-      slots += code;
-      pairs += code == kBlock ? 0 : code / 2;
-    }
+  starts->slots[0] = starts->pairs[0] = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    const Sizes sizes = sizes_of(codes + row * blocks, blocks);
+    starts->slots[row + 1] = starts->slots[row] + sizes.slots;
+    starts->pairs[row + 1] = starts->pairs[row] + sizes.pairs;
   }
   return true;
 }
 
-// By code, checked before: kinds 0 to 3, and a list for empty blocks that nobody reads.
-constexpr uint8_t kListOf[kBlock + 1] = {4, 4, 0, 4, 1, 4, 4, 4, 2, 4, 4, 4, 4, 4, 4, 4, 3};
-
-// The blocks of each kind, without branches: what comes next cannot be predicted.
+// The blocks of each kind. Every block is written to the end of every list and stays in its own: what comes next cannot
+// be predicted, and counts that lie in memory would have to be awaited.
 void sort_blocks(const uint8_t* codes, int64_t blocks, int32_t* lists, Tile* tile) {
-  int64_t counts[kKinds + 1] = {};
-  for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t list = kListOf[codes[b]];
-    lists[list * blocks + counts[list]++] = static_cast<int32_t>(b);
-  }
-  for (int kind = 0; kind < kKinds; ++kind) {
-    tile->columns[kind] = lists + kind * blocks;
-    tile->counts[kind] = counts[kind];
-  }
+  int32_t* to[kKinds];
+  for (int kind = 0; kind < kKinds; ++kind) tile->columns[kind] = to[kind] = lists + kind * blocks;
+  int64_t counts[kKinds] = {};
+  for (int64_t b = 0; b < blocks; ++b)
+    for (int kind = 0; kind < kKinds; ++kind) {
+      to[kind][counts[kind]] = static_cast<int32_t>(b);
+      counts[kind] += codes[b] == kKept[kind];
+    }
+  std::copy(counts, counts + kKinds, tile->counts);
 }
 
 }  // namespace
@@ -95,8 +89,8 @@ Status variable_nm_linear(const LinearIo& io, const VariableNM& weight) {
       const int64_t begin = boundary(task), end = boundary(task + 1), width = (end - begin) * kBlock;
       if (begin == end) return;
       float* sums = static_cast<float*>(scratch(Scratch::kSums, tokens * width * sizeof(float)));
-      int32_t* lists = static_cast<int32_t*>(
-          scratch(Scratch::kCompressed, std::max<int64_t>((kKinds + 1) * blocks, 1) * sizeof(int32_t)));
+      int32_t* lists =
+          static_cast<int32_t*>(scratch(Scratch::kCompressed, std::max<int64_t>(kKinds * blocks, 1) * sizeof(int32_t)));
       if (!sums || !lists) {
         failed = true;
         return;

@@ -21,6 +21,7 @@ START, END = "<!-- bench-table:start -->", "<!-- bench-table:end -->"
 
 SECTIONS: dict[str, tuple[str, Callable[[list[Result]], str]]] = {
     "networks": ("Whole image networks", networks.networks_section),
+    "apart": ("The same where a second thread is far", networks.apart_section),
     "conv": ("1x1 convolutions", networks.conv_section),
     "wasm_networks": ("Whole networks in WebAssembly", networks.wasm_networks_section),
     "accuracy": ("Accuracy beside speed", networks.accuracy_section),

@@ -202,6 +202,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=None, help="per network and number of threads")
     parser.add_argument("--isa", default=None, help="cap of our instruction set")
+    parser.add_argument(
+        "--name",
+        default="networks",
+        help="of the results: apart, where a word takes long between processors",
+    )
     parser.add_argument("--dry", action="store_true", help="print only, keep no result file")
     arguments = parser.parse_args()
     if arguments.isa:
@@ -245,7 +250,7 @@ def main() -> None:
                 capped = f"_{arguments.isa}" if arguments.isa else ""
                 header = describe(command, {str(number): roof.measured(number) for number in threads})
                 header |= {"missing": missing, "left_out": left_out}
-                path = write(f"networks_{name}{capped}", header, rows)
+                path = write(f"{arguments.name}_{name}{capped}", header, rows)
                 print(f"written: {path.relative_to(ROOT)}", flush=True)
 
 

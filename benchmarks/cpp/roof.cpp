@@ -26,6 +26,8 @@ constexpr Peak kPeaks[] = {
 #endif
     {"fma_float32", Isa::kScalar, scalar::kFmaFloat32, scalar::fma_float32},
 #if defined(SPARSECORE_X86)
+    {"fma_loaded_float32", Isa::kAvx512, 2 * kLoadedFloats, avx512::fma_loaded_float32},
+    {"fma_loaded_float32", Isa::kAvx2, 2 * kLoadedFloats, avx2::fma_loaded_float32},
     {"dot_bfloat16", Isa::kAvx512Bf16, avx512_bf16::kDotBFloat16, avx512_bf16::dot_bfloat16},
     {"dot_int8", Isa::kAvx512Vnni, avx512_vnni::kDotInt8, avx512_vnni::dot_int8},
     {"fma_float16", Isa::kAvx512Fp16, avx512_fp16::kFmaFloat16, avx512_fp16::fma_float16},
@@ -62,7 +64,7 @@ double peak_gflops(const char* name) {
   for (const Peak& row : kPeaks) {
     if (std::strcmp(row.name, name) || !sparsecore::isa_enabled(row.isa)) continue;
     const int threads = sparsecore::num_threads();
-    const int64_t rounds = int64_t{1} << 21;
+    const int64_t rounds = (int64_t{1} << 30) / row.operations;
     std::vector<double> rates;
     for (int repeat = 0; repeat < 9; ++repeat) {
       const double seconds =
@@ -118,6 +120,27 @@ double handover_ns() {
   }
   std::sort(times.begin(), times.end());
   return times[1];
+}
+
+double copy_gb_per_s(int64_t bytes) {
+  const int threads = sparsecore::num_threads();
+  const int64_t half = bytes / 2, part = half / threads, rounds = std::max<int64_t>(1, (int64_t{1} << 27) / bytes);
+  std::unique_ptr<char[]> memory(new char[2 * half + 64]());
+  char* from = memory.get() + 64 - reinterpret_cast<uintptr_t>(memory.get()) % 64;
+  std::vector<double> rates;
+  for (int repeat = 0; repeat < 9; ++repeat) {
+    const double seconds = seconds_of([&] {
+      sparsecore::parallel_for_each(threads, [&](int64_t i) {
+        for (int64_t r = 0; r < rounds; ++r) {
+          std::memcpy(from + half + i * part, from + i * part, part);
+          __asm__ volatile("" : : : "memory");
+        }
+      });
+    });
+    rates.push_back(1e-9 * static_cast<double>(2 * part * threads * rounds) / seconds);
+  }
+  std::sort(rates.begin(), rates.end());
+  return rates[rates.size() - 2];
 }
 
 }  // namespace bench

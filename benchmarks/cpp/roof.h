@@ -1,4 +1,5 @@
-// The machine's limits, measured: products per second out of registers, and bytes per second of streaming reads.
+// The machine's limits, measured: products per second out of registers and out of the level 1 cache, bytes per second
+// of streaming reads and of copies.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,7 @@ namespace bench {
 using Spin = float (*)(int64_t rounds);
 
 struct Peak {
-  const char* name;     // "fma_float32", "dot_bfloat16", "dot_int8", "fma_float16"
+  const char* name;     // "fma_float32", "fma_loaded_float32", "dot_bfloat16", "dot_int8", "fma_float16"
   sparsecore::Isa isa;  // best first among rows of one name
   int64_t operations;   // of a round; a product and its sum are two
   Spin spin;
@@ -30,6 +31,12 @@ double read_gb_per_s();
 // virtual machine may be moved from one to the other.
 double handover_ns();
 
+// GB/s, reads and writes counted, of copying half of so many bytes onto the other half again and again.
+double copy_gb_per_s(int64_t bytes);
+
+// fma_loaded_float32: one operand of every product comes from this much of the level 1 cache.
+constexpr int64_t kLoadedFloats = 4096;
+
 namespace scalar {
 float fma_float32(int64_t rounds);
 constexpr int64_t kFmaFloat32 = 16 * 2;
@@ -37,10 +44,12 @@ constexpr int64_t kFmaFloat32 = 16 * 2;
 namespace avx2 {
 float fma_float32(int64_t rounds);
 constexpr int64_t kFmaFloat32 = 12 * 8 * 2;
+float fma_loaded_float32(int64_t rounds);
 }  // namespace avx2
 namespace avx512 {
 float fma_float32(int64_t rounds);
 constexpr int64_t kFmaFloat32 = 16 * 16 * 2;
+float fma_loaded_float32(int64_t rounds);
 }  // namespace avx512
 namespace avx512_vnni {
 float dot_int8(int64_t rounds);

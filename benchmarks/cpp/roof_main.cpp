@@ -35,9 +35,11 @@ int main(int argc, char** argv) {
       if (const double rate = bench::peak_gflops(rows[i].name); rate > 0) limits.emplace_back(rows[i].name, rate);
   limits.emplace_back("read_gb_per_s", bench::read_gb_per_s());
   if (threads > 1) limits.emplace_back("handover_ns", bench::handover_ns());
+  for (int64_t kib = 64; kib <= 16 * 1024; kib *= 4)
+    limits.emplace_back("copy_gb_per_s_" + std::to_string(kib) + "KiB", bench::copy_gb_per_s(kib * 1024));
   if (json) std::printf("{");
   for (size_t i = 0; i < limits.size(); ++i)
-    std::printf(json ? "%s\"%s\": %.2f" : "%s%-14s %9.1f\n", json && i ? ", " : "", limits[i].first.c_str(),
+    std::printf(json ? "%s\"%s\": %.2f" : "%s%-24s %9.1f\n", json && i ? ", " : "", limits[i].first.c_str(),
                 limits[i].second);
   if (json) std::printf("}\n");
 }

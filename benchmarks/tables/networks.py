@@ -131,12 +131,41 @@ def _target(network: str, name: str) -> str:
     return f"{variant.must:g} / {variant.stretch:g}" if variant and variant.must else ""
 
 
+def _cost_of_calls(found: list[Result]) -> str:
+    """What a call of each kind costs, where a result has it."""
+    costs = next((result["machine"]["call_us"] for result in found if "call_us" in result["machine"]), None)
+    if not costs:
+        return ""
+    listed = ", ".join(f"{name} {microseconds:.1f}" for name, microseconds in costs.items())
+    return (
+        " Ours and onnxruntime have inputs and outputs bound; what a call costs beside the kernel, by a layer too "
+        f"small to count, in microseconds: {listed}."
+    )
+
+
 def conv_section(found: list[Result]) -> str:
     """Geometric means over the 1x1 layers of all networks, and where each pattern starts to win."""
     from bench_conv import TARGETS, crossovers, summarise
 
-    summary = summarise([row for result in found for row in result["rows"]])
-    head = ["layers of", "pattern", "zeros", "threads", "x best dense", "worst layer", "target", "GFLOP/s"]
+    # A run over all layers counts before one over some of them.
+    rows = {
+        (row["shape"], row["pattern"], row["sparsity"], row["threads"]): row
+        for result in sorted(found, key=lambda result: len(result["rows"]))
+        for row in result["rows"]
+    }
+    summary = summarise(list(rows.values()))
+    head = [
+        "layers of",
+        "pattern",
+        "zeros",
+        "threads",
+        "x best dense",
+        "worst layer",
+        "target",
+        "bound",
+        "of it",
+    ]
+    head += ["x one thread", "GFLOP/s"]
     body = []
     for line in summary:
         target = TARGETS[line["pattern"]].get(line["sparsity"]) if line["family"] == "all" else None
@@ -149,6 +178,9 @@ def conv_section(found: list[Result]) -> str:
                 f"{line['ratio']:.2f}",
                 f"{line['worst']:.2f}",
                 f"{target[0]:g} / {target[1]:g}" if target else "",
+                f"{line['reachable']:.2f}" if "reachable" in line else "",
+                f"{line['share_of_bound']:.0%}" if "reachable" in line else "",
+                f"{line['scaling']:.2f}" if "scaling" in line else "",
                 f"{line['gflops']:.0f}",
             ]
         )
@@ -159,7 +191,10 @@ def conv_section(found: list[Result]) -> str:
         wins.append(f"{pattern} {at}{' or fewer' * (sparsity == least)} ({threads}T)")
     return (
         "Batch 1, planes where they lie. Geometric means over layers; *best dense* is the fastest of torch's conv2d on "
-        "planes and on pixels, torch's product, and onnxruntime, layer by layer. Targets: must / stretch.\n\n"
+        "planes and on pixels, torch's product, and onnxruntime, layer by layer. Targets: must / stretch. *Bound*: the "
+        "ratio of layers that take no longer than their products, their loads from the level 1 cache, or reading x and "
+        "writing y once, at the rates this machine reaches."
+        f"{_cost_of_calls(found)}\n\n"
         f"{markdown(head, body)}\nSparse beats the best dense convolution: {'; '.join(wins)}.\n"
     )
 

@@ -19,11 +19,18 @@ int64_t columns_of(const char* function, const Tensor& input, const Window& w) {
   return taps * channels;
 }
 
-Tensor run(const char* function, const Tensor& input, const Tensor& values, const Tensor& index, const Tensor& order,
-           const Tensor& starts, const std::optional<Tensor>& scale, const std::optional<Tensor>& bias,
-           const std::optional<Tensor>& residual, int64_t out_channels, const Sizes& kernel, const Sizes& stride,
-           const Sizes& padding, const Sizes& dilation, int64_t depth, int64_t window, int64_t activation,
-           int64_t compute, double x_scale, const std::optional<Tensor>& out) {
+// What a call needs; the tensors keep its arrays alive.
+struct Call {
+  ConvIo io;
+  GroupLists lists;
+  Image x, y, added;
+};
+
+Call call_of(const char* function, const Tensor& input, const Tensor& values, const Tensor& index, const Tensor& order,
+             const Tensor& starts, const std::optional<Tensor>& scale, const std::optional<Tensor>& bias,
+             const std::optional<Tensor>& residual, int64_t out_channels, const Sizes& kernel, const Sizes& stride,
+             const Sizes& padding, const Sizes& dilation, int64_t depth, int64_t window, int64_t activation,
+             int64_t compute, double x_scale, const std::optional<Tensor>& out) {
   require_image(function, "input", input);
   require_activation(function, activation);
   STD_TORCH_CHECK(compute >= 0 && compute <= static_cast<int64_t>(Compute::kInt8), function,
@@ -36,7 +43,8 @@ Tensor run(const char* function, const Tensor& input, const Tensor& values, cons
   STD_TORCH_CHECK(x_scale == 0 || compute == static_cast<int64_t>(Compute::kInt8), function,
                   ": x_scale is the scale of int8 products, and compute is not int8. Leave it 0.");
   STD_TORCH_CHECK(out_channels >= 0, function, ": out_channels must not be negative, got ", out_channels, ".");
-  ConvIo io;
+  Call call;
+  ConvIo& io = call.io;
   io.window = window_of(function, input, kernel, stride, padding, dilation);
   const int64_t k = columns_of(function, input, io.window);
   io.dtype = dtype_of(function, "input", input);
@@ -47,9 +55,10 @@ Tensor run(const char* function, const Tensor& input, const Tensor& values, cons
   io.images = input.size(0), io.channels = input.size(1), io.out_channels = out_channels;
   const Channelwise vectors = channelwise(function, values, scale, bias, out_channels);
   io.weight_scale = vectors.scale, io.bias = vectors.bias, io.bias_dtype = vectors.bias_dtype;
-  const GroupLists lists = group_lists_view(function, values, index, order, starts, depth, window, out_channels, k);
+  call.lists = group_lists_view(function, values, index, order, starts, depth, window, out_channels, k);
 
-  const Image x = as_image(input);
+  Image &x = call.x, &y = call.y;
+  x = as_image(input);
   io.x = x.tensor.const_data_ptr();
   io.x_layout = x.layout, io.x_stride = x.stride, io.x_image_stride = x.image_stride;
 
@@ -57,7 +66,6 @@ Tensor run(const char* function, const Tensor& input, const Tensor& values, cons
     return t.dim() == 4 && t.size(0) == io.images && t.size(1) == out_channels && t.size(2) == io.window.out_height &&
            t.size(3) == io.window.out_width && t.scalar_type() == input.scalar_type() && t.is_cpu();
   };
-  Image y;
   if (out) {
     STD_TORCH_CHECK(has_output_shape(*out), function, ": out must be a CPU tensor of the input's type and of shape (",
                     io.images, ", ", out_channels, ", ", io.window.out_height, ", ", io.window.out_width, ").");
@@ -70,17 +78,20 @@ Tensor run(const char* function, const Tensor& input, const Tensor& values, cons
   io.y = y.tensor.mutable_data_ptr();
   io.y_layout = y.layout, io.y_stride = y.stride, io.y_image_stride = y.image_stride;
 
-  Image added;
   if (residual) {
     STD_TORCH_CHECK(has_output_shape(*residual), function,
                     ": residual must be a CPU tensor of the input's type and of the output's shape, (", io.images, ", ",
                     out_channels, ", ", io.window.out_height, ", ", io.window.out_width, ").");
-    added = as_image(*residual, y.layout);
-    io.residual = added.tensor.const_data_ptr();
-    io.residual_stride = added.stride, io.residual_image_stride = added.image_stride;
+    call.added = as_image(*residual, y.layout);
+    io.residual = call.added.tensor.const_data_ptr();
+    io.residual_stride = call.added.stride, io.residual_image_stride = call.added.image_stride;
   }
-  raise_unless_ok(function, group_lists_conv(io, lists));
-  return y.tensor;
+  return call;
+}
+
+Tensor run(const char* function, const Call& call) {
+  raise_unless_ok(function, group_lists_conv(call.io, call.lists));
+  return call.y.tensor;
 }
 
 Tensor conv(const Tensor& input, const Tensor& values, const Tensor& index, const Tensor& order, const Tensor& starts,
@@ -88,16 +99,34 @@ Tensor conv(const Tensor& input, const Tensor& values, const Tensor& index, cons
             int64_t out_channels, Sizes kernel, Sizes stride, Sizes padding, Sizes dilation, int64_t depth,
             int64_t window, int64_t activation, int64_t compute, std::optional<Tensor>, std::optional<Tensor>,
             std::optional<Tensor>, std::optional<Tensor>, double x_scale) {
-  return run("group_lists_conv2d", input, values, index, order, starts, scale, bias, residual, out_channels, kernel,
-             stride, padding, dilation, depth, window, activation, compute, x_scale, std::nullopt);
+  constexpr const char* function = "group_lists_conv2d";
+  return run(function,
+             call_of(function, input, values, index, order, starts, scale, bias, residual, out_channels, kernel, stride,
+                     padding, dilation, depth, window, activation, compute, x_scale, std::nullopt));
 }
 
 void conv_out(const Tensor& input, const Tensor& values, const Tensor& index, const Tensor& order, const Tensor& starts,
               std::optional<Tensor> scale, std::optional<Tensor> bias, std::optional<Tensor> residual,
               int64_t out_channels, Sizes kernel, Sizes stride, Sizes padding, Sizes dilation, int64_t depth,
               int64_t window, int64_t activation, int64_t compute, Tensor out, double x_scale) {
-  run("group_lists_conv2d_out", input, values, index, order, starts, scale, bias, residual, out_channels, kernel,
-      stride, padding, dilation, depth, window, activation, compute, x_scale, out);
+  constexpr const char* function = "group_lists_conv2d_out";
+  run(function, call_of(function, input, values, index, order, starts, scale, bias, residual, out_channels, kernel,
+                        stride, padding, dilation, depth, window, activation, compute, x_scale, out));
+}
+
+// The address of a BoundConv. Its caller keeps the tensors alive, so that none may be a copy made here.
+int64_t conv_bind(const Tensor& input, const Tensor& values, const Tensor& index, const Tensor& order,
+                  const Tensor& starts, std::optional<Tensor> scale, std::optional<Tensor> bias,
+                  std::optional<Tensor> residual, int64_t out_channels, Sizes kernel, Sizes stride, Sizes padding,
+                  Sizes dilation, int64_t depth, int64_t window, int64_t activation, int64_t compute, Tensor out,
+                  double x_scale) {
+  constexpr const char* function = "group_lists_conv2d_bind";
+  const Call call = call_of(function, input, values, index, order, starts, scale, bias, residual, out_channels, kernel,
+                            stride, padding, dilation, depth, window, activation, compute, x_scale, out);
+  STD_TORCH_CHECK(call.io.x == input.const_data_ptr() && (!residual || call.io.residual == residual->const_data_ptr()),
+                  function, ": input and residual must be contiguous or channels_last, the residual like out. Bind ",
+                  "copies of them, and copy into those before a call.");
+  return reinterpret_cast<int64_t>(bind_conv(call.io, call.lists));
 }
 
 Tensor weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor& index, const Tensor& order,
@@ -133,6 +162,7 @@ Tensor weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor&
 STABLE_TORCH_LIBRARY_IMPL(sparsecore, CPU, m) {
   m.impl("group_lists_conv2d", TORCH_BOX(&conv));
   m.impl("group_lists_conv2d_out", TORCH_BOX(&conv_out));
+  m.impl("group_lists_conv2d_bind", TORCH_BOX(&conv_bind));
   m.impl("group_lists_conv2d_weight_grad", TORCH_BOX(&weight_grad));
 }
 

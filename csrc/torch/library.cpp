@@ -77,6 +77,10 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
       "Tensor? bias, Tensor? residual, int out_channels, int[] kernel_size, int[] stride, int[] padding, int[] "
       "dilation, int depth, int window, int activation, int compute, Tensor(a!) out, float x_scale=0.0) -> ()");
   m.def(
+      "group_lists_conv2d_bind(Tensor input, Tensor values, Tensor index, Tensor order, Tensor starts, Tensor? scale, "
+      "Tensor? bias, Tensor? residual, int out_channels, int[] kernel_size, int[] stride, int[] padding, int[] "
+      "dilation, int depth, int window, int activation, int compute, Tensor out, float x_scale=0.0) -> int");
+  m.def(
       "group_lists_conv2d_weight_grad(Tensor grad_output, Tensor input, Tensor index, Tensor order, Tensor starts, int "
       "rows, int cols, int[] kernel_size, int[] stride, int[] padding, int[] dilation, int depth, int window) -> "
       "Tensor");

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 import sparsecore as sc
 from sparsecore.formats.matrices import to_matrix
+from sparsecore.ops import BoundConv2d
 from sparsecore.ops.group_lists_conv import lies_as_pixels, output_size
 from tests.cases import TOLERANCE, difference
 
@@ -40,6 +41,19 @@ SHAPES = [
     (1, 300, 3, 1, 1, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
     (0, 8, 4, 6, 6, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     (1, 8, 0, 6, 6, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
+    (
+        1,
+        300,
+        70,
+        7,
+        7,
+        (1, 1),
+        (1, 1),
+        (0, 0, 0, 0),
+        (1, 1),
+    ),  # sums of three panels, planes of no whole lines
+    (1, 40, 70, 12, 17, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
+    (1, 40, 70, 12, 16, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),  # planes of whole lines
 ]
 Shape = tuple[
     int, int, int, int, int, tuple[int, int], tuple[int, int], tuple[int, int, int, int], tuple[int, int]
@@ -284,6 +298,52 @@ def test_out_writes_in_place() -> None:
         run(input, *arguments, exact[..., :-1].clone())
     with pytest.raises(RuntimeError, match="out must be contiguous or channels_last"):
         run(input, *arguments, exact.mT.contiguous().mT)
+
+
+def test_a_bound_call_computes_what_the_tensors_hold_by_then(isa: str) -> None:
+    for shape in (SHAPES[0], SHAPES[3], SHAPES[4]):
+        input, packed, dense = _case((4, 1), shape)
+        bias, exact = _integers(shape[2]), _dense(input, dense, shape)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            x = torch.zeros_like(input, memory_format=layout)
+            out = torch.full_like(exact, float("nan"), memory_format=layout)
+            parts = (packed.values, packed.index, packed.order, packed.starts, None, bias, out)
+            options = {
+                "depth": packed.depth,
+                "window": packed.window,
+                "activation": "relu",
+                **_geometry(shape),
+            }
+            bound = BoundConv2d(x, *parts, out=out, **options)
+            for images in (input, -input):
+                x.copy_(images)
+                residual = _integers(*exact.shape)
+                out.copy_(residual)
+                assert bound() is out
+                assert torch.equal(out, (_dense(images, dense, shape, bias) + residual).relu())
+
+
+def test_what_cannot_be_bound_raises() -> None:
+    shape = SHAPES[3]
+    input, packed, dense = _case((4, 1), shape)
+    out = torch.empty_like(_dense(input, dense, shape))
+    parts = (packed.values, packed.index, packed.order, packed.starts.clone())
+    options = {"depth": packed.depth, "window": packed.window, **_geometry(shape)}
+    for x, residual in ((input.flip(3).mT.contiguous().mT, None), (input, out.mT.contiguous().mT)):
+        with pytest.raises(RuntimeError, match="must be contiguous or channels_last"):
+            BoundConv2d(x, *parts, None, None, residual, out=out, **options)
+    with pytest.raises(RuntimeError, match="out must be a CPU tensor"):
+        BoundConv2d(input, *parts, out=out[..., :-1].clone(), **options)
+    with pytest.raises(ValueError, match="the products are float32"):
+        BoundConv2d(input, *parts, out=out, input_scale=1.0, **options)
+    bound = BoundConv2d(input, *parts, out=out, **options)
+    assert torch.equal(bound(), _dense(input, dense, shape))
+    parts[3][0, 1] = -1
+    with pytest.raises(RuntimeError, match="group_lists_conv2d_out: "):
+        bound()
+    input.set_(torch.zeros_like(input))
+    with pytest.raises(RuntimeError, match="has moved"):
+        bound()
 
 
 def test_errors_say_what_was_wrong() -> None:

@@ -49,7 +49,8 @@ struct Tile {
   int lanes;    // 1 .. max_lanes; a multiple of `vector` where the kernel has no masks
   float* sums;  // channel c of the window at sums + c * sums_stride
   int64_t sums_stride;
-  bool accumulate;       // start from what sums holds, not from 0
+  const float* before;  // what the sums start from, channel c at before + c * before_stride; may be sums. Null: from 0
+  int64_t before_stride;
   const Finish* finish;  // null before the last panel; its arrays begin at the window's first channel
 };
 
@@ -75,8 +76,9 @@ struct Kernel {
   const char* weights;  // for people: "float32 bfloat16 float16 int8"
   int vector;           // lanes of a register: tiles begin at multiples of it
   bool masks;           // `tile` takes any number of lanes, and touches no other
-  // The widest tile for such a weight, a multiple of vector.
-  int (*max_lanes)(int rows, int cols, int depth);
+  // The widest tile for such a weight, a multiple of vector. `write_bound`: lists are short, and a register of y is a
+  // cache line.
+  int (*max_lanes)(int rows, int depth, bool write_bound);
   void (*tile)(const Tile&);
   // x [tokens, columns] -> panel [columns, lanes], lanes a multiple of vector; missing tokens become 0.
   void (*pack)(const void* x, DType dtype, int64_t x_row_stride, int tokens, int columns, int lanes, float* panel);

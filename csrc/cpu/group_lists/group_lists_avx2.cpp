@@ -66,7 +66,7 @@ void tile(const Tile& tile) {
   }
 }
 
-int max_lanes(int rows, int, int) { return rows >= 4 ? 24 : rows == 2 ? 40 : 48; }
+int max_lanes(int rows, int, bool) { return rows >= 4 ? 24 : rows == 2 ? 40 : 48; }
 
 void pack(const void* x, DType dtype, int64_t x_row_stride, int tokens, int columns, int lanes, float* panel) {
   row_lists::avx2::kKernel.pack(x, dtype, x_row_stride, tokens, columns, lanes, panel);

@@ -58,15 +58,17 @@ void tile(const Tile& tile) {
     case 1: return run_width<Lanes16, 1, 8>(tile);
     case 2: return run_width<Lanes16, 2, 8>(tile);
     case 4: return run_width<Lanes16, 4, 6>(tile);
-    default: return tile.rows == 8 ? run_width<Lanes16, 8, 3>(tile) : run_width<Lanes16, 8, 3, true>(tile);
+    case 8: return tile.lanes <= 48 ? run_width<Lanes16, 8, 3>(tile) : run_width<Lanes16, 4, 6, true>(tile);
+    default: return tile.lanes <= 48 ? run_width<Lanes16, 8, 3, true>(tile) : run_width<Lanes16, 4, 6, true>(tile);
   }
 }
 
 // One or two rows read x for every product or every other, so that a panel must leave room in 48 KB of level 1 cache.
-// Wider groups are limited by registers.
-int max_lanes(int rows, int, int depth) {
-  if (rows >= 8) return 48;
-  if (rows == 4) return 96;
+// Wider groups are limited by registers: 8 rows x 3 spend the fewest loads on a product, 4 x 6 twice the list of a
+// group of 8, but write y in longer runs.
+int max_lanes(int rows, int depth, bool write_bound) {
+  if (rows >= 8 && !write_bound) return 48;
+  if (rows >= 4) return 96;
   const int registers = 40 * 1024 / (64 * depth);
   return 16 * (registers < 1 ? 1 : registers > 8 ? 8 : registers);
 }

@@ -6,6 +6,8 @@
 // additions.
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "cpu/group_lists/group_lists.h"
 
 #define SPARSECORE_INLINE inline __attribute__((always_inline))
@@ -88,24 +90,42 @@ struct FewLoop {
   // whose address is known elsewhere would not stay in registers.
   F load_sum(int64_t channel, int p) const {
     alignas(64) float column[R::kRows] = {};
-    if (tile.accumulate)
+    if (tile.before)
       for (int64_t r = 0; r < R::kRows && channel + r < tile.channels; ++r)
-        column[r] = tile.sums[(channel + r) * tile.sums_stride + p];
+        column[r] = tile.before[(channel + r) * tile.before_stride + p];
     return R::load(column);
   }
   void store_sum(int64_t channel, int p, F sum) const {
     alignas(64) float column[R::kRows];
     R::store(column, sum);
-    for (int64_t r = 0; r < R::kRows && channel + r < tile.channels; ++r)
-      tile.sums[(channel + r) * tile.sums_stride + p] =
-          tile.finish ? finished(*tile.finish, channel + r, p, column[r]) : column[r];
+    const int64_t present = tile.channels - channel;
+    if (present >= R::kRows)
+      store_rows(std::integral_constant<int64_t, R::kRows>(), channel, p, column);
+    else
+      store_rows(present, channel, p, column);
   }
 
-  static float finished(const Finish& finish, int64_t channel, int pixel, float sum) {
-    sum = sum * (finish.scale ? finish.scale[channel] : 1.0f) + (finish.bias ? finish.bias[channel] : 0.0f);
-    if (finish.residual) sum += finish.residual[channel * finish.residual_stride + pixel];
-    if (finish.hard_swish) return sum * clamp(sum + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f);
-    return clamp(sum, finish.low, finish.high);
+  // Where `rows` is a constant, compilers finish all of them at once.
+  template <typename Rows>
+  SPARSECORE_INLINE void store_rows(Rows rows, int64_t channel, int p, float* column) const {
+    if (tile.finish) finish_rows(*tile.finish, channel, rows, p, column);
+    float* out = tile.sums + channel * tile.sums_stride + p;
+    for (int64_t r = 0; r < rows; ++r, out += tile.sums_stride) *out = column[r];
+  }
+
+  template <typename Rows>
+  static SPARSECORE_INLINE void finish_rows(const Finish& finish, int64_t channel, Rows rows, int pixel,
+                                            float* column) {
+    if (finish.scale)
+      for (int64_t r = 0; r < rows; ++r) column[r] *= finish.scale[channel + r];
+    if (finish.bias)
+      for (int64_t r = 0; r < rows; ++r) column[r] += finish.bias[channel + r];
+    if (finish.residual)
+      for (int64_t r = 0; r < rows; ++r) column[r] += finish.residual[(channel + r) * finish.residual_stride + pixel];
+    if (finish.hard_swish)
+      for (int64_t r = 0; r < rows; ++r) column[r] = column[r] * clamp(column[r] + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f);
+    else
+      for (int64_t r = 0; r < rows; ++r) column[r] = clamp(column[r], finish.low, finish.high);
   }
 
   template <int kCount>

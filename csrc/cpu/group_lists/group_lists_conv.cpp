@@ -26,6 +26,7 @@ namespace {
 
 constexpr int64_t kSumBytes = 512 * 1024;      // of staged sums: windows of a chunk times a tile
 constexpr int64_t kWidenedValues = 64 * 1024;  // of narrow weights at once, where a list is not longer
+constexpr int64_t kShortList = 32;             // columns: a shorter one costs less than its beginning and end
 constexpr int64_t kFewProducts = 1 << 18;      // a call below this is not worth a second thread
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -67,11 +68,13 @@ class ConvTask {
     strips_ = ceil_div(pixels_, kernel.vector);
     const int64_t rest = pixels_ % kernel.vector;
     few_last_ = kernel.few_lanes && rest && rest <= kernel.few_lanes(weight.rows);
-    most_strips_ = std::max(1, kernel.max_lanes(weight.rows, weight.cols, weight.depth) / kernel.vector);
+    planes_out_ = io.y_layout == ImageLayout::kChw && io.dtype == DType::kFloat32;
+    const bool short_lists = weight.records * weight.cols <= kShortList * layout.groups * layout.panels;
+    const bool write_bound = short_lists && planes_out_ && !straddles(io.y, io.y_stride);
+    most_strips_ = std::max(1, kernel.max_lanes(weight.rows, weight.depth, write_bound) / kernel.vector);
     planes_in_ = x_.pointwise() && io.x_layout == ImageLayout::kChw && io.dtype == DType::kFloat32 &&
                  layout.k % weight.cols == 0;
     if (packing_pays()) planes_in_ = false;
-    planes_out_ = io.y_layout == ImageLayout::kChw && io.dtype == DType::kFloat32;
     widened_records_ = 0;
     if (io.weight_dtype != DType::kFloat32) {
       int64_t longest = 0;
@@ -124,12 +127,20 @@ class ConvTask {
   // lines, and where every column of the panel lies in a page of its own, more of them than address translation holds
   // at hand. It takes a few uses of every element to earn the packing back.
   bool packing_pays() const {
-    constexpr int64_t kLine = 64, kPage = 4096, kPagesAtHand = 64;
+    constexpr int64_t kPage = 4096, kPagesAtHand = 64;
     const int64_t pitch = io_.x_stride * static_cast<int64_t>(sizeof(float)),
                   uses = weight_.records * weight_.cols / std::max<int64_t>(1, layout_.k);
-    const bool straddles = (pitch | reinterpret_cast<intptr_t>(io_.x)) % std::min<int64_t>(kLine, 4 * kernel_.vector);
     const bool scattered = pitch >= 2 * kPage && std::min<int64_t>(weight_.depth, layout_.k) > kPagesAtHand;
-    return (straddles && uses >= 4) || (scattered && weight_.rows <= 2 && uses >= 24);
+    // A group of one or two rows waits for x, one of more rather for the products.
+    const int64_t enough = weight_.rows >= 4 ? 24 : 10;
+    return (straddles(io_.x, io_.x_stride) && uses >= enough) || (scattered && weight_.rows <= 2 && uses >= 24);
+  }
+
+  // Whether registers of planes of floats reach over two cache lines.
+  bool straddles(const void* planes, int64_t stride) const {
+    constexpr int64_t kLine = 64;
+    return (stride * static_cast<int64_t>(sizeof(float)) | reinterpret_cast<intptr_t>(planes)) %
+           std::min<int64_t>(kLine, 4 * kernel_.vector);
   }
 
   // Weights beyond the level 2 cache come from farther away for every tile of pixels, unless a window meets all tiles
@@ -190,12 +201,17 @@ class ConvTask {
     tile.rows = weight_.rows, tile.cols = weight_.cols;
     tile.wide_index = layout_.wide_index;
     tile.lanes = kernel_.masks ? tokens : lanes;
-    tile.sums = memory.sums;
-    tile.sums_stride = lanes;
+    float* y = memory.sums;
+    int64_t y_stride = lanes;
     if (y_in_place) {
-      tile.sums = static_cast<float*>(io_.y) + image * io_.y_image_stride + first_channel * io_.y_stride + pixel;
-      tile.sums_stride = io_.y_stride;
+      y = static_cast<float*>(io_.y) + image * io_.y_image_stride + first_channel * io_.y_stride + pixel;
+      y_stride = io_.y_stride;
     }
+    // Sums that every panel loads and stores are kept apart from a y whose registers would straddle cache lines.
+    const bool all_panels = panel_begin == 0 && panel_end >= layout_.panels,
+               apart = y_in_place && all_panels && straddles(io_.y, io_.y_stride);
+    float* sums = apart ? memory.sums : y;
+    const int64_t sums_stride = apart ? lanes : y_stride;
     for (int64_t p = panel_begin; p < panel_end; ++p) {
       Panel panel = {0, 0, 0, no_records.starts, no_records.order};
       if (layout_.panels) panel = panel_of(weight_, layout_, p);
@@ -208,8 +224,12 @@ class ConvTask {
         tile.x = memory.panel;
         tile.x_stride = lanes;
       }
-      tile.accumulate = p > 0;
-      tile.finish = p + 1 >= layout_.panels ? &finish : nullptr;
+      const bool last = p + 1 >= layout_.panels;
+      tile.before = p > 0 ? sums : nullptr;
+      tile.before_stride = sums_stride;
+      tile.sums = last ? y : sums;
+      tile.sums_stride = last ? y_stride : sums_stride;
+      tile.finish = last ? &finish : nullptr;
       for (int64_t w = window_begin; w < window_end; ++w) run_window(memory, panel, w, window_begin, tile);
     }
     if (panel_end < layout_.panels) return;
@@ -217,7 +237,7 @@ class ConvTask {
       unstage({io_, kernel_, in_kernel(io_.activation) ? Activation::kNone : io_.activation, memory.sums, lanes, image,
                pixel, tokens, first_channel, channels, memory.rows});
     else if (!in_kernel(io_.activation))
-      activate_in_place(tile.sums, tokens, channels);
+      activate_in_place(y, tokens, channels);
   }
 
   int64_t first_channel_of(int64_t window) const { return std::min(layout_.n, window * weight_.window * weight_.rows); }
@@ -235,6 +255,7 @@ class ConvTask {
       tile.finish = &finish;
     }
     tile.sums += offset * tile.sums_stride;
+    if (tile.before) tile.before += offset * tile.before_stride;
     tile.channels = first_channel_of(w + 1) - first_channel_of(w);
     if (layout_.panels == 0) {
       tile.starts = panel.starts, tile.order = panel.order, tile.places = places;

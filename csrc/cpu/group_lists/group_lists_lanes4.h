@@ -31,7 +31,7 @@ constexpr int kGradientLanes = 16;
 constexpr int kNarrowest = 16;
 
 inline int pass_of(int rows) { return rows < kRowsOfPass ? rows : kRowsOfPass; }
-inline int max_lanes(int rows, int, int) {
+inline int max_lanes(int rows, int, bool) {
   const int lanes = 4 * static_cast<int>(most_vectors(pass_of(rows)));
   return lanes < kNarrowest ? kNarrowest : lanes;
 }
@@ -48,7 +48,8 @@ struct List {
   size_t x_stride;
   float* sums;
   size_t sums_stride;
-  bool accumulate;
+  const float* before;  // or null: from 0
+  size_t before_stride;
   const float* bias;  // of the first row, or null
   float limits[2];    // -inf, inf where nothing is clamped
 };
@@ -57,10 +58,10 @@ struct List {
 template <size_t Rows, size_t Vectors, bool Blocks, typename Index>
 __attribute__((always_inline)) inline void add_list(const List<Index>& list) {
   Float4 acc[Rows][Vectors];
-  const size_t sums_stride = list.sums_stride;
+  const size_t sums_stride = list.sums_stride, before_stride = list.before_stride;
   each<Rows>([&]<size_t r>() {
     each<Vectors>(
-        [&]<size_t v>() { acc[r][v] = list.accumulate ? load4(list.sums + r * sums_stride + 4 * v) : splat4(0.0f); });
+        [&]<size_t v>() { acc[r][v] = list.before ? load4(list.before + r * before_stride + 4 * v) : splat4(0.0f); });
   });
   const float *values = list.values, *x = list.x;
   const Index* index = list.index;
@@ -128,9 +129,12 @@ __attribute__((always_inline)) inline void add_rows(const Tile& tile, List<Index
                                                     int64_t present, int lane, bool simple) {
   constexpr int kLanes = 4 * Vectors;
   float* sums = tile.sums + channel * tile.sums_stride + lane;
+  const float* before = tile.before ? tile.before + channel * tile.before_stride + lane : nullptr;
   if (present >= static_cast<int64_t>(Rows)) {
     list.sums = sums;
     list.sums_stride = static_cast<size_t>(tile.sums_stride);
+    list.before = before;
+    list.before_stride = static_cast<size_t>(tile.before_stride);
     list.bias = simple && tile.finish->bias ? tile.finish->bias + channel : nullptr;
     add_list<Rows, Vectors, Blocks>(list);
     if (simple || !tile.finish) return;
@@ -139,11 +143,13 @@ __attribute__((always_inline)) inline void add_rows(const Tile& tile, List<Index
   } else {
     // The missing rows go to a buffer, and so do the others, for one loop serves all.
     float buffer[Rows * kLanes] = {};
-    for (int64_t r = 0; r < present && tile.accumulate; ++r)
-      std::memcpy(buffer + r * kLanes, sums + r * tile.sums_stride, kLanes * sizeof(float));
+    for (int64_t r = 0; r < present && before; ++r)
+      std::memcpy(buffer + r * kLanes, before + r * tile.before_stride, kLanes * sizeof(float));
     List<Index> ragged = list;
     ragged.sums = buffer;
     ragged.sums_stride = kLanes;
+    ragged.before = before ? buffer : nullptr;
+    ragged.before_stride = kLanes;
     ragged.bias = nullptr;
     ragged.limits[0] = -__builtin_inff(), ragged.limits[1] = __builtin_inff();
     add_list_apart<Rows, Vectors, Blocks>(ragged);
@@ -163,7 +169,6 @@ __attribute__((noinline)) void add_places(const Tile& tile, const Index* index, 
   list.value_stride = static_cast<size_t>(tile.rows);
   list.x = tile.x + lane;
   list.x_stride = static_cast<size_t>(tile.x_stride);
-  list.accumulate = tile.accumulate;
   list.limits[0] = simple ? tile.finish->low : -__builtin_inff();
   list.limits[1] = simple ? tile.finish->high : __builtin_inff();
   const size_t record = static_cast<size_t>(tile.rows) * tile.cols;

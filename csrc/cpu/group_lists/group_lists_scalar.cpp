@@ -32,7 +32,10 @@ void add_lists(const Tile& tile, const Index* index) {
     const int64_t present = std::min<int64_t>(rows, tile.channels - first);
     for (int64_t r = 0; r < present; ++r) {
       float* sums = tile.sums + (first + r) * tile.sums_stride;
-      if (!tile.accumulate) std::fill(sums, sums + tile.lanes, 0.0f);
+      if (!tile.before)
+        std::fill(sums, sums + tile.lanes, 0.0f);
+      else if (tile.before != tile.sums)
+        std::copy_n(tile.before + (first + r) * tile.before_stride, tile.lanes, sums);
       for (int64_t i = tile.starts[p] - tile.starts[0]; i < tile.starts[p + 1] - tile.starts[0]; ++i)
         for (int j = 0; j < cols; ++j) {
           const float value = tile.values[(i * cols + j) * rows + r];
@@ -112,7 +115,7 @@ const Kernel kKernel = {Isa::kScalar,
                         "float32 bfloat16 float16 int8",
                         kVector,
                         false,
-                        [](int, int, int) { return kLanes; },
+                        [](int, int, bool) { return kLanes; },
                         tile,
                         pack,
                         unpack,

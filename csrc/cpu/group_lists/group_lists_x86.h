@@ -127,6 +127,14 @@ struct ListLoop {
       for (int w = 0; w < W; ++w) L::store(out + w * L::kLanes, sums[w], w + 1 < W ? L::all() : last);
       return;
     }
+    if (!finish->scale && !finish->residual && !finish->hard_swish) {
+      const F bias = L::splat(finish->bias ? finish->bias[channel] : 0.0f), low = L::splat(finish->low),
+              high = L::splat(finish->high);
+#pragma GCC unroll 8
+      for (int w = 0; w < W; ++w)
+        L::store(out + w * L::kLanes, L::min(high, L::max(low, L::add(sums[w], bias))), w + 1 < W ? L::all() : last);
+      return;
+    }
     const F scale = L::splat(finish->scale ? finish->scale[channel] : 1.0f),
             bias = L::splat(finish->bias ? finish->bias[channel] : 0.0f);
     const float* residual = finish->residual ? finish->residual + channel * finish->residual_stride : nullptr;
@@ -137,20 +145,19 @@ struct ListLoop {
   }
 
   // `present` of the V rows exist, from channel `channel` on.
-  static SPARSECORE_INLINE void load_sums(const float* out, int64_t stride, int64_t present, bool accumulate, Mask last,
-                                          Sums& sums) {
+  static SPARSECORE_INLINE void load_sums(const float* before, int64_t stride, int64_t present, Mask last, Sums& sums) {
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v)
 #pragma GCC unroll 8
       for (int w = 0; w < W; ++w)
 #pragma GCC unroll 2
         for (int set = 0; set < kSets; ++set) sums[set][v][w] = L::zero();
-    if (!accumulate) return;
+    if (!before) return;
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v)
       if (v < present)
 #pragma GCC unroll 8
-        for (int w = 0; w < W; ++w) sums[0][v][w] = load(out + v * stride, w, last);
+        for (int w = 0; w < W; ++w) sums[0][v][w] = load(before + v * stride, w, last);
   }
 
   static SPARSECORE_INLINE void store_sums(const Finish* finish, int64_t channel, float* out, int64_t stride,
@@ -181,9 +188,11 @@ struct ListLoop {
         const int64_t channel = *order * rows + part;
         // A group of one row always exists.
         const int64_t present = V == 1 && !kParts ? 1 : channels - channel;
+        if (kParts && present <= 0) break;
         float* out = tile.sums + channel * stride;
         Sums sums;
-        load_sums(out, stride, present, tile.accumulate, last, sums);
+        load_sums(tile.before ? tile.before + channel * tile.before_stride : nullptr, tile.before_stride, present, last,
+                  sums);
         if constexpr (kBytes) {
           value = values + part, place = index;
           add_list(value, place, count, rows, x, pitch, last, sums);

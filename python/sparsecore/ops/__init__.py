@@ -1,6 +1,7 @@
 """The operators as Python functions; the raw ones are ``torch.ops.sparsecore``."""
 
 from sparsecore import _library  # noqa: F401  (registers the operators first)
+from sparsecore.ops.bound_conv import BoundConv2d
 from sparsecore.ops.decode import bitmap_decode_linear, nm_decode_linear
 from sparsecore.ops.group_lists import group_lists_linear, group_lists_transpose
 from sparsecore.ops.group_lists_conv import group_lists_conv2d
@@ -16,6 +17,7 @@ from sparsecore.ops.shared_lists import shared_lists_linear, shared_lists_transp
 from sparsecore.ops.variable_nm import variable_nm_linear
 
 __all__ = [
+    "BoundConv2d",
     "bitmap_decode_linear",
     "depthwise_conv2d",
     "group_lists_conv2d",

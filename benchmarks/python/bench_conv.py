@@ -29,7 +29,9 @@ import json
 import math
 import shlex
 import sys
+import time
 from collections import defaultdict
+from statistics import median
 from typing import Any
 
 import torch
@@ -145,6 +147,21 @@ def bound(
     return {name: round(time, 2) for name, time in found.items()}
 
 
+def scaling(call: engines.Call, threads: int, rounds: int = 9, burst: float = 2e-3) -> float:
+    """Time of one thread over that of ``threads``, calls in a row, in turns."""
+    times: dict[int, list[float]] = {1: [], threads: []}
+    for _ in range(rounds):
+        for number, samples in times.items():
+            torch.set_num_threads(number)
+            call()
+            count, start = 0, time.perf_counter()
+            while (now := time.perf_counter()) < start + burst:
+                call()
+                count += 1
+            samples.append((now - start) / count)
+    return median(times[1]) / median(times[threads])
+
+
 def measure(
     shape: dict[str, Any], sparsities: tuple[float, ...], threads: int, seconds: float, capped: bool
 ) -> list[dict[str, Any]]:
@@ -167,7 +184,7 @@ def measure(
     best = min(dense, key=lambda name: timings[name].median)
     limits = roof.measured(threads)
     rows_: list[dict[str, Any]] = []
-    for (pattern, sparsity), (_, stored, read) in ours.items():
+    for (pattern, sparsity), (call, stored, read) in ours.items():
         timing = timings[f"{pattern} {sparsity}"]
         work = 2e-9 * stored * size * size
         row: dict[str, Any] = {
@@ -187,6 +204,8 @@ def measure(
             row["bound_us"] = max(least.values())
             row["bound_by"] = max(least, key=lambda name: least[name])
             row["share_of_bound"] = round(1e-6 * row["bound_us"] / timing.median, 3)
+        if threads > 1:
+            row["scaling"] = round(scaling(call, threads), 3)
         rows_.append(row)
     return rows_
 
@@ -310,11 +329,6 @@ def main() -> None:
             for name, shape in shapes.items():
                 measured = measure(shape, sparsities, number, seconds, bool(arguments.isa))
                 rows += [{"families": families[name], **row} for row in measured]
-    alone = {(row["shape"], row["pattern"], row["sparsity"]): row for row in rows if row["threads"] == 1}
-    for row in rows:
-        if row["threads"] > 1 and alone:
-            one = alone[row["shape"], row["pattern"], row["sparsity"]]
-            row["scaling"] = round(one["us"][0] / row["us"][0], 3)
     show(summarise(rows))
     if not arguments.dry:
         capped = f"_{arguments.isa}" if arguments.isa else ""

@@ -82,8 +82,9 @@ def cuda() -> None:
     cmake_preset("cuda-asan")
     run(sys.executable, "tools/cuda_mutations.py", "--sample", "12")
     if shutil.which("nvcc"):
-        run("cmake", "--preset", "nvcc")
+        run("cmake", "--preset", "nvcc", "-DSPARSECORE_TORCH=ON")
         run("cmake", "--build", "--preset", "nvcc", "--parallel", JOBS)
+        run("cmake", "--build", "--preset", "nvcc", "--target", "sparsecore_torch_cuda")
 
 
 def arm() -> None:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda/common/device.h"
 #include "sparsecore/types.h"
@@ -23,50 +24,38 @@ struct TFloat32 {
   uint32_t bits;
 };
 
+#if SC_EMULATED
 template <class T>
 struct Element {};
 template <>
 struct Element<BFloat16> {
-  using Sum = float;
-#if SC_EMULATED
   using Format = cuda_emulation::Bf16;
-#endif
 };
 template <>
 struct Element<Float16> {
-  using Sum = float;
-#if SC_EMULATED
   using Format = cuda_emulation::Fp16;
-#endif
 };
 template <>
 struct Element<TFloat32> {
-  using Sum = float;
-#if SC_EMULATED
   using Format = cuda_emulation::Tf32;
-#endif
 };
 template <>
 struct Element<int8_t> {
-  using Sum = int32_t;
-#if SC_EMULATED
   using Format = cuda_emulation::Int8;
-#endif
 };
 template <>
 struct Element<Float8E4M3> {
-  using Sum = float;
-#if SC_EMULATED
   using Format = cuda_emulation::Fp8E4M3;
-#endif
 };
 template <>
 struct Element<Float8E5M2> {
-  using Sum = float;
-#if SC_EMULATED
   using Format = cuda_emulation::Fp8E5M2;
-#endif
 };
+#endif
+
+// What products of T are summed in.
+template <class T>
+using Accumulator = std::conditional_t<std::is_same_v<T, int8_t>, int32_t, float>;
 
 // Kernels are compiled for every architecture of their file, and for 8-bit floats chosen only from sm_89 on: before it,
 // their instructions become a trap.
@@ -78,8 +67,5 @@ inline constexpr bool kInstructionsMissing<Float8E4M3> = true;
 template <>
 inline constexpr bool kInstructionsMissing<Float8E5M2> = true;
 #endif
-
-template <class T>
-using Accumulator = typename Element<T>::Sum;
 
 }  // namespace sparsecore

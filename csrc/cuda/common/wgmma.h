@@ -79,9 +79,6 @@ SC_DEVICE void wgmma(Accumulator<T> (&d)[kRegisters], uint64_t a, uint64_t b, bo
   cuda_emulation::wgmma<typename Element<T>::Format>(d, a, b, accumulate, kMajorA == Major::kMN, kMajorB == Major::kMN);
 #else
   constexpr int kTransposeA = kMajorA == Major::kMN, kTransposeB = kMajorB == Major::kMN;
-#define SC_IMMEDIATES_16(TRANSPOSE_A, TRANSPOSE_B) ", 1, 1, " TRANSPOSE_A ", " TRANSPOSE_B
-#define SC_IMMEDIATES_FLOAT8(TRANSPOSE_A, TRANSPOSE_B) ", 1, 1"
-#define SC_IMMEDIATES_INT8(TRANSPOSE_A, TRANSPOSE_B) ""
 #define SC_ROW(N, REGISTERS, A, B, ACCUMULATE, TRANSPOSE_A, TRANSPOSE_B, K_AND_TYPES, SUM, IMMEDIATES)     \
   if constexpr (kRegisters == REGISTERS) {                                                                 \
     asm volatile("{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, " ACCUMULATE                          \
@@ -98,23 +95,9 @@ SC_DEVICE void wgmma(Accumulator<T> (&d)[kRegisters], uint64_t a, uint64_t b, bo
   SC_ROW(64, 32, "%32", "%33", "%34", "%35", "%36", K_AND_TYPES, SUM, IMMEDIATES)  \
   SC_ROW(128, 64, "%64", "%65", "%66", "%67", "%68", K_AND_TYPES, SUM, IMMEDIATES) \
   SC_ROW(256, 128, "%128", "%129", "%130", "%131", "%132", K_AND_TYPES, SUM, IMMEDIATES)
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    SC_ROWS("k16.f32.bf16.bf16", "+f", SC_IMMEDIATES_16)
-  } else if constexpr (std::is_same_v<T, Float16>) {
-    SC_ROWS("k16.f32.f16.f16", "+f", SC_IMMEDIATES_16)
-  } else if constexpr (std::is_same_v<T, int8_t>) {
-    SC_ROWS("k32.s32.s8.s8", "+r", SC_IMMEDIATES_INT8)
-  } else if constexpr (std::is_same_v<T, Float8E4M3>) {
-    SC_ROWS("k32.f32.e4m3.e4m3", "+f", SC_IMMEDIATES_FLOAT8)
-  } else {
-    static_assert(std::is_same_v<T, Float8E5M2>, "wgmma has no such element type");
-    SC_ROWS("k32.f32.e5m2.e5m2", "+f", SC_IMMEDIATES_FLOAT8)
-  }
+  SC_ROWS_OF_TYPE("k16", "k32", SC_IMMEDIATES_16_A_B)
 #undef SC_ROW
 #undef SC_ROWS
-#undef SC_IMMEDIATES_16
-#undef SC_IMMEDIATES_FLOAT8
-#undef SC_IMMEDIATES_INT8
 #endif
 }
 
@@ -125,9 +108,6 @@ SC_DEVICE void wgmma(Accumulator<T> (&d)[kRegisters], const uint32_t (&a)[4], ui
   cuda_emulation::wgmma<typename Element<T>::Format>(d, a, b, accumulate, kMajorB == Major::kMN);
 #else
   constexpr int kTransposeB = kMajorB == Major::kMN;
-#define SC_IMMEDIATES_16(TRANSPOSE_B) ", 1, 1, " TRANSPOSE_B
-#define SC_IMMEDIATES_FLOAT8(TRANSPOSE_B) ", 1, 1"
-#define SC_IMMEDIATES_INT8(TRANSPOSE_B) ""
 #define SC_ROW(N, REGISTERS, A, B, ACCUMULATE, TRANSPOSE_B, K_AND_TYPES, SUM, IMMEDIATES)                 \
   if constexpr (kRegisters == REGISTERS) {                                                                \
     asm volatile("{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, " ACCUMULATE                         \
@@ -145,23 +125,9 @@ SC_DEVICE void wgmma(Accumulator<T> (&d)[kRegisters], const uint32_t (&a)[4], ui
   SC_ROW(64, 32, "%32, %33, %34, %35", "%36", "%37", "%38", K_AND_TYPES, SUM, IMMEDIATES)  \
   SC_ROW(128, 64, "%64, %65, %66, %67", "%68", "%69", "%70", K_AND_TYPES, SUM, IMMEDIATES) \
   SC_ROW(256, 128, "%128, %129, %130, %131", "%132", "%133", "%134", K_AND_TYPES, SUM, IMMEDIATES)
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    SC_ROWS("k16.f32.bf16.bf16", "+f", SC_IMMEDIATES_16)
-  } else if constexpr (std::is_same_v<T, Float16>) {
-    SC_ROWS("k16.f32.f16.f16", "+f", SC_IMMEDIATES_16)
-  } else if constexpr (std::is_same_v<T, int8_t>) {
-    SC_ROWS("k32.s32.s8.s8", "+r", SC_IMMEDIATES_INT8)
-  } else if constexpr (std::is_same_v<T, Float8E4M3>) {
-    SC_ROWS("k32.f32.e4m3.e4m3", "+f", SC_IMMEDIATES_FLOAT8)
-  } else {
-    static_assert(std::is_same_v<T, Float8E5M2>, "wgmma has no such element type");
-    SC_ROWS("k32.f32.e5m2.e5m2", "+f", SC_IMMEDIATES_FLOAT8)
-  }
+  SC_ROWS_OF_TYPE("k16", "k32", SC_IMMEDIATES_16_B)
 #undef SC_ROW
 #undef SC_ROWS
-#undef SC_IMMEDIATES_16
-#undef SC_IMMEDIATES_FLOAT8
-#undef SC_IMMEDIATES_INT8
 #endif
 }
 

@@ -1,5 +1,5 @@
-// Operand lists of wgmma's asm statements: n / 2 accumulator registers, and the places of what follows them. Only
-// wgmma.h and wgmma_sparse.h include this.
+// Operand lists of wgmma's asm statements: n / 2 accumulator registers, the places of what follows them, and what the
+// element type decides. Only wgmma.h and wgmma_sparse.h include this.
 #pragma once
 
 #define SC_PLACES_4 "%0, %1, %2, %3"
@@ -30,3 +30,25 @@
 #define SC_SUMS_32(SUM, i) SC_SUMS_16(SUM, i), SC_SUMS_16(SUM, i + 16)
 #define SC_SUMS_64(SUM, i) SC_SUMS_32(SUM, i), SC_SUMS_32(SUM, i + 32)
 #define SC_SUMS_128(SUM, i) SC_SUMS_64(SUM, i), SC_SUMS_64(SUM, i + 64)
+
+// What ends an instruction: signs of A and B and, for 16-bit types, which of them are transposed.
+#define SC_IMMEDIATES_FLOAT8(...) ", 1, 1"
+#define SC_IMMEDIATES_INT8(...) ""
+#define SC_IMMEDIATES_16_A_B(TRANSPOSE_A, TRANSPOSE_B) ", 1, 1, " TRANSPOSE_A ", " TRANSPOSE_B
+#define SC_IMMEDIATES_16_B(TRANSPOSE_B) ", 1, 1, " TRANSPOSE_B
+
+// The rows of an instruction, SC_ROWS(k and types, constraint of sums, immediates), for the element type T, with k of
+// 16-bit and of 8-bit types.
+#define SC_ROWS_OF_TYPE(K_16, K_8, IMMEDIATES_16)                                   \
+  if constexpr (std::is_same_v<T, BFloat16>) {                                      \
+    SC_ROWS(K_16 ".f32.bf16.bf16", "+f", IMMEDIATES_16)                             \
+  } else if constexpr (std::is_same_v<T, Float16>) {                                \
+    SC_ROWS(K_16 ".f32.f16.f16", "+f", IMMEDIATES_16)                               \
+  } else if constexpr (std::is_same_v<T, int8_t>) {                                 \
+    SC_ROWS(K_8 ".s32.s8.s8", "+r", SC_IMMEDIATES_INT8)                             \
+  } else if constexpr (std::is_same_v<T, Float8E4M3>) {                             \
+    SC_ROWS(K_8 ".f32.e4m3.e4m3", "+f", SC_IMMEDIATES_FLOAT8)                       \
+  } else {                                                                          \
+    static_assert(std::is_same_v<T, Float8E5M2>, "wgmma has no such element type"); \
+    SC_ROWS(K_8 ".f32.e5m2.e5m2", "+f", SC_IMMEDIATES_FLOAT8)                       \
+  }

@@ -17,9 +17,6 @@ SC_DEVICE void wgmma_sparse(Accumulator<T> (&d)[kRegisters], uint64_t a, uint64_
 #else
   static_assert(kSelector == 0 || (kSelector == 1 && sizeof(T) == 2), "the selector is 0, or 1 for 16-bit types");
   constexpr int kTransposeA = kMajorA == Major::kMN, kTransposeB = kMajorB == Major::kMN;
-#define SC_IMMEDIATES_16(TRANSPOSE_A, TRANSPOSE_B) ", 1, 1, " TRANSPOSE_A ", " TRANSPOSE_B
-#define SC_IMMEDIATES_FLOAT8(TRANSPOSE_A, TRANSPOSE_B) ", 1, 1"
-#define SC_IMMEDIATES_INT8(TRANSPOSE_A, TRANSPOSE_B) ""
 #define SC_ROW(N, REGISTERS, A, B, METADATA, SELECTOR, ACCUMULATE, TRANSPOSE_A, TRANSPOSE_B, K_AND_TYPES, SUM,         \
                IMMEDIATES)                                                                                             \
   if constexpr (kRegisters == REGISTERS) {                                                                             \
@@ -38,23 +35,9 @@ SC_DEVICE void wgmma_sparse(Accumulator<T> (&d)[kRegisters], uint64_t a, uint64_
   SC_ROW(64, 32, "%32", "%33", "%34", "%35", "%36", "%37", "%38", K_AND_TYPES, SUM, IMMEDIATES)  \
   SC_ROW(128, 64, "%64", "%65", "%66", "%67", "%68", "%69", "%70", K_AND_TYPES, SUM, IMMEDIATES) \
   SC_ROW(256, 128, "%128", "%129", "%130", "%131", "%132", "%133", "%134", K_AND_TYPES, SUM, IMMEDIATES)
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    SC_ROWS("k32.f32.bf16.bf16", "+f", SC_IMMEDIATES_16)
-  } else if constexpr (std::is_same_v<T, Float16>) {
-    SC_ROWS("k32.f32.f16.f16", "+f", SC_IMMEDIATES_16)
-  } else if constexpr (std::is_same_v<T, int8_t>) {
-    SC_ROWS("k64.s32.s8.s8", "+r", SC_IMMEDIATES_INT8)
-  } else if constexpr (std::is_same_v<T, Float8E4M3>) {
-    SC_ROWS("k64.f32.e4m3.e4m3", "+f", SC_IMMEDIATES_FLOAT8)
-  } else {
-    static_assert(std::is_same_v<T, Float8E5M2>, "wgmma has no such element type");
-    SC_ROWS("k64.f32.e5m2.e5m2", "+f", SC_IMMEDIATES_FLOAT8)
-  }
+  SC_ROWS_OF_TYPE("k32", "k64", SC_IMMEDIATES_16_A_B)
 #undef SC_ROW
 #undef SC_ROWS
-#undef SC_IMMEDIATES_16
-#undef SC_IMMEDIATES_FLOAT8
-#undef SC_IMMEDIATES_INT8
 #endif
 }
 
@@ -68,9 +51,6 @@ SC_DEVICE void wgmma_sparse(Accumulator<T> (&d)[kRegisters], const uint32_t (&a)
 #else
   static_assert(kSelector == 0 || (kSelector == 1 && sizeof(T) == 2), "the selector is 0, or 1 for 16-bit types");
   constexpr int kTransposeB = kMajorB == Major::kMN;
-#define SC_IMMEDIATES_16(TRANSPOSE_B) ", 1, 1, " TRANSPOSE_B
-#define SC_IMMEDIATES_FLOAT8(TRANSPOSE_B) ", 1, 1"
-#define SC_IMMEDIATES_INT8(TRANSPOSE_B) ""
 #define SC_ROW(N, REGISTERS, A, B, METADATA, SELECTOR, ACCUMULATE, TRANSPOSE_B, K_AND_TYPES, SUM, IMMEDIATES) \
   if constexpr (kRegisters == REGISTERS) {                                                                    \
     asm volatile("{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, " ACCUMULATE                             \
@@ -88,23 +68,9 @@ SC_DEVICE void wgmma_sparse(Accumulator<T> (&d)[kRegisters], const uint32_t (&a)
   SC_ROW(64, 32, "%32, %33, %34, %35", "%36", "%37", "%38", "%39", "%40", K_AND_TYPES, SUM, IMMEDIATES)  \
   SC_ROW(128, 64, "%64, %65, %66, %67", "%68", "%69", "%70", "%71", "%72", K_AND_TYPES, SUM, IMMEDIATES) \
   SC_ROW(256, 128, "%128, %129, %130, %131", "%132", "%133", "%134", "%135", "%136", K_AND_TYPES, SUM, IMMEDIATES)
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    SC_ROWS("k32.f32.bf16.bf16", "+f", SC_IMMEDIATES_16)
-  } else if constexpr (std::is_same_v<T, Float16>) {
-    SC_ROWS("k32.f32.f16.f16", "+f", SC_IMMEDIATES_16)
-  } else if constexpr (std::is_same_v<T, int8_t>) {
-    SC_ROWS("k64.s32.s8.s8", "+r", SC_IMMEDIATES_INT8)
-  } else if constexpr (std::is_same_v<T, Float8E4M3>) {
-    SC_ROWS("k64.f32.e4m3.e4m3", "+f", SC_IMMEDIATES_FLOAT8)
-  } else {
-    static_assert(std::is_same_v<T, Float8E5M2>, "wgmma has no such element type");
-    SC_ROWS("k64.f32.e5m2.e5m2", "+f", SC_IMMEDIATES_FLOAT8)
-  }
+  SC_ROWS_OF_TYPE("k32", "k64", SC_IMMEDIATES_16_B)
 #undef SC_ROW
 #undef SC_ROWS
-#undef SC_IMMEDIATES_16
-#undef SC_IMMEDIATES_FLOAT8
-#undef SC_IMMEDIATES_INT8
 #endif
 }
 

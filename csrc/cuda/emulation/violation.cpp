@@ -99,16 +99,21 @@ std::string short_place(const std::string& place) {
   return slash == std::string::npos ? place : place.substr(slash + 1);
 }
 
+std::string formatted(const char* format, va_list arguments) {
+  va_list again;
+  va_copy(again, arguments);
+  std::string text(static_cast<size_t>(std::vsnprintf(nullptr, 0, format, again)), '\0');
+  va_end(again);
+  std::vsnprintf(text.data(), text.size() + 1, format, arguments);
+  return text;
+}
+
 }  // namespace
 
 std::string format_text(const char* format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  va_list again;
-  va_copy(again, arguments);
-  std::string text(static_cast<size_t>(std::vsnprintf(nullptr, 0, format, arguments)), '\0');
-  std::vsnprintf(text.data(), text.size() + 1, format, again);
-  va_end(again);
+  std::string text = formatted(format, arguments);
   va_end(arguments);
   return text;
 }
@@ -116,11 +121,7 @@ std::string format_text(const char* format, ...) {
 void violation(const char* format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  va_list again;
-  va_copy(again, arguments);
-  std::string text(static_cast<size_t>(std::vsnprintf(nullptr, 0, format, arguments)), '\0');
-  std::vsnprintf(text.data(), text.size() + 1, format, again);
-  va_end(again);
+  std::string text = formatted(format, arguments);
   va_end(arguments);
   if (running != nullptr) {
     const Site here = current_site();

@@ -16,7 +16,7 @@ SELECTIONS = {"mask": 0, "by_row": 1, "two_way": 2}
 def _require_kernels(function: str, tensor: Tensor) -> None:
     if torch.compiler.is_compiling():
         return
-    key = "CUDA" if tensor.is_cuda else tensor.device.type.upper()
+    key = torch._C._dispatch_key_for_device(tensor.device.type)
     if not torch._C._dispatch_has_kernel_for_dispatch_key("sparsecore::semi_structured_linear", key):
         raise RuntimeError(
             f"{function}: needs a CUDA tensor and a sparsecore that was built with CUDA, got a tensor on "

@@ -346,6 +346,18 @@ def test_what_cannot_be_bound_raises() -> None:
         bound()
 
 
+@pytest.mark.parametrize("moved", range(5), ids=["input", "values", "index", "order", "starts"])
+def test_a_bound_tensor_that_moved_raises(moved: int) -> None:
+    shape = SHAPES[3]
+    input, packed, dense = _case((4, 1), shape)
+    out = torch.empty_like(_dense(input, dense, shape))
+    tensors = (input, *(t.clone() for t in (packed.values, packed.index, packed.order, packed.starts)))
+    bound = BoundConv2d(*tensors, out=out, depth=packed.depth, window=packed.window, **_geometry(shape))
+    tensors[moved].set_(tensors[moved].clone())
+    with pytest.raises(RuntimeError, match="has moved"):
+        bound()
+
+
 def test_errors_say_what_was_wrong() -> None:
     shape = SHAPES[3]
     input, packed, _ = _case((4, 1), shape)

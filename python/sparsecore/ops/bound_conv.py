@@ -24,8 +24,8 @@ class BoundConv2d:
     """``out`` becomes ``activation(conv2d(input, W) + bias + residual)`` of what the tensors hold when it is called.
 
     The arguments are those of :func:`~sparsecore.ops.group_lists_conv2d`, checked here once; nothing is copied or
-    allocated later, and there are no gradients. The tensors must keep their memory: after ``resize_``, ``set_`` or a
-    move of ``input`` or ``out`` a call raises.
+    allocated later, and there are no gradients. The tensors must keep their memory: after ``resize_``, ``set_`` or
+    another move of any of them a call raises.
 
     Args:
         input: ``(N, C, H, W)``, contiguous, channels_last or a slice of channels of either.
@@ -74,7 +74,7 @@ class BoundConv2d:
         compute: str = "float32",
         input_scale: float | None = None,
     ) -> None:
-        self.input, self.out = input, out
+        self.out = out
         self._arguments = (
             input,
             *(values, index, order, starts, scale, bias, residual, out.shape[1]),
@@ -83,7 +83,8 @@ class BoundConv2d:
             checked_scale("BoundConv2d", input_scale, compute),
         )
         address = torch.ops.sparsecore.group_lists_conv2d_bind(*self._arguments)
-        self._places = (input.data_ptr(), out.data_ptr())
+        self._tensors = [argument for argument in self._arguments if isinstance(argument, Tensor)]
+        self._places = [tensor.data_ptr() for tensor in self._tensors]
         self._run, free = _functions()
         self._address = ctypes.c_void_p(address)
         weakref.finalize(self, free, self._address)
@@ -94,8 +95,8 @@ class BoundConv2d:
         Raises:
             RuntimeError: The packed weight was damaged since, memory ran out, or a tensor has moved.
         """
-        if (self.input.data_ptr(), self.out.data_ptr()) != self._places:
-            raise RuntimeError("BoundConv2d: input or out has moved in memory. Bind the tensors again.")
+        if [tensor.data_ptr() for tensor in self._tensors] != self._places:
+            raise RuntimeError("BoundConv2d: one of the tensors has moved in memory. Bind them again.")
         if self._run(self._address):
             torch.ops.sparsecore.group_lists_conv2d_out(*self._arguments)  # says what is wrong
         return self.out

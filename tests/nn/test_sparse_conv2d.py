@@ -156,6 +156,8 @@ def test_what_has_to_stay_dense_says_why() -> None:
         sc.nn.SparseConv2d.from_dense(nn.Conv2d(8, 8, 3), "channels", sparsity=0.5)
     with pytest.raises(ValueError, match=r"input must be \(images, 12"):
         _layer()(torch.randn(1, 11, 5, 5))
+    with pytest.raises(TypeError, match=r"SparseConv2d: .* floating-point type, got torch\.uint8"):
+        _layer()(torch.zeros(1, 12, 5, 5, dtype=torch.uint8))
     with pytest.raises(ValueError, match="compute_dtype"):
         sc.nn.SparseConv2d(8, 8, 3, pattern="4x1", sparsity=0.5, compute_dtype=torch.int8)
 

@@ -215,6 +215,10 @@ def test_clear_errors() -> None:
     layer = _layer(sc.NM(2, 4), "row_lists", None)
     with pytest.raises(ValueError, match=r"input must be \(\.\.\., 70\)"):
         layer(torch.randn(3, 71))
+    with pytest.raises(TypeError, match=r"SparseLinear: .* floating-point type, got torch\.int64"):
+        layer(torch.zeros(3, 70, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"floating-point type, got list"):
+        layer([0.0] * 70)
     with pytest.raises(TypeError, match=r"needs an nn\.Linear"):
         sc.nn.SparseLinear.from_dense(nn.ReLU(), sc.NM(2, 4))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="activation must be one of"):

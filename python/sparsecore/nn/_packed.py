@@ -155,6 +155,14 @@ class PackedLayer(nn.Module):
                     return route
         return self.weight
 
+    def _require_floats(self, input: Tensor) -> None:
+        if not isinstance(input, Tensor) or not input.is_floating_point():
+            got = input.dtype if isinstance(input, Tensor) else type(input).__name__
+            raise TypeError(
+                f"{type(self).__name__}: input must be a tensor of a floating-point type, got {got}. "
+                "Convert it, for example with .float()."
+            )
+
     def _needs_grad(self, *inputs: Tensor | None) -> bool:
         if not torch.is_grad_enabled():
             return False

@@ -312,6 +312,7 @@ class SparseConv2d(PackedLayer):
             input: The images.
             residual: Like the output; added before the activation, by the kernel itself.
         """
+        self._require_floats(input)
         if input.dim() == 3:
             added = None if residual is None else residual.unsqueeze(0)
             return self._images(input.unsqueeze(0), added).squeeze(0)

@@ -144,6 +144,7 @@ class SparseLinear(PackedLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(..., in_features)`` to ``(..., out_features)``, in the dtype of ``input``."""
+        self._require_floats(input)
         if input.dim() == 0 or input.shape[-1] != self.in_features:
             raise ValueError(
                 f"SparseLinear: input must be (..., {self.in_features}), got shape {tuple(input.shape)}."

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -63,6 +64,28 @@ inline float rounded(DType dtype, float value) {
 inline std::string name_of(DType dtype) {
   static const char* const kNames[] = {"float32", "bfloat16", "float16", "int8"};
   return kNames[static_cast<int>(dtype)];
+}
+
+// Linear without bias and scale, [m, n], and the sums of magnitudes that bound the error of float32 sums.
+struct ExactSums {
+  std::vector<double> sums, magnitudes;
+};
+
+// x [m, x_stride], weight [n, k], of which keeps(o, c) says what counts.
+template <typename Keeps>
+ExactSums exact_linear(int64_t m, int64_t n, int64_t k, const std::vector<float>& x, int64_t x_stride,
+                       const std::vector<float>& weight, Keeps keeps) {
+  ExactSums exact = {std::vector<double>(m * n), std::vector<double>(m * n)};
+  for (int64_t o = 0; o < n; ++o)
+    for (int64_t c = 0; c < k; ++c) {
+      if (!keeps(o, c)) continue;
+      for (int64_t t = 0; t < m; ++t) {
+        const double term = static_cast<double>(weight[o * k + c]) * x[t * x_stride + c];
+        exact.sums[t * n + o] += term;
+        exact.magnitudes[t * n + o] += std::fabs(term);
+      }
+    }
+  return exact;
 }
 
 // Scalar first.

@@ -75,23 +75,9 @@ struct Problem {
     io.weight_dtype = weights;
   }
 
-  // Without bias and scale, [m, n], and the sums of magnitudes that bound the error of float32 sums.
-  struct Exact {
-    std::vector<double> sums, magnitudes;
-  };
-  Exact exact() const {
-    const std::vector<float> inputs = widened(x, dtype), kept = widened(dense, weights);
-    Exact result = {std::vector<double>(shape.m * shape.n), std::vector<double>(shape.m * shape.n)};
-    for (int64_t o = 0; o < shape.n; ++o)
-      for (int64_t c = 0; c < shape.k; ++c) {
-        if (!mask[o * shape.k + c]) continue;
-        for (int64_t t = 0; t < shape.m; ++t) {
-          const double term = static_cast<double>(kept[o * shape.k + c]) * inputs[t * x_stride + c];
-          result.sums[t * shape.n + o] += term;
-          result.magnitudes[t * shape.n + o] += std::fabs(term);
-        }
-      }
-    return result;
+  ExactSums exact() const {
+    return exact_linear(shape.m, shape.n, shape.k, widened(x, dtype), x_stride, widened(dense, weights),
+                        [&](int64_t o, int64_t c) { return mask[o * shape.k + c] != 0; });
   }
 };
 
@@ -259,7 +245,7 @@ TEST_CASE("row lists: linear on integers is exact on every level, for every type
       for (const DType weights : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt8}) {
         Problem p(shape, dtype, weights, true, 4);
         Bytes expected(p.y.size(), 0x5a);
-        const Problem::Exact exact = p.exact();
+        const ExactSums exact = p.exact();
         for (int64_t t = 0; t < shape.m; ++t)
           for (int64_t o = 0; o < shape.n; ++o)
             put(expected, dtype, t * p.y_stride + o,
@@ -282,7 +268,7 @@ TEST_CASE("row lists: linear on random values stays within the bound of float32 
       Problem p(shape, dtype, weights, false, 5);
       p.io.bias = nullptr;
       const double rounding = dtype == DType::kBFloat16 ? 1.0 / 256 : 0;
-      const Problem::Exact exact = p.exact();
+      const ExactSums exact = p.exact();
       for (const Isa isa : levels()) {
         set_isa_cap(isa);
         REQUIRE(row_lists_linear(p.io, p.lists) == Status::kOk);
@@ -374,7 +360,7 @@ TEST_CASE("row lists: float16 products stay within 1.5e-3") {
       Problem p(shape, dtype, dtype, false, 13);
       p.io.compute = Compute::kFloat16;
       p.io.bias = nullptr;
-      const Problem::Exact exact = p.exact();
+      const ExactSums exact = p.exact();
       for (const Isa isa : levels()) {
         set_isa_cap(isa);
         REQUIRE(row_lists_linear(p.io, p.lists) == Status::kOk);
@@ -455,7 +441,7 @@ TEST_CASE("row lists: float16 loops, integers exact and the error bound kept") {
           tile.accumulate = b > 0;
           row_lists::HalfLoop<SoftwareHalf, 2>::run(tile);
         }
-        const Problem::Exact exact = p.exact();
+        const ExactSums exact = p.exact();
         double error = 0, norm = 0;
         for (int64_t t = 0; t < kWidth; ++t)
           for (int64_t o = 0; o < shape.n; ++o) {

@@ -74,23 +74,9 @@ struct Problem {
     io.weight_dtype = weights;
   }
 
-  // Without bias and scale, [m, n], and the sums of magnitudes that bound the error of float32 sums.
-  struct Exact {
-    std::vector<double> sums, magnitudes;
-  };
-  Exact exact() const {
-    const std::vector<float> inputs = widened(x, dtype), kept = widened(dense, weights);
-    Exact result = {std::vector<double>(shape.m * shape.n), std::vector<double>(shape.m * shape.n)};
-    for (int64_t o = 0; o < shape.n; ++o)
-      for (int64_t c = 0; c < shape.k; ++c) {
-        if (!mask[o / shape.vector * shape.k + c]) continue;
-        for (int64_t t = 0; t < shape.m; ++t) {
-          const double term = static_cast<double>(kept[o * shape.k + c]) * inputs[t * x_stride + c];
-          result.sums[t * shape.n + o] += term;
-          result.magnitudes[t * shape.n + o] += std::fabs(term);
-        }
-      }
-    return result;
+  ExactSums exact() const {
+    return exact_linear(shape.m, shape.n, shape.k, widened(x, dtype), x_stride, widened(dense, weights),
+                        [&](int64_t o, int64_t c) { return mask[o / shape.vector * shape.k + c] != 0; });
   }
 };
 
@@ -207,7 +193,7 @@ TEST_CASE("shared lists: linear on integers is exact on every level, for every t
       for (const DType weights : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt8}) {
         Problem p(shape, dtype, weights, true, 4);
         Bytes expected(p.y.size(), 0x5a);
-        const Problem::Exact exact = p.exact();
+        const ExactSums exact = p.exact();
         for (int64_t t = 0; t < shape.m; ++t)
           for (int64_t o = 0; o < shape.n; ++o)
             put(expected, dtype, t * p.y_stride + o,
@@ -230,7 +216,7 @@ TEST_CASE("shared lists: linear on random values stays within the bound of float
       Problem p(shape, dtype, weights, false, 5);
       p.io.bias = nullptr;
       const double rounding = dtype == DType::kBFloat16 ? 1.0 / 256 : 0;
-      const Problem::Exact exact = p.exact();
+      const ExactSums exact = p.exact();
       for (const Isa isa : levels()) {
         set_isa_cap(isa);
         REQUIRE(shared_lists_linear(p.io, p.lists) == Status::kOk);

@@ -118,13 +118,12 @@ def prune(
     method: str,
     path: Path,
     progress: bool,
-    advice: Callable[[], sc.Advice] | None = None,
+    advice: Callable[[], sc.Advice],
 ) -> None:
     """Prunes a fresh model, packs it and writes it to ``path``; a variant without a pattern asks for ``advice``."""
     model = source.make()
     if variant.pattern is None:
-        found = advise(source, progress) if advice is None else advice()
-        chosen = found.choose(latency=variant.latency)
+        chosen = advice().choose(latency=variant.latency)
         chosen.apply_(model, source.calibration, method=method, progress=progress)
         write_atomically(path, lambda target: sc.save(model, target))
         return

@@ -3,6 +3,7 @@
 // output lies like the input.
 #include <torch/headeronly/util/Exception.h>
 
+#include "torch/bound_conv.h"
 #include "torch/group_lists_view.h"
 #include "torch/images.h"
 
@@ -114,7 +115,7 @@ void conv_out(const Tensor& input, const Tensor& values, const Tensor& index, co
                         stride, padding, dilation, depth, window, activation, compute, x_scale, out));
 }
 
-// The address of a BoundConv. Its caller keeps the tensors alive, so that none may be a copy made here.
+// The address of a BoundConv. It watches the tensors of its caller, so that none may be a copy made here.
 int64_t conv_bind(const Tensor& input, const Tensor& values, const Tensor& index, const Tensor& order,
                   const Tensor& starts, std::optional<Tensor> scale, std::optional<Tensor> bias,
                   std::optional<Tensor> residual, int64_t out_channels, Sizes kernel, Sizes stride, Sizes padding,
@@ -126,7 +127,10 @@ int64_t conv_bind(const Tensor& input, const Tensor& values, const Tensor& index
   STD_TORCH_CHECK(call.io.x == input.const_data_ptr() && (!residual || call.io.residual == residual->const_data_ptr()),
                   function, ": input and residual must be contiguous or channels_last, the residual like out. Bind ",
                   "copies of them, and copy into those before a call.");
-  return reinterpret_cast<int64_t>(bind_conv(call.io, call.lists));
+  std::vector<Tensor> tensors = {input, values, index, order, starts, out};
+  for (const std::optional<Tensor>& tensor : {scale, bias, residual})
+    if (tensor) tensors.push_back(*tensor);
+  return reinterpret_cast<int64_t>(bind_conv(call.io, call.lists, std::move(tensors)));
 }
 
 Tensor weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor& index, const Tensor& order,

@@ -29,10 +29,15 @@ def kernel_library() -> Path:
     return _compiled("sparsecore")
 
 
+def operator_library() -> Path:
+    """The torch operators; their library has a few C functions for :mod:`ctypes` as well."""
+    return _compiled("sparsecore_torch")
+
+
 def load_operators() -> None:
     """Registers ``torch.ops.sparsecore``; a second call does nothing."""
     if not hasattr(torch.ops.sparsecore, "row_lists_linear"):
-        torch.ops.load_library(str(_compiled("sparsecore_torch")))
+        torch.ops.load_library(str(operator_library()))
 
 
 def load_cuda_operators() -> None:

@@ -99,13 +99,6 @@ struct ConvIo {
 };
 SPARSECORE_API Status group_lists_conv(const ConvIo& io, const GroupLists& weight);
 
-// The same for callers that repeat a call through a foreign-function interface: what it needs is kept, its arrays are
-// not. A Status comes back as a number.
-struct BoundConv;
-SPARSECORE_API BoundConv* bind_conv(const ConvIo& io, const GroupLists& weight);
-extern "C" SPARSECORE_API int32_t sparsecore_bound_conv_run(const BoundConv* bound);
-extern "C" SPARSECORE_API void sparsecore_bound_conv_free(BoundConv* bound);
-
 // Gradient of the kept values of a convolution: grad_y as y, x as x of ConvIo, float32 sums.
 struct ConvGradIo {
   const void* grad_y = nullptr;

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecore._library import kernel_library
+from sparsecore._library import operator_library
 from sparsecore.formats.base import ACTIVATIONS, COMPUTE
 from sparsecore.ops.group_lists_conv import checked_scale
+
+_MOVED = -1  # of csrc/torch/bound_conv.h
 
 
 class BoundConv2d:
@@ -83,8 +85,6 @@ class BoundConv2d:
             checked_scale("BoundConv2d", input_scale, compute),
         )
         address = torch.ops.sparsecore.group_lists_conv2d_bind(*self._arguments)
-        self._tensors = [argument for argument in self._arguments if isinstance(argument, Tensor)]
-        self._places = [tensor.data_ptr() for tensor in self._tensors]
         self._run, free = _functions()
         self._address = ctypes.c_void_p(address)
         weakref.finalize(self, free, self._address)
@@ -95,17 +95,18 @@ class BoundConv2d:
         Raises:
             RuntimeError: The packed weight was damaged since, memory ran out, or a tensor has moved.
         """
-        if [tensor.data_ptr() for tensor in self._tensors] != self._places:
+        status = self._run(self._address)
+        if status == _MOVED:
             raise RuntimeError("BoundConv2d: one of the tensors has moved in memory. Bind them again.")
-        if self._run(self._address):
+        if status:
             torch.ops.sparsecore.group_lists_conv2d_out(*self._arguments)  # says what is wrong
         return self.out
 
 
 @cache
 def _functions() -> tuple[Any, Any]:
-    """Run and free, C functions of csrc/cpu/group_lists/bound_conv.cpp."""
-    library = ctypes.CDLL(str(kernel_library()))
+    """Run and free, C functions of csrc/torch/bound_conv.cpp."""
+    library = ctypes.CDLL(str(operator_library()))
     run, free = library.sparsecore_bound_conv_run, library.sparsecore_bound_conv_free
     run.restype, run.argtypes = ctypes.c_int32, [ctypes.c_void_p]
     free.restype, free.argtypes = None, [ctypes.c_void_p]

@@ -1,13 +1,14 @@
-"""Breaks the CUDA kernels of the 2:4 family, one line at a time, and demands that the emulator notices.
+"""Breaks the CUDA kernels, one line at a time, and demands that the emulator notices.
 
 Each mutant removes or reorders a wait, a barrier, a fence, a bound check or a bit of metadata by a marked edit of a
 kernel's source, is compiled with the small test of that kernel (csrc/cuda/tests/mutations) and has to fail it. A mutant
 that survives, an edit whose text is no longer in the source, and a kernel that fails unbroken are errors. What no run
-of this emulator can notice is listed in ``UNCATCHABLE`` with the reason, and has to survive: should it be caught one
+of this emulator can notice is listed as uncatchable with the reason, and has to survive: should it be caught one
 day, it belongs into the other list.
 
     python tools/cuda_mutations.py               every mutant
     python tools/cuda_mutations.py --sample 12   a dozen of them, spread over the kernels
+    python tools/cuda_mutations.py --family semi_structured --kernel TILED
 """
 
 from __future__ import annotations
@@ -20,288 +21,13 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+
+from cuda_mutants import FAMILIES, Family, Mutant
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "csrc"
-TEST = "cuda/tests/mutations/semi_structured.cpp"
 FLAGS = ["-std=c++20", "-O1", "-g1", "-fno-omit-frame-pointer", "-ffp-contract=off", "-w"]
-
-TILED = "cuda/semi_structured/matmul_sm80.cuh"
-SMALL = "cuda/semi_structured/matmul_small_sm80.cuh"
-WGMMA = "cuda/semi_structured/matmul_sm90.cuh"
-TOKENS = "cuda/semi_structured/tokens.cuh"
-EPILOGUE = "cuda/semi_structured/epilogue.cuh"
-PLAN = "cuda/semi_structured/matmul.h"
-COMPRESS = "cuda/semi_structured/compress_sm80.cuh"
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """`old` becomes `new` at its `place`-th occurrence (from 0) in a file; `kernel` is the test's macro."""
-
-    kernel: str
-    file: str
-    what: str
-    old: str
-    new: str = ""
-    place: int = 0
-
-
-def _tiled(what: str, old: str, new: str = "", place: int = 0, file: str = TILED) -> Mutant:
-    return Mutant("TILED", file, what, old, new, place)
-
-
-def _small(what: str, old: str, new: str = "", place: int = 0, file: str = SMALL) -> Mutant:
-    return Mutant("SMALL", file, what, old, new, place)
-
-
-def _wgmma(what: str, old: str, new: str = "", place: int = 0, file: str = WGMMA) -> Mutant:
-    return Mutant("WGMMA", file, what, old, new, place)
-
-
-def _compress(what: str, old: str, new: str = "", place: int = 0) -> Mutant:
-    return Mutant("COMPRESS", COMPRESS, what, old, new, place)
-
-
-MUTANTS = [
-    # mma.sp, many tokens
-    _tiled("no wait for copies", "ptx::cp_async_wait<Tile::kStages - 2>();"),
-    _tiled(
-        "waits for one copy too few", "cp_async_wait<Tile::kStages - 2>", "cp_async_wait<Tile::kStages - 1>"
-    ),
-    _tiled("copies are not committed", "    ptx::cp_async_commit();\n"),
-    _tiled("no barrier in the loop", "__syncthreads();", place=0),
-    _tiled(
-        "the next tile is loaded before the barrier",
-        "    __syncthreads();\n    load_stage(k_block + Tile::kStages - 1);",
-        "    load_stage(k_block + Tile::kStages - 1);\n    __syncthreads();",
-    ),
-    _tiled("no barrier before sums overwrite tiles", "__syncthreads();", place=1),
-    _tiled("no barrier before sums are read", "__syncthreads();", place=2),
-    _tiled("one tile of the ring too few", "(k_block - range.first) % Tile::kStages", "0", place=0),
-    _tiled("weights past the last block are loaded", "if (k_block + 1 < range.last) next.load", "next.load"),
-    _tiled(
-        "weights of channels past n are read",
-        "n_block < args.n_blocks ? n_block : args.n_blocks - 1",
-        "n_block",
-    ),
-    _tiled("one selector for both steps", "kSelector = sizeof(T) == 2 ? kStep : 0", "kSelector = 0"),
-    _tiled("metadata of the other slice", "words[i * 32 * kWords + word]", "words[word]"),
-    _tiled("metadata of another lane", "(at * 32 + lane) * kWords", "(at * 32 + (lane ^ 1)) * kWords"),
-    _tiled(
-        "values of the steps exchanged",
-        "from[i * kSliceVectors + step * 32]",
-        "from[i * kSliceVectors + (step ^ 1) * 32]",
-    ),
-    _tiled(
-        "weights are not ahead by one",
-        "    weights = next;\n",
-        "    if (k_block == range.first) weights = next;\n",
-    ),
-    _tiled("tokens past m are stored", "row < kTokens && token + row < args.p.m;", "row < kTokens;"),
-    _tiled("chunks past n are stored", "  if (first >= args.p.n) return;\n"),
-    _tiled("the last split is not added", "split < args.splits; ++split", "split < args.splits - 1; ++split"),
-    _tiled(
-        "splits overlap", "k_blocks * split / splits", "k_blocks * split / splits - (split > 0)", file=PLAN
-    ),
-    _tiled("tokens past m are read", "token + row < args.p.m ? in_row : 0", "in_row", file=TOKENS),
-    _tiled(
-        "inputs past k are read", "left >= 16 ? 16 : left > 0 ? static_cast<int>(left) : 0", "16", file=TOKENS
-    ),
-    _tiled(
-        "tiles are stored without swizzle",
-        "swizzled<Swizzle::k128>(row, chunk * 16)",
-        "row * 128 + chunk * 16",
-        file=TOKENS,
-    ),
-    _tiled(
-        "unaligned rows are copied sixteen bytes at a time",
-        "if (args.x_vectors) {",
-        "if (true) {",
-        file=TOKENS,
-    ),
-    _tiled(
-        "elements past k are read", "if (i * static_cast<int>(sizeof(T)) < valid)", "if (true)", file=TOKENS
-    ),
-    _tiled(
-        "vectors are stored across n", "chunk.width == kChunk && p.out_dtype", "p.out_dtype", file=EPILOGUE
-    ),
-    _tiled("channels past n are stored", "    if (i < chunk.width) {\n", "    {\n", file=EPILOGUE),
-    # mma.sp, few tokens
-    _small("no wait for copies", "ptx::cp_async_wait<Tile::kStages - 2>();"),
-    _small(
-        "waits for one copy too few", "cp_async_wait<Tile::kStages - 2>", "cp_async_wait<Tile::kStages - 1>"
-    ),
-    _small("copies are not committed", "    ptx::cp_async_commit();\n"),
-    _small("no barrier before sums overwrite rings", "__syncthreads();", place=0),
-    _small("no barrier before sums are read", "__syncthreads();", place=1),
-    _small("the ring has one place", "ring + turn % Tile::kStages * Tile::kStageBytes", "ring", place=0),
-    _small("blocks past the last are loaded", "if (k_block < range.last) {", "if (true) {"),
-    _small(
-        "a turn too many",
-        "ceil_div(blocks - warp, Tile::kWarps)",
-        "ceil_div(blocks - warp, Tile::kWarps) + 1",
-    ),
-    _small("one selector for both steps", "kSelector = sizeof(T) == 2 ? kStep : 0", "kSelector = 0"),
-    _small(
-        "metadata of the neighbouring slice",
-        "metadata + i * 32 * Tile::kWords",
-        "metadata + (i + 1) * 32 * Tile::kWords",
-    ),
-    _small("the second step's values are not copied", "step < 2; ++step", "step < 1; ++step"),
-    _small(
-        "tokens past m are stored",
-        "token >= args.p.m || channel + to >= args.p.n",
-        "channel + to >= args.p.n",
-    ),
-    _small(
-        "channels past n are stored", "token >= args.p.m || channel + to >= args.p.n", "token >= args.p.m"
-    ),
-    _small("a warp's sums are left out", "w < Tile::kWarps; ++w", "w < Tile::kWarps - 1; ++w"),
-    # wgmma.sp
-    _wgmma("no wait for x", "      ptx::mbarrier_wait(&full[stage], phase);\n"),
-    _wgmma("no wait for an empty stage", "      ptx::mbarrier_wait(&empty[stage], phase ^ 1);\n"),
-    _wgmma("the producer waits for the wrong phase", "phase ^ 1);", "phase);"),
-    _wgmma("consumers wait for the wrong phase", "&full[stage], phase);", "&full[stage], phase ^ 1);"),
-    _wgmma("phases are not counted across works", "uint32_t turn = 0;", "uint32_t turn = 1;", place=0),
-    _wgmma(
-        "no fence before the products",
-        "      ptx::wgmma_fence(sums[0], sums[1], w.values[0][0], w.values[0][1], w.values[1][0], w.values[1][1]);\n",
-    ),
-    _wgmma("products are not committed", "      ptx::wgmma_commit();\n"),
-    _wgmma("no wait in the loop", "      ptx::wgmma_wait<1>();\n"),
-    _wgmma("two groups may be unfinished", "wgmma_wait<1>", "wgmma_wait<2>"),
-    _wgmma("sums are read before the products are done", "    ptx::wgmma_wait<0>(sums[0], sums[1]);\n"),
-    _wgmma("sums are read with a group unfinished", "ptx::wgmma_wait<0>(sums", "ptx::wgmma_wait<1>(sums"),
-    _wgmma(
-        "the stage in use is given back",
-        "empty[(turn - 1) % Tile::kStages]",
-        "empty[turn % Tile::kStages]",
-        place=0,
-    ),
-    _wgmma(
-        "stages are given back before the wait",
-        "      ptx::wgmma_wait<1>();\n",
-        "      if (k_block > work.range.first && lane == 0) "
-        "ptx::mbarrier_arrive(&empty[(turn - 1) % Tile::kStages]);\n      ptx::wgmma_wait<1>();\n      if (false)\n",
-    ),
-    _wgmma(
-        "stages are not given back",
-        "if (k_block > work.range.first && lane == 0) ptx::mbarrier_arrive",
-        "if (false) ptx::mbarrier_arrive",
-    ),
-    _wgmma(
-        "the last stage of a work is not given back",
-        "if (work.range.first < work.range.last && lane == 0) ptx::mbarrier_arrive",
-        "if (false) ptx::mbarrier_arrive",
-    ),
-    _wgmma("weights are loaded while they are read", "weights[kBuffer ^ 1].load", "w.load"),
-    _wgmma("one consumer's arrivals are enough", "kConsumerWarps = 8", "kConsumerWarps = 4"),
-    _wgmma("an arrival too many is asked for", "kConsumerWarps = 8", "kConsumerWarps = 9"),
-    _wgmma(
-        "fewer bytes are expected than come",
-        "expect_bytes(&full[stage], Tile::kStageBytes)",
-        "expect_bytes(&full[stage], Tile::kStageBytes / 2)",
-    ),
-    _wgmma("barriers are not made known to the copy engine", "    ptx::fence_mbarrier_init();\n"),
-    _wgmma("barriers are used before they are initialised", "  __syncthreads();\n"),
-    _wgmma("no barrier before sums are staged again", "ptx::named_barrier_sync(1 + consumer, 128);", place=0),
-    _wgmma("no barrier before sums are read", "ptx::named_barrier_sync(1 + consumer, 128);", place=1),
-    _wgmma("both consumers stage in one place", "+ consumer * Tile::kSumsBytes"),
-    _wgmma("both steps read the same inputs", "tokens + 4,", "tokens,"),
-    _wgmma("one selector for both steps", "<T, kWide ? 1 : 0>", "<T, 0>"),
-    _wgmma("metadata of the other block", "w.metadata[i][0], true", "w.metadata[i ^ 1][0], true"),
-    _wgmma(
-        "weights of channels past n are read",
-        "n_block + i < args.n_blocks ? n_block + i : args.n_blocks - 1",
-        "n_block + i",
-    ),
-    _wgmma("tokens past m are stored", "row < kTokens && work.token + row < args.p.m;", "row < kTokens;"),
-    _wgmma("chunks past n are stored", "      if (first < args.p.n) {\n", "      {\n"),
-    _wgmma("weights past the last block are loaded", "if (k_block + 1 < work.range.last) weights", "weights"),
-    # compression, decompression, validation
-    _compress("no barrier before the tile is read", "  __syncthreads();\n", place=0),
-    _compress("no barrier before the decisions are read", "  __syncthreads();\n", place=1),
-    _compress(
-        "channels past n are read",
-        "channel + row < p.n ? p.k - input - chunk * kChunkElements : 0",
-        "p.k - input - chunk * kChunkElements",
-    ),
-    _compress("inputs past k are read", "        if (e < left)", "        if (true)"),
-    _compress(
-        "vectors are read across k", "args.vectors && left >= kChunkElements", "args.vectors && left > 0"
-    ),
-    _compress("masks past n are read", "} else if (o < p.n) {", "} else {"),
-    _compress("masks past k are read", "first + c < p.k && mask[c]", "mask[c]"),
-    _compress(
-        "places past n and k are kept",
-        "two_way(magnitudes) & in_range",
-        "two_way(magnitudes) | (in_range & 0)",
-    ),
-    _compress(
-        "metadata of one neighbour is missing", "    words[i] |= __shfl_xor_sync(0xffffffffu, words[i], 1);\n"
-    ),
-    _compress(
-        "metadata of the other pair is missing",
-        "    words[i] |= __shfl_xor_sync(0xffffffffu, words[i], 2);\n",
-    ),
-    _compress("both halves of a word get the same bits", "code << (16 * h + 4 * t)", "code << (4 * t)"),
-    _compress(
-        "the words of a quad are exchanged", "t % 2 ? words[1] : words[0]", "t % 2 ? words[0] : words[1]"
-    ),
-    _compress(
-        "metadata of the steps is exchanged", "if (t / 2 == step) metadata", "if (t / 2 != step) metadata"
-    ),
-    _compress(
-        "places of a group are exchanged", "return first | second << 2;", "return second | first << 2;"
-    ),
-    _compress("padding stores a weight", "real[i] ? elements(row, element) : 0", "elements(row, element)"),
-    _compress("ties go to the later weight", "&& j < i", "&& j > i"),
-    _compress(
-        "ties of two ways go to the later weight", "magnitudes[i] << 4 | (15 - i)", "magnitudes[i] << 4 | i"
-    ),
-    _compress("unpacked channels past n are written", "    if (channel >= args.n) continue;\n"),
-    _compress("unpacked inputs past k are written", "if (input + e < args.k) to[e]", "to[e]"),
-    _compress(
-        "unpacked vectors are written across k",
-        "args.vectors && input + kUnitElements <= args.k",
-        "args.vectors",
-    ),
-    _compress(
-        "places are not looked at",
-        "const bool outside = channel >= args.n ||",
-        "const bool outside = false &&",
-    ),
-    _compress("equal places pass", "(high + 0x44444444u - low - 0x11111111u)", "(high + 0x44444444u - low)"),
-    _compress("no barrier before offences are compared", "  __syncthreads();\n", place=2),
-    _compress("no barrier between rounds of comparison", "    __syncthreads();\n", place=0),
-]
-
-# Harmless on the emulator, and why they stand in the source all the same.
-UNCATCHABLE = [
-    (
-        _tiled(
-            "tiles past the last block of inputs are loaded", "if (k_block < range.last)\n", "if (true)\n"
-        ),
-        "they arrive as zeros, or are the next split's, in places of the ring that nobody reads. On a device they "
-        "would race with the sums; here a copy that nobody waits for happens at once or after the sums have been read",
-    ),
-    (
-        _small(
-            "rings of the warps overlap",
-            "shared + warp * Tile::kRingBytes",
-            "shared + warp * Tile::kStageBytes",
-        ),
-        "a warp meets no other inside its loop, and the emulator changes warps where they meet",
-    ),
-    (
-        _small("no warp barrier in the loop", "    __syncwarp();\n"),
-        "ldmatrix is itself a meeting of all lanes: none reads before every lane has waited, and none loads again "
-        "before all have read. The barrier orders the lanes' memory, of which the emulator has one view",
-    ),
-]
 
 
 def mutated(mutant: Mutant) -> str:
@@ -319,11 +45,8 @@ def compiler() -> str:
 
 def build_support(folder: Path) -> list[Path]:
     """The emulator and the host code that the tests use, once for all mutants."""
-    sources = [
-        *sorted((SOURCES / "cuda/emulation").rglob("*.cpp")),
-        SOURCES / "cuda/semi_structured/pack.cpp",
-    ]
-    sources += [SOURCES / "cpu/nm_decode/pack.cpp", SOURCES / "cpu/status.cpp"]
+    sources = [*sorted((SOURCES / "cuda/emulation").rglob("*.cpp")), SOURCES / "cpu/status.cpp"]
+    sources += [SOURCES / name for name in sorted({name for family in FAMILIES for name in family.support})]
     objects = [folder / f"support_{i}.o" for i in range(len(sources))]
 
     def compile_one(pair: tuple[Path, Path]) -> None:
@@ -336,7 +59,9 @@ def build_support(folder: Path) -> list[Path]:
     return objects
 
 
-def run(mutant: Mutant | None, kernel: str, folder: Path, objects: list[Path], name: str) -> tuple[int, str]:
+def run(
+    family: Family, mutant: Mutant | None, kernel: str, folder: Path, objects: list[Path], name: str
+) -> tuple[int, str]:
     """Exit status of the kernel's test and what it said; the changed file is found before the one in the tree."""
     overlay = folder / name
     includes = [f"-I{SOURCES}", f"-I{SOURCES / 'include'}"]
@@ -348,7 +73,14 @@ def run(mutant: Mutant | None, kernel: str, folder: Path, objects: list[Path], n
     else:
         overlay.mkdir()
     program = overlay / "test"
-    command = [compiler(), *FLAGS, f"-DKERNEL_{kernel}", *includes, str(SOURCES / TEST), *map(str, objects)]
+    command = [
+        compiler(),
+        *FLAGS,
+        f"-DKERNEL_{kernel}",
+        *includes,
+        str(SOURCES / family.test),
+        *map(str, objects),
+    ]
     built = subprocess.run([*command, "-o", str(program), "-pthread", "-ldl"], capture_output=True, text=True)
     if built.returncode:
         return 2, "does not compile: " + built.stderr.strip().splitlines()[0]
@@ -368,40 +100,45 @@ def main() -> int:
     )
     parser.add_argument("--sample", type=int, help="so many mutants, spread evenly over the list")
     parser.add_argument(
-        "--kernel", choices=("TILED", "SMALL", "WGMMA", "COMPRESS"), help="the mutants of one kernel"
+        "--family", choices=[family.name for family in FAMILIES], help="the mutants of one family"
     )
+    parser.add_argument("--kernel", help="the mutants of one kernel, as TILED")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
-    mutants = [m for m in MUTANTS if arguments.kernel in (None, m.kernel)]
+    families = [family for family in FAMILIES if arguments.family in (None, family.name)]
+    wanted = lambda mutant: arguments.kernel in (None, mutant.kernel)  # noqa: E731
+    mutants = [(family, m) for family in families for m in family.mutants if wanted(m)]
+    uncatchable = [(family, m) for family in families for m, _ in family.uncatchable if wanted(m)]
+    if not mutants:
+        parser.error(f"no mutant of kernel {arguments.kernel}")
     if arguments.sample and arguments.sample < len(mutants):
         mutants = [mutants[i * len(mutants) // arguments.sample] for i in range(arguments.sample)]
-    uncatchable = (
-        [] if arguments.sample else [m for m, _ in UNCATCHABLE if arguments.kernel in (None, m.kernel)]
-    )
+        uncatchable = []
 
     folder = Path(tempfile.mkdtemp(prefix="cuda_mutations_"))
     try:
         objects = build_support(folder)
         bad = 0
-        for kernel in sorted({m.kernel for m in mutants}):
-            status, said = run(None, kernel, folder, objects, f"unbroken_{kernel}")
+        for family, kernel in dict.fromkeys((family, m.kernel) for family, m in mutants):
+            status, said = run(family, None, kernel, folder, objects, f"unbroken_{family.name}_{kernel}")
             if status:
-                print(f"{kernel}: fails unbroken: {said}")
+                print(f"{family.name} {kernel}: fails unbroken: {said}")
                 bad += 1
         if bad:
             return 1
         with ThreadPoolExecutor(arguments.jobs) as pool:
+            tried = [*mutants, *uncatchable]
             results = pool.map(
-                lambda pair: run(pair[1], pair[1].kernel, folder, objects, f"mutant_{pair[0]}"),
-                enumerate([*mutants, *uncatchable]),
+                lambda at: run(*tried[at], tried[at][1].kernel, folder, objects, f"mutant_{at}"),
+                range(len(tried)),
             )
-            for mutant, (status, said) in zip([*mutants, *uncatchable], results, strict=True):
-                expected = 0 if mutant in uncatchable else 1
+            for at, ((family, mutant), (status, said)) in enumerate(zip(tried, results, strict=True)):
+                expected = 1 if at < len(mutants) else 0
                 verdict = {0: "SURVIVED", 1: "caught", 2: "BROKEN"}[status]
                 if status == expected == 0:
                     verdict = "survived, as listed"
                 bad += status != expected
-                print(f"{verdict:9} {mutant.kernel:8} {mutant.what}: {said[:150]}", flush=True)
+                print(f"{verdict:9} {family.name} {mutant.kernel:8} {mutant.what}: {said[:150]}", flush=True)
         print(
             f"{len(mutants)} mutants, {bad} not as they should be; {len(uncatchable)} listed as uncatchable"
         )

@@ -1,7 +1,7 @@
 // Checks and launches of compression, decompression and validation.
 #include "cuda/common/launch.h"
+#include "cuda/linear/message.h"
 #include "cuda/semi_structured/compress_sm80.cuh"
-#include "cuda/semi_structured/message.h"
 
 namespace sparsecore {
 

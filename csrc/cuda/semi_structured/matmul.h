@@ -3,18 +3,17 @@
 
 #include <cstdint>
 
-#include "cuda/common/elements.h"
+#include "cuda/linear/arguments.h"
 #include "sparsecore/semi_structured_cuda.h"
 
 namespace sparsecore::semi_structured {
 
+using namespace cuda_linear;
+
 // Sp24 in the units that kernels count in.
 constexpr int kBlockChannels = 64, kSliceChannels = 16, kSlices = 4;
-constexpr int kRowBytes = 128;     // of x, what one block covers
 constexpr int kSliceVectors = 64;  // 16 bytes each: step s of lane l is vector 32s + l
 constexpr int kSliceValueBytes = 1024;
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Plan {
   enum class Kernel : int32_t { kSmallSm80, kTiledSm80, kWgmmaSm90 };
@@ -23,27 +22,14 @@ struct Plan {
   int32_t splits = 1;    // of the inputs; more than one sums through the workspace
 };
 
-struct MatmulArguments {
-  SemiStructuredMatmulParams p;
+struct MatmulArguments : Arguments {
+  SemiStructured weight;
   int64_t k_blocks = 0, n_blocks = 0;
-  int32_t splits = 1, token_tiles = 0, channel_tiles = 0;
-  bool x_vectors = false;  // every row of x begins at a multiple of 16 bytes
-  bool y_vectors = false;  // and of y, and of the residual
 };
 
-// Partial sums: [splits, m, padded_channels(n)], float or int32.
-constexpr int64_t padded_channels(int64_t n) { return ceil_div(n, 8) * 8; }
+// The weight's type and sizes, in the words of `function`.
+Status check_weight(const char* function, const SemiStructured& weight, DType dtype, int64_t n, int64_t k);
 
-// Blocks of inputs [first, last) of one split.
-struct BlockRange {
-  int64_t first, last;
-};
-constexpr BlockRange split_range(int64_t k_blocks, int split, int splits) {
-  return {k_blocks * split / splits, k_blocks * (split + 1) / splits};
-}
-
-// Whether a tensor map can describe x: rows at multiples of 16 bytes, one after another, less than 2^40 bytes apart.
-bool tensor_copies_take_x(const SemiStructuredMatmulParams& params);
 // The rule: a function of the shape, of the kernels a device has (capability as 80, 86, 89 or 90) and of the above.
 Plan choose_plan(int64_t m, int64_t n, int64_t k, DType dtype, int capability, bool tensor_copies);
 int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n);

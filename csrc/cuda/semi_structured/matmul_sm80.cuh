@@ -4,7 +4,7 @@
 //   splits warps     4 along channels (32 each), 2 along tokens x         kStages tiles of kTokens x 128 bytes in
 //   shared memory, swizzled, cp.async; one barrier per tile W         values and metadata go from global memory to
 //   registers in the order of the format, one tile ahead sums      with one split the tile passes through shared memory
-//   and is finished row by row (epilogue.cuh); with more,
+//   and is finished row by row (linear/epilogue.cuh); with more,
 //             raw sums go to the workspace and finish_splits adds them in the order of the splits
 //
 // Bytes of shared memory for 128 tokens: max(4 x 16 KB, 128 x 132 x 4) = 66 KB.
@@ -12,8 +12,9 @@
 
 #include "cuda/common/ldmatrix.h"
 #include "cuda/common/mma_sparse.h"
-#include "cuda/semi_structured/epilogue.cuh"
-#include "cuda/semi_structured/tokens.cuh"
+#include "cuda/linear/epilogue.cuh"
+#include "cuda/linear/tokens.cuh"
+#include "cuda/semi_structured/matmul.h"
 
 namespace sparsecore::semi_structured::sm80 {
 
@@ -40,8 +41,8 @@ struct WeightRegisters {
   SC_DEVICE void load(const MatmulArguments& args, int64_t n_block, int64_t k_block, int slice, int lane) {
     const int64_t existing = n_block < args.n_blocks ? n_block : args.n_blocks - 1;
     const int64_t at = (existing * args.k_blocks + k_block) * kSlices + slice;
-    const uint4* from = static_cast<const uint4*>(args.p.weight.values) + at * kSliceVectors + lane;
-    const uint32_t* words = args.p.weight.metadata + (at * 32 + lane) * kWords;
+    const uint4* from = static_cast<const uint4*>(args.weight.values) + at * kSliceVectors + lane;
+    const uint32_t* words = args.weight.metadata + (at * 32 + lane) * kWords;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
@@ -142,27 +143,6 @@ __global__ void __launch_bounds__(256) matmul(const MatmulArguments args) {
   for (int row = thread / kChunks; row < kTokens && token + row < args.p.m; row += Tile::kThreads / kChunks)
     finish_row<Sum>(args, chunk, blockIdx.z, token + row,
                     shared + (row * Tile::kSumsStride + thread % kChunks * kChunk) * 4);
-}
-
-// One thread for eight channels of a token, blockIdx.x: the partial sums in the order of the splits.
-// Budget of sm80::finish_splits: 40 registers.
-template <class Sum>
-__global__ void __launch_bounds__(128) finish_splits(const MatmulArguments args) {
-  const int64_t token = blockIdx.x;
-  const int64_t channel = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * kChunk;
-  if (channel >= args.p.n) return;
-  Sum sums[kChunk] = {};
-  for (int split = 0; split < args.splits; ++split) {
-    const uint4* from = partial_sums(args, split, token, channel);
-    const uint4 low = from[0], high = from[1];
-    const uint32_t words[kChunk] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-    for (int i = 0; i < kChunk; ++i) sums[i] += sum_of<Sum>(words[i]);
-  }
-  float values[kChunk];
-#pragma unroll
-  for (int i = 0; i < kChunk; ++i) values[i] = static_cast<float>(sums[i]);
-  finish_chunk(args, ChannelChunk(args.p, channel), token, values);
 }
 
 }  // namespace sparsecore::semi_structured::sm80

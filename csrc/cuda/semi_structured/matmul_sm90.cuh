@@ -19,7 +19,8 @@
 #include "cuda/common/named_barrier.h"
 #include "cuda/common/registers.h"
 #include "cuda/common/wgmma_sparse.h"
-#include "cuda/semi_structured/epilogue.cuh"
+#include "cuda/linear/epilogue.cuh"
+#include "cuda/semi_structured/matmul.h"
 
 namespace sparsecore::semi_structured::sm90 {
 
@@ -47,8 +48,8 @@ struct WeightRegisters {
     for (int i = 0; i < 2; ++i) {
       const int64_t existing = n_block + i < args.n_blocks ? n_block + i : args.n_blocks - 1;
       const int64_t at = (existing * args.k_blocks + k_block) * kSlices + slice;
-      const uint4* from = static_cast<const uint4*>(args.p.weight.values) + at * kSliceVectors + lane;
-      const uint32_t* words = args.p.weight.metadata + (at * 32 + lane) * kWords;
+      const uint4* from = static_cast<const uint4*>(args.weight.values) + at * kSliceVectors + lane;
+      const uint32_t* words = args.weight.metadata + (at * 32 + lane) * kWords;
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
         const uint4 vector = from[step * 32];
@@ -101,9 +102,9 @@ SC_DEVICE void produce(const MatmulArguments& args, const TensorMap* x, int work
       ptx::tensor_load(shared + stage * Tile::kStageBytes, x, at, &full[stage]);
       for (int i = 0; i < Tile::kChannels / kBlockChannels && n_block + i < args.n_blocks; ++i) {
         const int64_t block = (n_block + i) * args.k_blocks + k_block;
-        ptx::bulk_prefetch_l2(static_cast<const char*>(args.p.weight.values) + block * kBlockValueBytes,
+        ptx::bulk_prefetch_l2(static_cast<const char*>(args.weight.values) + block * kBlockValueBytes,
                               kBlockValueBytes);
-        ptx::bulk_prefetch_l2(reinterpret_cast<const char*>(args.p.weight.metadata) + block * kBlockMetadataBytes,
+        ptx::bulk_prefetch_l2(reinterpret_cast<const char*>(args.weight.metadata) + block * kBlockMetadataBytes,
                               kBlockMetadataBytes);
       }
     }

@@ -11,8 +11,9 @@
 #include "cuda/common/cache_hints.h"
 #include "cuda/common/ldmatrix.h"
 #include "cuda/common/mma_sparse.h"
-#include "cuda/semi_structured/epilogue.cuh"
-#include "cuda/semi_structured/tokens.cuh"
+#include "cuda/linear/epilogue.cuh"
+#include "cuda/linear/tokens.cuh"
+#include "cuda/semi_structured/matmul.h"
 
 namespace sparsecore::semi_structured::sm80 {
 
@@ -54,8 +55,8 @@ __global__ void __launch_bounds__(SmallTile<T, kTokens>::kThreads) matmul_small(
     if (k_block < range.last) {
       char* stage = ring + turn % Tile::kStages * Tile::kStageBytes;
       const int64_t at = (n_block * args.k_blocks + k_block) * kSlices + slice;
-      const char* values = static_cast<const char*>(args.p.weight.values) + at * kSliceValueBytes + lane * 16;
-      const uint32_t* metadata = args.p.weight.metadata + (at * 32 + lane) * Tile::kWords;
+      const char* values = static_cast<const char*>(args.weight.values) + at * kSliceValueBytes + lane * 16;
+      const uint32_t* metadata = args.weight.metadata + (at * 32 + lane) * Tile::kWords;
       char* to = stage + Tile::kTokenBytes + lane * 16;
 #pragma unroll
       for (int i = 0; i < Tile::kSlicesOfTile; ++i) {

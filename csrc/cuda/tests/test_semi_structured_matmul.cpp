@@ -182,7 +182,7 @@ TEST_CASE("2:4 product: what cannot be done is said, with what there is") {
   MatmulProblem problem(4, 16, 64, options);
   const SemiStructuredMatmulParams good = problem.params(0);
   const auto says = [](const char* text) {
-    return std::string(semi_structured_message()).find(text) != std::string::npos;
+    return std::string(cuda_message()).find(text) != std::string::npos;
   };
   {
     const cuda_emulation::ScopedOptions scoped(next_options(80));

@@ -1,32 +1,14 @@
-// 2:4 weights on a GPU. Every pointer is a device pointer; every function only enqueues on `stream`, a cudaStream_t:
-// nothing waits for the device, nothing is allocated, and all of it can be captured in a graph.
+// 2:4 weights on a GPU. Pointers and streams are those of linear_cuda.h, in every function.
 #pragma once
 
+#include "sparsecore/linear_cuda.h"
 #include "sparsecore/semi_structured.h"
 
 namespace sparsecore {
 
-// y[t, o] = activation(weight_scale[o] * token_scale[t] * sum over kept i of w[o, i] * x[t, i] + bias[o]) + residual[t,
-// o]
-//
-// Sums are float32, int32 for int8, and are added in an order that depends on the shape alone: the same bits on every
-// call and every device of one kernel family. A weight that the packing left out is never multiplied.
-struct SemiStructuredMatmulParams {
-  const void* x = nullptr;              // [m, k], columns dense, of the weight's type
-  SemiStructured weight;                // [n, k]
-  void* y = nullptr;                    // [m, n], columns dense
-  const void* bias = nullptr;           // [n] or null, of type bias_dtype
-  const float* weight_scale = nullptr;  // [n] or null (1)
-  const float* token_scale = nullptr;   // [m] or null (1)
-  const void* residual = nullptr;       // [m, n], columns dense, of type out_dtype, or null; may be y itself
-  int64_t m = 0, n = 0, k = 0;          // tokens, output channels, input channels
-  int64_t x_row_stride = 0, y_row_stride = 0, residual_row_stride = 0;  // in elements
-  DType dtype = DType::kBFloat16;      // of weight and x: bfloat16, float16, int8, float8 e4m3
-  DType out_dtype = DType::kBFloat16;  // of y and residual: float32, bfloat16 or float16
-  DType bias_dtype = DType::kFloat32;  // float32, bfloat16 or float16
-  Activation activation = Activation::kNone;
-  void* workspace = nullptr;  // 16-byte aligned, semi_structured_matmul_workspace() bytes; holds nothing after
-  int64_t workspace_bytes = 0;
+// Weight and x: bfloat16, float16, int8 or float8 e4m3.
+struct SemiStructuredMatmulParams : DeviceLinear {
+  SemiStructured weight;  // [n, k]
 };
 
 // Depends on the shape alone, so that graphs and compilers can plan with it.
@@ -58,9 +40,5 @@ SPARSECORE_API Status semi_structured_decompress(const SemiStructured& weight, D
 // Sparse instructions do anything with metadata that does not ascend: run it once on weights that came from elsewhere.
 SPARSECORE_API Status semi_structured_validate_device(const SemiStructured& weight, DType dtype, int64_t n, int64_t k,
                                                       int64_t* where, void* stream);
-
-// One sentence on the last call of these functions in this thread that did not return kOk: what it needed, what it got,
-// and what there is.
-SPARSECORE_API const char* semi_structured_message();
 
 }  // namespace sparsecore

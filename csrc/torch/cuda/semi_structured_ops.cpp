@@ -1,60 +1,13 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include "sparsecore/semi_structured_cuda.h"
-#include "torch/cuda/device.h"
+#include "torch/cuda/linear.h"
 
 namespace sparsecore {
 namespace {
 
 // Of one block: 64 channels by 128 bytes of inputs.
 constexpr int64_t kBlockChannels = 64, kBlockRowBytes = 128, kBlockValueBytes = 4096, kBlockMetadata = 256;
-
-DType weight_type(const char* function, const char* name, const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::BFloat16: return DType::kBFloat16;
-    case ScalarType::Half: return DType::kFloat16;
-    case ScalarType::Char: return DType::kInt8;
-    case ScalarType::Float8_e4m3fn: return kFloat8E4M3;
-    default:
-      STD_TORCH_CHECK(false, function, ": ", name, " is ", type_name(tensor.scalar_type()),
-                      "; 2:4 kernels take bfloat16, float16, int8 and float8_e4m3fn. Convert it first.");
-      return DType::kBFloat16;
-  }
-}
-
-DType float_type(const char* function, const char* name, ScalarType type) {
-  switch (type) {
-    case ScalarType::Float: return DType::kFloat32;
-    case ScalarType::BFloat16: return DType::kBFloat16;
-    case ScalarType::Half: return DType::kFloat16;
-    default:
-      STD_TORCH_CHECK(false, function, ": ", name, " is ", type_name(type), ", needs float32, bfloat16 or float16.");
-      return DType::kFloat32;
-  }
-}
-
-void require_here(const char* function, const char* name, const Tensor& tensor, const Tensor& beside) {
-  STD_TORCH_CHECK(on_device(tensor) && tensor.get_device_index() == beside.get_device_index(), function, ": ", name,
-                  " must be on the same ", kDeviceName, " device as the other tensors. Move it with .to().");
-}
-
-void require_vector(const char* function, const char* name, const Tensor& tensor, const Tensor& beside,
-                    int64_t entries) {
-  require_here(function, name, tensor, beside);
-  STD_TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == entries && tensor.is_contiguous(), function, ": ", name,
-                  " must be contiguous with shape (", entries, ",).");
-}
-
-const float* scale_of(const char* function, const char* name, const std::optional<Tensor>& scale, const Tensor& beside,
-                      int64_t entries) {
-  if (!scale) return nullptr;
-  require_vector(function, name, *scale, beside, entries);
-  STD_TORCH_CHECK(scale->scalar_type() == ScalarType::Float, function, ": ", name, " must be float32, got ",
-                  type_name(scale->scalar_type()), ".");
-  return static_cast<const float*>(scale->const_data_ptr());
-}
-
-void raise_unless_done(Status status) { STD_TORCH_CHECK(status == Status::kOk, semi_structured_message(), "."); }
 
 struct Shape {
   std::vector<int64_t> values, metadata;
@@ -68,8 +21,8 @@ Shape packed_shape(int64_t n, int64_t k, int64_t element) {
 
 SemiStructured view(const char* function, const Tensor& values, const Tensor& metadata, int64_t n, int64_t k,
                     DType dtype) {
-  STD_TORCH_CHECK(on_device(values), function, ": values must be a ", kDeviceName, " tensor.");
-  require_here(function, "metadata", metadata, values);
+  require_on_device(function, "values", values);
+  require_beside(function, "metadata", metadata, values);
   STD_TORCH_CHECK(metadata.scalar_type() == ScalarType::Int, function, ": metadata must be int32, got ",
                   type_name(metadata.scalar_type()), ".");
   STD_TORCH_CHECK(n >= 0 && k >= 0, function, ": out_features and in_features must not be negative, got ", n, " and ",
@@ -87,8 +40,8 @@ SemiStructured view(const char* function, const Tensor& values, const Tensor& me
 std::tuple<Tensor, Tensor, Tensor, Tensor> compress(const Tensor& weight, std::optional<Tensor> mask, int64_t selection,
                                                     bool transposed) {
   constexpr const char* function = "semi_structured_compress";
-  const DType dtype = weight_type(function, "weight", weight);
-  STD_TORCH_CHECK(on_device(weight), function, ": weight must be a ", kDeviceName, " tensor.");
+  const DType dtype = matrix_type(function, "weight", weight);
+  require_on_device(function, "weight", weight);
   STD_TORCH_CHECK(weight.dim() == 2, function, ": weight must be (out_features, in_features), got ", weight.dim(),
                   " dimensions.");
   STD_TORCH_CHECK(selection >= 0 && selection <= static_cast<int64_t>(SemiStructuredSelection::kTwoWay), function,
@@ -99,7 +52,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> compress(const Tensor& weight, std::o
   STD_TORCH_CHECK(mask.has_value() == (params.selection == SemiStructuredSelection::kMask), function,
                   ": a mask is for selection 0, and selection 0 needs one.");
   if (mask) {
-    require_here(function, "mask", *mask, weight);
+    require_beside(function, "mask", *mask, weight);
     STD_TORCH_CHECK(mask->scalar_type() == ScalarType::Bool && mask->dim() == 2 && mask->size(0) == params.n &&
                         mask->size(1) == params.k && mask->is_contiguous(),
                     function, ": mask must be bool, contiguous and of the weight's shape (", params.n, ", ", params.k,
@@ -124,29 +77,29 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> compress(const Tensor& weight, std::o
     params.metadata_t = static_cast<uint32_t*>(metadata_t.mutable_data_ptr());
   }
   const DeviceScope scope(weight);
-  raise_unless_done(semi_structured_compress(params, scope.stream()));
+  raise_unless_launched(semi_structured_compress(params, scope.stream()));
   return {values, metadata, values_t, metadata_t};
 }
 
 Tensor decompress(const Tensor& values, const Tensor& metadata, int64_t out_features, int64_t in_features) {
   constexpr const char* function = "semi_structured_decompress";
-  const DType dtype = weight_type(function, "values", values);
+  const DType dtype = matrix_type(function, "values", values);
   const SemiStructured weight = view(function, values, metadata, out_features, in_features, dtype);
   Tensor dense = torch::stable::new_empty(values, {out_features, in_features});
   const DeviceScope scope(values);
-  raise_unless_done(semi_structured_decompress(weight, dtype, out_features, in_features, dense.mutable_data_ptr(),
-                                               in_features, scope.stream()));
+  raise_unless_launched(semi_structured_decompress(weight, dtype, out_features, in_features, dense.mutable_data_ptr(),
+                                                   in_features, scope.stream()));
   return dense;
 }
 
 Tensor validate(const Tensor& values, const Tensor& metadata, int64_t out_features, int64_t in_features) {
   constexpr const char* function = "semi_structured_validate";
-  const DType dtype = weight_type(function, "values", values);
+  const DType dtype = matrix_type(function, "values", values);
   const SemiStructured weight = view(function, values, metadata, out_features, in_features, dtype);
   Tensor where = torch::stable::new_empty(values, {1}, ScalarType::Long);
   const DeviceScope scope(values);
-  raise_unless_done(semi_structured_validate_device(weight, dtype, out_features, in_features,
-                                                    static_cast<int64_t*>(where.mutable_data_ptr()), scope.stream()));
+  raise_unless_launched(semi_structured_validate_device(
+      weight, dtype, out_features, in_features, static_cast<int64_t*>(where.mutable_data_ptr()), scope.stream()));
   return where;
 }
 
@@ -155,51 +108,15 @@ Tensor linear(const Tensor& input, const Tensor& values, const Tensor& metadata,
               int64_t out_features, int64_t activation, ScalarType out_dtype, std::optional<Tensor>,
               std::optional<Tensor>) {
   constexpr const char* function = "semi_structured_linear";
-  STD_TORCH_CHECK(on_device(input), function, ": input must be a ", kDeviceName, " tensor.");
-  STD_TORCH_CHECK(input.dim() >= 1, function, ": input must be (..., in_features), got a scalar.");
-  STD_TORCH_CHECK(input.scalar_type() == values.scalar_type(), function, ": input is ", type_name(input.scalar_type()),
-                  " and the weight ", type_name(values.scalar_type()), "; convert one of them.");
-  require_here(function, "values", values, input);
-  require_activation(function, activation);
   SemiStructuredMatmulParams params;
-  params.dtype = weight_type(function, "input", input);
-  params.out_dtype = float_type(function, "out_dtype", out_dtype);
-  params.m = leading_count(input), params.n = out_features, params.k = input.size(input.dim() - 1);
+  STD_TORCH_CHECK(out_features >= 0, function, ": out_features must not be negative, got ", out_features, ".");
+  DeviceSide side(function, &params, input, values, {scale, token_scale, bias, residual}, out_features, activation,
+                  out_dtype);
   params.weight = view(function, values, metadata, params.n, params.k, params.dtype);
-  params.activation = static_cast<Activation>(activation);
-  params.weight_scale = scale_of(function, "scale", scale, input, params.n);
-  params.token_scale = scale_of(function, "token_scale", token_scale, input, params.m);
-  if (bias) {
-    require_vector(function, "bias", *bias, input, params.n);
-    params.bias = bias->const_data_ptr();
-    params.bias_dtype = float_type(function, "bias", bias->scalar_type());
-  }
-  const Tensor rows = with_dense_rows(input);
-  params.x = rows.const_data_ptr();
-  params.x_row_stride = params.m > 1 ? row_stride(rows) : params.k;
-
-  std::vector<int64_t> sizes;
-  for (int64_t d = 0; d + 1 < input.dim(); ++d) sizes.push_back(input.size(d));
-  sizes.push_back(params.n);
-  Tensor output = torch::stable::new_empty(input, sizes, out_dtype);
-  params.y = output.mutable_data_ptr();
-  params.y_row_stride = params.n;
-  std::optional<Tensor> added;
-  if (residual) {
-    require_here(function, "residual", *residual, input);
-    STD_TORCH_CHECK(residual->scalar_type() == out_dtype && residual->dim() == input.dim() &&
-                        residual->size(residual->dim() - 1) == params.n && leading_count(*residual) == params.m,
-                    function, ": residual must have the output's shape and type, ", type_name(out_dtype), ".");
-    added = with_dense_rows(*residual);
-    params.residual = added->const_data_ptr();
-    params.residual_row_stride = params.m > 1 ? row_stride(*added) : params.n;
-  }
-  params.workspace_bytes = semi_structured_matmul_workspace(params.m, params.n, params.k, params.dtype);
-  const Tensor workspace = torch::stable::new_empty(input, {params.workspace_bytes}, ScalarType::Byte);
-  params.workspace = workspace.mutable_data_ptr();
+  side.add_workspace(&params, semi_structured_matmul_workspace(params.m, params.n, params.k, params.dtype));
   const DeviceScope scope(input);
-  raise_unless_done(semi_structured_matmul(params, scope.stream()));
-  return output;
+  raise_unless_launched(semi_structured_matmul(params, scope.stream()));
+  return side.output;
 }
 
 }  // namespace

@@ -5,15 +5,14 @@
 #include <string>
 
 #include "cuda/common/launch.h"
+#include "cuda/linear/finish_splits.cuh"
 #include "cuda/tests/semi_structured_problem.h"
 #if defined(KERNEL_TILED)
 #include "cuda/semi_structured/matmul_sm80.cuh"
 #elif defined(KERNEL_SMALL)
-#include "cuda/semi_structured/matmul_sm80.cuh"
 #include "cuda/semi_structured/matmul_small_sm80.cuh"
 #elif defined(KERNEL_WGMMA)
 #include "cuda/common/tensor_map.h"
-#include "cuda/semi_structured/matmul_sm80.cuh"
 #include "cuda/semi_structured/matmul_sm90.cuh"
 #else
 #include "cuda/semi_structured/compress_sm80.cuh"
@@ -42,7 +41,9 @@ std::string check(const Shape& shape, DType dtype, LaunchKernel launch_kernel) {
   problem.forget();
   MatmulArguments args;
   args.splits = shape.splits;
-  args.p = problem.params(shape.splits > 1 ? shape.splits * shape.m * padded_channels(shape.n) * 4 : 0);
+  const SemiStructuredMatmulParams params = problem.params(partial_sum_bytes(shape.splits, shape.m, shape.n));
+  args.p = params;
+  args.weight = params.weight;
   args.n_blocks = ceil_div(shape.n, kBlockChannels);
   args.k_blocks = ceil_div(shape.k * size_of(dtype), kRowBytes);
   args.x_vectors = shape.vectors;
@@ -50,9 +51,10 @@ std::string check(const Shape& shape, DType dtype, LaunchKernel launch_kernel) {
   launch_kernel(args);
   if (shape.splits > 1) {
     LaunchConfig config;
-    config.grid = dim3(static_cast<unsigned>(shape.m), static_cast<unsigned>(ceil_div(shape.n, kChunk * 128)));
-    config.block = dim3(128);
-    launch(config, sm80::finish_splits<float>, args);
+    config.grid =
+        dim3(static_cast<unsigned>(shape.m), static_cast<unsigned>(ceil_div(shape.n, kChunk * kFinishThreads)));
+    config.block = dim3(kFinishThreads);
+    launch(config, add_splits<float>, static_cast<Arguments>(args));
   }
   if (problem.strayed()) return "something beside y was written";
   const int64_t wrong = problem.first_wrong(0);

@@ -1,13 +1,13 @@
-// The end of every 2:4 product: scales, bias, activation and residual on sums, eight neighbouring channels at a time.
+// The end of every product: scales, bias, activation and residual on sums, eight neighbouring channels at a time.
 #pragma once
 
 #include <type_traits>
 
 #include "cuda/common/convert.h"
 #include "cuda/common/shared_memory.h"
-#include "cuda/semi_structured/matmul.h"
+#include "cuda/linear/arguments.h"
 
-namespace sparsecore::semi_structured {
+namespace sparsecore::cuda_linear {
 
 constexpr int kChunk = 8;
 
@@ -59,8 +59,8 @@ SC_DEVICE float activate(float x, Activation activation) {
 
 // One sum of token t and channel o.
 template <class Sum>
-SC_DEVICE void finish_one(const MatmulArguments& args, int64_t token, int64_t channel, Sum sum) {
-  const SemiStructuredMatmulParams& p = args.p;
+SC_DEVICE void finish_one(const Arguments& args, int64_t token, int64_t channel, Sum sum) {
+  const DeviceLinear& p = args.p;
   float value = static_cast<float>(sum);
   if (p.token_scale) value *= p.token_scale[token];
   if (p.weight_scale) value *= p.weight_scale[channel];
@@ -77,7 +77,7 @@ struct ChannelChunk {
   int64_t channel;
   int width;  // channels that exist, at most 8
 
-  SC_DEVICE ChannelChunk(const SemiStructuredMatmulParams& p, int64_t first) : channel(first) {
+  SC_DEVICE ChannelChunk(const DeviceLinear& p, int64_t first) : channel(first) {
     const int64_t left = p.n - first;
     width = left < kChunk ? static_cast<int>(left) : kChunk;
 #pragma unroll
@@ -106,9 +106,8 @@ SC_DEVICE uint4 packed(const float (&values)[kChunk]) {
 }
 
 // values: the sums as floats.
-SC_DEVICE void finish_chunk(const MatmulArguments& args, const ChannelChunk& chunk, int64_t token,
-                            float (&values)[kChunk]) {
-  const SemiStructuredMatmulParams& p = args.p;
+SC_DEVICE void finish_chunk(const Arguments& args, const ChannelChunk& chunk, int64_t token, float (&values)[kChunk]) {
+  const DeviceLinear& p = args.p;
   const float token_scale = p.token_scale ? p.token_scale[token] : 1.0f;
 #pragma unroll
   for (int i = 0; i < kChunk; ++i) {
@@ -141,14 +140,14 @@ SC_DEVICE void finish_chunk(const MatmulArguments& args, const ChannelChunk& chu
 }
 
 // The workspace: [splits, m, padded_channels(n)] sums of 32 bits.
-SC_DEVICE uint4* partial_sums(const MatmulArguments& args, int64_t split, int64_t token, int64_t channel) {
+SC_DEVICE uint4* partial_sums(const Arguments& args, int64_t split, int64_t token, int64_t channel) {
   return reinterpret_cast<uint4*>(static_cast<uint32_t*>(args.p.workspace) +
                                   (split * args.p.m + token) * padded_channels(args.p.n) + channel);
 }
 
 // Eight sums in shared memory: finished, or to the workspace where the inputs are split.
 template <class Sum>
-SC_DEVICE void finish_row(const MatmulArguments& args, const ChannelChunk& chunk, int64_t split, int64_t token,
+SC_DEVICE void finish_row(const Arguments& args, const ChannelChunk& chunk, int64_t split, int64_t token,
                           const char* shared) {
   const uint4 low = ptx::load_shared_16(shared), high = ptx::load_shared_16(shared + 16);
   if (args.splits > 1) {
@@ -164,4 +163,4 @@ SC_DEVICE void finish_row(const MatmulArguments& args, const ChannelChunk& chunk
   finish_chunk(args, chunk, token, values);
 }
 
-}  // namespace sparsecore::semi_structured
+}  // namespace sparsecore::cuda_linear

@@ -4,15 +4,15 @@
 #include "cuda/common/cp_async.h"
 #include "cuda/common/shared_memory.h"
 #include "cuda/common/swizzle.h"
-#include "cuda/semi_structured/matmul.h"
+#include "cuda/linear/arguments.h"
 
-namespace sparsecore::semi_structured {
+namespace sparsecore::cuda_linear {
 
 // Rows [token, token + kTokens) of x, bytes [128 * k_block, + 128), by kThreads threads; what lies past m and k becomes
 // zero and is not read. Rows that begin at multiples of 16 bytes come through cp.async, which the caller commits and
 // waits for; others element by element, visible to others after the same barrier.
 template <class T, int kTokens, int kThreads>
-SC_DEVICE void load_tokens(const MatmulArguments& args, int64_t token, int64_t k_block, int thread, char* shared) {
+SC_DEVICE void load_tokens(const Arguments& args, int64_t token, int64_t k_block, int thread, char* shared) {
   constexpr int kChunks = kRowBytes / 16, kElements = 16 / sizeof(T);
   static_assert(kThreads % kChunks == 0, "every thread keeps its chunk");
   const int chunk = thread % kChunks;
@@ -41,4 +41,4 @@ SC_DEVICE void load_tokens(const MatmulArguments& args, int64_t token, int64_t k
   }
 }
 
-}  // namespace sparsecore::semi_structured
+}  // namespace sparsecore::cuda_linear

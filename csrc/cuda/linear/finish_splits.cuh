@@ -1,0 +1,31 @@
+// The end of a product whose inputs were split: partial sums in the order of the splits, then the epilogue.
+#pragma once
+
+#include "cuda/linear/epilogue.cuh"
+
+namespace sparsecore::cuda_linear {
+
+constexpr int kFinishThreads = 128;
+
+// One thread for eight channels of a token, blockIdx.x.
+// Budget of cuda_linear::add_splits: 40 registers.
+template <class Sum>
+__global__ void __launch_bounds__(kFinishThreads) add_splits(const Arguments args) {
+  const int64_t token = blockIdx.x;
+  const int64_t channel = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * kChunk;
+  if (channel >= args.p.n) return;
+  Sum sums[kChunk] = {};
+  for (int split = 0; split < args.splits; ++split) {
+    const uint4* from = partial_sums(args, split, token, channel);
+    const uint4 low = from[0], high = from[1];
+    const uint32_t words[kChunk] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i) sums[i] += sum_of<Sum>(words[i]);
+  }
+  float values[kChunk];
+#pragma unroll
+  for (int i = 0; i < kChunk; ++i) values[i] = static_cast<float>(sums[i]);
+  finish_chunk(args, ChannelChunk(args.p, channel), token, values);
+}
+
+}  // namespace sparsecore::cuda_linear

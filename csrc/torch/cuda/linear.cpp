@@ -1,0 +1,116 @@
+#include "torch/cuda/linear.h"
+
+#include <torch/headeronly/util/Exception.h>
+
+namespace sparsecore {
+namespace {
+
+const float* scale_of(const char* function, const char* name, const std::optional<Tensor>& scale, const Tensor& beside,
+                      int64_t entries) {
+  if (!scale) return nullptr;
+  require_vector(function, name, *scale, beside, entries);
+  STD_TORCH_CHECK(scale->scalar_type() == ScalarType::Float, function, ": ", name, " must be float32, got ",
+                  type_name(scale->scalar_type()), ".");
+  return static_cast<const float*>(scale->const_data_ptr());
+}
+
+// The input with dense rows, once it is known to be one of ours.
+Tensor checked(const char* function, const Tensor& input, const Tensor& weight) {
+  require_on_device(function, "input", input);
+  STD_TORCH_CHECK(input.dim() >= 1, function, ": input must be (..., in_features), got a scalar.");
+  STD_TORCH_CHECK(input.scalar_type() == weight.scalar_type(), function, ": input is ", type_name(input.scalar_type()),
+                  " and the weight ", type_name(weight.scalar_type()), "; convert one of them.");
+  require_beside(function, "values", weight, input);
+  return with_dense_rows(input);
+}
+
+Tensor output_of(const Tensor& input, int64_t out_features, ScalarType out_dtype) {
+  std::vector<int64_t> sizes;
+  for (int64_t d = 0; d + 1 < input.dim(); ++d) sizes.push_back(input.size(d));
+  sizes.push_back(out_features);
+  return torch::stable::new_empty(input, sizes, out_dtype);
+}
+
+}  // namespace
+
+void raise_unless_launched(Status status) { STD_TORCH_CHECK(status == Status::kOk, cuda_message(), "."); }
+
+void require_on_device(const char* function, const char* name, const Tensor& tensor) {
+  STD_TORCH_CHECK(on_device(tensor), function, ": ", name, " must be a ", kDeviceName, " tensor.");
+}
+
+void require_beside(const char* function, const char* name, const Tensor& tensor, const Tensor& beside) {
+  STD_TORCH_CHECK(on_device(tensor) && tensor.get_device_index() == beside.get_device_index(), function, ": ", name,
+                  " must be on the same ", kDeviceName, " device as the other tensors. Move it with .to().");
+}
+
+void require_vector(const char* function, const char* name, const Tensor& tensor, const Tensor& beside,
+                    int64_t entries) {
+  require_beside(function, name, tensor, beside);
+  STD_TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == entries && tensor.is_contiguous(), function, ": ", name,
+                  " must be contiguous with shape (", entries, ",).");
+}
+
+DType matrix_type(const char* function, const char* name, const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::BFloat16: return DType::kBFloat16;
+    case ScalarType::Half: return DType::kFloat16;
+    case ScalarType::Char: return DType::kInt8;
+    case ScalarType::Float8_e4m3fn: return kFloat8E4M3;
+    default:
+      STD_TORCH_CHECK(false, function, ": ", name, " is ", type_name(tensor.scalar_type()),
+                      "; tensor cores take bfloat16, float16, int8 and float8_e4m3fn. Convert it first.");
+      return DType::kBFloat16;
+  }
+}
+
+DType float_type(const char* function, const char* name, ScalarType type) {
+  switch (type) {
+    case ScalarType::Float: return DType::kFloat32;
+    case ScalarType::BFloat16: return DType::kBFloat16;
+    case ScalarType::Half: return DType::kFloat16;
+    default:
+      STD_TORCH_CHECK(false, function, ": ", name, " is ", type_name(type), ", needs float32, bfloat16 or float16.");
+      return DType::kFloat32;
+  }
+}
+
+DeviceSide::DeviceSide(const char* function, DeviceLinear* params, const Tensor& given, const Tensor& weight,
+                       const LinearExtras& extras, int64_t out_features, int64_t activation, ScalarType out_dtype)
+    : input(checked(function, given, weight)), output(output_of(given, out_features, out_dtype)) {
+  require_activation(function, activation);
+  DeviceLinear& p = *params;
+  p.dtype = matrix_type(function, "input", given);
+  p.out_dtype = float_type(function, "out_dtype", out_dtype);
+  p.m = leading_count(given), p.n = out_features, p.k = given.size(given.dim() - 1);
+  p.activation = static_cast<Activation>(activation);
+  p.weight_scale = scale_of(function, "scale", extras.scale, given, p.n);
+  p.token_scale = scale_of(function, "token_scale", extras.token_scale, given, p.m);
+  if (extras.bias) {
+    require_vector(function, "bias", *extras.bias, given, p.n);
+    p.bias = extras.bias->const_data_ptr();
+    p.bias_dtype = float_type(function, "bias", extras.bias->scalar_type());
+  }
+  p.x = input.const_data_ptr();
+  p.x_row_stride = p.m > 1 ? row_stride(input) : p.k;
+  p.y = output.mutable_data_ptr();
+  p.y_row_stride = p.n;
+  if (extras.residual) {
+    const Tensor& added = *extras.residual;
+    require_beside(function, "residual", added, given);
+    STD_TORCH_CHECK(added.scalar_type() == out_dtype && added.dim() == given.dim() &&
+                        added.size(added.dim() - 1) == p.n && leading_count(added) == p.m,
+                    function, ": residual must have the output's shape and type, ", type_name(out_dtype), ".");
+    residual = with_dense_rows(added);
+    p.residual = residual->const_data_ptr();
+    p.residual_row_stride = p.m > 1 ? row_stride(*residual) : p.n;
+  }
+}
+
+void DeviceSide::add_workspace(DeviceLinear* params, int64_t bytes) {
+  workspace = torch::stable::new_empty(input, {bytes}, ScalarType::Byte);
+  params->workspace = workspace->mutable_data_ptr();
+  params->workspace_bytes = bytes;
+}
+
+}  // namespace sparsecore

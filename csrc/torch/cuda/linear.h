@@ -1,0 +1,45 @@
+// What every linear operator on a GPU needs between tensors and DeviceLinear, whatever the weight's format.
+#pragma once
+
+#include "sparsecore/linear_cuda.h"
+#include "torch/cuda/device.h"
+
+namespace sparsecore {
+
+// Raises RuntimeError with cuda_message() unless the status is kOk.
+void raise_unless_launched(Status status);
+
+// A tensor of the operators' device; `beside` is on the same one.
+void require_on_device(const char* function, const char* name, const Tensor& tensor);
+void require_beside(const char* function, const char* name, const Tensor& tensor, const Tensor& beside);
+// Contiguous, one dimension, on the device of `beside`.
+void require_vector(const char* function, const char* name, const Tensor& tensor, const Tensor& beside,
+                    int64_t entries);
+
+// Elements that tensor cores multiply: bfloat16, float16, int8, float8_e4m3fn.
+DType matrix_type(const char* function, const char* name, const Tensor& tensor);
+// float32, bfloat16, float16.
+DType float_type(const char* function, const char* name, ScalarType type);
+
+// What a linear operator may be given beside its input and weight.
+struct LinearExtras {
+  std::optional<Tensor> scale;        // [n] float32
+  std::optional<Tensor> token_scale;  // [m] float32
+  std::optional<Tensor> bias;         // [n]
+  std::optional<Tensor> residual;     // as the output
+};
+
+// input [.., k] and the others, checked, and an output [.., n] of out_dtype. The parameters point into these tensors.
+struct DeviceSide {
+  Tensor input, output;
+  std::optional<Tensor> residual;
+  std::optional<Tensor> workspace;
+
+  // Fills all of `params` but the weight and the workspace. `weight` is a tensor of the weight's values: its type and
+  // device are the input's.
+  DeviceSide(const char* function, DeviceLinear* params, const Tensor& input, const Tensor& weight,
+             const LinearExtras& extras, int64_t out_features, int64_t activation, ScalarType out_dtype);
+  void add_workspace(DeviceLinear* params, int64_t bytes);
+};
+
+}  // namespace sparsecore

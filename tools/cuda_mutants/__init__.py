@@ -1,0 +1,10 @@
+"""What tools/cuda_mutations.py breaks: one module for each family of kernels."""
+
+from __future__ import annotations
+
+from cuda_mutants import semi_structured
+from cuda_mutants.mutant import Family, Mutant
+
+FAMILIES: tuple[Family, ...] = (semi_structured.FAMILY,)
+
+__all__ = ["FAMILIES", "Family", "Mutant"]

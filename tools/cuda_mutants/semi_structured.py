@@ -1,0 +1,271 @@
+"""Mutants of the 2:4 family and of the dense side that all families share."""
+
+from __future__ import annotations
+
+from cuda_mutants.mutant import Family, Kernel
+
+TILED = "cuda/semi_structured/matmul_sm80.cuh"
+SMALL = "cuda/semi_structured/matmul_small_sm80.cuh"
+WGMMA = "cuda/semi_structured/matmul_sm90.cuh"
+TOKENS = "cuda/linear/tokens.cuh"
+EPILOGUE = "cuda/linear/epilogue.cuh"
+ARGUMENTS = "cuda/linear/arguments.h"
+FINISH = "cuda/linear/finish_splits.cuh"
+COMPRESS = "cuda/semi_structured/compress_sm80.cuh"
+
+_tiled = Kernel("TILED", TILED).mutant
+_small = Kernel("SMALL", SMALL).mutant
+_wgmma = Kernel("WGMMA", WGMMA).mutant
+_compress = Kernel("COMPRESS", COMPRESS).mutant
+
+MUTANTS = [
+    # mma.sp, many tokens
+    _tiled("no wait for copies", "ptx::cp_async_wait<Tile::kStages - 2>();"),
+    _tiled(
+        "waits for one copy too few", "cp_async_wait<Tile::kStages - 2>", "cp_async_wait<Tile::kStages - 1>"
+    ),
+    _tiled("copies are not committed", "    ptx::cp_async_commit();\n"),
+    _tiled("no barrier in the loop", "__syncthreads();", place=0),
+    _tiled(
+        "the next tile is loaded before the barrier",
+        "    __syncthreads();\n    load_stage(k_block + Tile::kStages - 1);",
+        "    load_stage(k_block + Tile::kStages - 1);\n    __syncthreads();",
+    ),
+    _tiled("no barrier before sums overwrite tiles", "__syncthreads();", place=1),
+    _tiled("no barrier before sums are read", "__syncthreads();", place=2),
+    _tiled("one tile of the ring too few", "(k_block - range.first) % Tile::kStages", "0", place=0),
+    _tiled("weights past the last block are loaded", "if (k_block + 1 < range.last) next.load", "next.load"),
+    _tiled(
+        "weights of channels past n are read",
+        "n_block < args.n_blocks ? n_block : args.n_blocks - 1",
+        "n_block",
+    ),
+    _tiled("one selector for both steps", "kSelector = sizeof(T) == 2 ? kStep : 0", "kSelector = 0"),
+    _tiled("metadata of the other slice", "words[i * 32 * kWords + word]", "words[word]"),
+    _tiled("metadata of another lane", "(at * 32 + lane) * kWords", "(at * 32 + (lane ^ 1)) * kWords"),
+    _tiled(
+        "values of the steps exchanged",
+        "from[i * kSliceVectors + step * 32]",
+        "from[i * kSliceVectors + (step ^ 1) * 32]",
+    ),
+    _tiled(
+        "weights are not ahead by one",
+        "    weights = next;\n",
+        "    if (k_block == range.first) weights = next;\n",
+    ),
+    _tiled("tokens past m are stored", "row < kTokens && token + row < args.p.m;", "row < kTokens;"),
+    _tiled("chunks past n are stored", "  if (first >= args.p.n) return;\n"),
+    _tiled(
+        "the last split is not added",
+        "split < args.splits; ++split",
+        "split < args.splits - 1; ++split",
+        file=FINISH,
+    ),
+    _tiled(
+        "splits overlap",
+        "k_blocks * split / splits",
+        "k_blocks * split / splits - (split > 0)",
+        file=ARGUMENTS,
+    ),
+    _tiled("tokens past m are read", "token + row < args.p.m ? in_row : 0", "in_row", file=TOKENS),
+    _tiled(
+        "inputs past k are read", "left >= 16 ? 16 : left > 0 ? static_cast<int>(left) : 0", "16", file=TOKENS
+    ),
+    _tiled(
+        "tiles are stored without swizzle",
+        "swizzled<Swizzle::k128>(row, chunk * 16)",
+        "row * 128 + chunk * 16",
+        file=TOKENS,
+    ),
+    _tiled(
+        "unaligned rows are copied sixteen bytes at a time",
+        "if (args.x_vectors) {",
+        "if (true) {",
+        file=TOKENS,
+    ),
+    _tiled(
+        "elements past k are read", "if (i * static_cast<int>(sizeof(T)) < valid)", "if (true)", file=TOKENS
+    ),
+    _tiled(
+        "vectors are stored across n", "chunk.width == kChunk && p.out_dtype", "p.out_dtype", file=EPILOGUE
+    ),
+    _tiled("channels past n are stored", "    if (i < chunk.width) {\n", "    {\n", file=EPILOGUE),
+    # mma.sp, few tokens
+    _small("no wait for copies", "ptx::cp_async_wait<Tile::kStages - 2>();"),
+    _small(
+        "waits for one copy too few", "cp_async_wait<Tile::kStages - 2>", "cp_async_wait<Tile::kStages - 1>"
+    ),
+    _small("copies are not committed", "    ptx::cp_async_commit();\n"),
+    _small("no barrier before sums overwrite rings", "__syncthreads();", place=0),
+    _small("no barrier before sums are read", "__syncthreads();", place=1),
+    _small("the ring has one place", "ring + turn % Tile::kStages * Tile::kStageBytes", "ring", place=0),
+    _small("blocks past the last are loaded", "if (k_block < range.last) {", "if (true) {"),
+    _small(
+        "a turn too many",
+        "ceil_div(blocks - warp, Tile::kWarps)",
+        "ceil_div(blocks - warp, Tile::kWarps) + 1",
+    ),
+    _small("one selector for both steps", "kSelector = sizeof(T) == 2 ? kStep : 0", "kSelector = 0"),
+    _small(
+        "metadata of the neighbouring slice",
+        "metadata + i * 32 * Tile::kWords",
+        "metadata + (i + 1) * 32 * Tile::kWords",
+    ),
+    _small("the second step's values are not copied", "step < 2; ++step", "step < 1; ++step"),
+    _small(
+        "tokens past m are stored",
+        "token >= args.p.m || channel + to >= args.p.n",
+        "channel + to >= args.p.n",
+    ),
+    _small(
+        "channels past n are stored", "token >= args.p.m || channel + to >= args.p.n", "token >= args.p.m"
+    ),
+    _small("a warp's sums are left out", "w < Tile::kWarps; ++w", "w < Tile::kWarps - 1; ++w"),
+    # wgmma.sp
+    _wgmma("no wait for x", "      ptx::mbarrier_wait(&full[stage], phase);\n"),
+    _wgmma("no wait for an empty stage", "      ptx::mbarrier_wait(&empty[stage], phase ^ 1);\n"),
+    _wgmma("the producer waits for the wrong phase", "phase ^ 1);", "phase);"),
+    _wgmma("consumers wait for the wrong phase", "&full[stage], phase);", "&full[stage], phase ^ 1);"),
+    _wgmma("phases are not counted across works", "uint32_t turn = 0;", "uint32_t turn = 1;", place=0),
+    _wgmma(
+        "no fence before the products",
+        "      ptx::wgmma_fence(sums[0], sums[1], w.values[0][0], w.values[0][1], w.values[1][0], w.values[1][1]);\n",
+    ),
+    _wgmma("products are not committed", "      ptx::wgmma_commit();\n"),
+    _wgmma("no wait in the loop", "      ptx::wgmma_wait<1>();\n"),
+    _wgmma("two groups may be unfinished", "wgmma_wait<1>", "wgmma_wait<2>"),
+    _wgmma("sums are read before the products are done", "    ptx::wgmma_wait<0>(sums[0], sums[1]);\n"),
+    _wgmma("sums are read with a group unfinished", "ptx::wgmma_wait<0>(sums", "ptx::wgmma_wait<1>(sums"),
+    _wgmma(
+        "the stage in use is given back",
+        "empty[(turn - 1) % Tile::kStages]",
+        "empty[turn % Tile::kStages]",
+        place=0,
+    ),
+    _wgmma(
+        "stages are given back before the wait",
+        "      ptx::wgmma_wait<1>();\n",
+        "      if (k_block > work.range.first && lane == 0) "
+        "ptx::mbarrier_arrive(&empty[(turn - 1) % Tile::kStages]);\n      ptx::wgmma_wait<1>();\n      if (false)\n",
+    ),
+    _wgmma(
+        "stages are not given back",
+        "if (k_block > work.range.first && lane == 0) ptx::mbarrier_arrive",
+        "if (false) ptx::mbarrier_arrive",
+    ),
+    _wgmma(
+        "the last stage of a work is not given back",
+        "if (work.range.first < work.range.last && lane == 0) ptx::mbarrier_arrive",
+        "if (false) ptx::mbarrier_arrive",
+    ),
+    _wgmma("weights are loaded while they are read", "weights[kBuffer ^ 1].load", "w.load"),
+    _wgmma("one consumer's arrivals are enough", "kConsumerWarps = 8", "kConsumerWarps = 4"),
+    _wgmma("an arrival too many is asked for", "kConsumerWarps = 8", "kConsumerWarps = 9"),
+    _wgmma(
+        "fewer bytes are expected than come",
+        "expect_bytes(&full[stage], Tile::kStageBytes)",
+        "expect_bytes(&full[stage], Tile::kStageBytes / 2)",
+    ),
+    _wgmma("barriers are not made known to the copy engine", "    ptx::fence_mbarrier_init();\n"),
+    _wgmma("barriers are used before they are initialised", "  __syncthreads();\n"),
+    _wgmma("no barrier before sums are staged again", "ptx::named_barrier_sync(1 + consumer, 128);", place=0),
+    _wgmma("no barrier before sums are read", "ptx::named_barrier_sync(1 + consumer, 128);", place=1),
+    _wgmma("both consumers stage in one place", "+ consumer * Tile::kSumsBytes"),
+    _wgmma("both steps read the same inputs", "tokens + 4,", "tokens,"),
+    _wgmma("one selector for both steps", "<T, kWide ? 1 : 0>", "<T, 0>"),
+    _wgmma("metadata of the other block", "w.metadata[i][0], true", "w.metadata[i ^ 1][0], true"),
+    _wgmma(
+        "weights of channels past n are read",
+        "n_block + i < args.n_blocks ? n_block + i : args.n_blocks - 1",
+        "n_block + i",
+    ),
+    _wgmma("tokens past m are stored", "row < kTokens && work.token + row < args.p.m;", "row < kTokens;"),
+    _wgmma("chunks past n are stored", "      if (first < args.p.n) {\n", "      {\n"),
+    _wgmma("weights past the last block are loaded", "if (k_block + 1 < work.range.last) weights", "weights"),
+    # compression, decompression, validation
+    _compress("no barrier before the tile is read", "  __syncthreads();\n", place=0),
+    _compress("no barrier before the decisions are read", "  __syncthreads();\n", place=1),
+    _compress(
+        "channels past n are read",
+        "channel + row < p.n ? p.k - input - chunk * kChunkElements : 0",
+        "p.k - input - chunk * kChunkElements",
+    ),
+    _compress("inputs past k are read", "        if (e < left)", "        if (true)"),
+    _compress(
+        "vectors are read across k", "args.vectors && left >= kChunkElements", "args.vectors && left > 0"
+    ),
+    _compress("masks past n are read", "} else if (o < p.n) {", "} else {"),
+    _compress("masks past k are read", "first + c < p.k && mask[c]", "mask[c]"),
+    _compress(
+        "places past n and k are kept",
+        "two_way(magnitudes) & in_range",
+        "two_way(magnitudes) | (in_range & 0)",
+    ),
+    _compress(
+        "metadata of one neighbour is missing", "    words[i] |= __shfl_xor_sync(0xffffffffu, words[i], 1);\n"
+    ),
+    _compress(
+        "metadata of the other pair is missing",
+        "    words[i] |= __shfl_xor_sync(0xffffffffu, words[i], 2);\n",
+    ),
+    _compress("both halves of a word get the same bits", "code << (16 * h + 4 * t)", "code << (4 * t)"),
+    _compress(
+        "the words of a quad are exchanged", "t % 2 ? words[1] : words[0]", "t % 2 ? words[0] : words[1]"
+    ),
+    _compress(
+        "metadata of the steps is exchanged", "if (t / 2 == step) metadata", "if (t / 2 != step) metadata"
+    ),
+    _compress(
+        "places of a group are exchanged", "return first | second << 2;", "return second | first << 2;"
+    ),
+    _compress("padding stores a weight", "real[i] ? elements(row, element) : 0", "elements(row, element)"),
+    _compress("ties go to the later weight", "&& j < i", "&& j > i"),
+    _compress(
+        "ties of two ways go to the later weight", "magnitudes[i] << 4 | (15 - i)", "magnitudes[i] << 4 | i"
+    ),
+    _compress("unpacked channels past n are written", "    if (channel >= args.n) continue;\n"),
+    _compress("unpacked inputs past k are written", "if (input + e < args.k) to[e]", "to[e]"),
+    _compress(
+        "unpacked vectors are written across k",
+        "args.vectors && input + kUnitElements <= args.k",
+        "args.vectors",
+    ),
+    _compress(
+        "places are not looked at",
+        "const bool outside = channel >= args.n ||",
+        "const bool outside = false &&",
+    ),
+    _compress("equal places pass", "(high + 0x44444444u - low - 0x11111111u)", "(high + 0x44444444u - low)"),
+    _compress("no barrier before offences are compared", "  __syncthreads();\n", place=2),
+    _compress("no barrier between rounds of comparison", "    __syncthreads();\n", place=0),
+]
+
+UNCATCHABLE = [
+    (
+        _tiled(
+            "tiles past the last block of inputs are loaded", "if (k_block < range.last)\n", "if (true)\n"
+        ),
+        "they arrive as zeros, or are the next split's, in places of the ring that nobody reads. On a device they "
+        "would race with the sums; here a copy that nobody waits for happens at once or after the sums have been read",
+    ),
+    (
+        _small(
+            "rings of the warps overlap",
+            "shared + warp * Tile::kRingBytes",
+            "shared + warp * Tile::kStageBytes",
+        ),
+        "a warp meets no other inside its loop, and the emulator changes warps where they meet",
+    ),
+    (
+        _small("no warp barrier in the loop", "    __syncwarp();\n"),
+        "ldmatrix is itself a meeting of all lanes: none reads before every lane has waited, and none loads again "
+        "before all have read. The barrier orders the lanes' memory, of which the emulator has one view",
+    ),
+]
+
+FAMILY = Family(
+    name="semi_structured",
+    support=("cuda/semi_structured/pack.cpp", "cpu/nm_decode/pack.cpp"),
+    mutants=tuple(MUTANTS),
+    uncatchable=tuple(UNCATCHABLE),
+)

@@ -181,9 +181,7 @@ TEST_CASE("2:4 product: what cannot be done is said, with what there is") {
   options.dtype = kFloat8E4M3;
   MatmulProblem problem(4, 16, 64, options);
   const SemiStructuredMatmulParams good = problem.params(0);
-  const auto says = [](const char* text) {
-    return std::string(cuda_message()).find(text) != std::string::npos;
-  };
+  const auto says = [](const char* text) { return std::string(cuda_message()).find(text) != std::string::npos; };
   {
     const cuda_emulation::ScopedOptions scoped(next_options(80));
     CHECK(semi_structured_matmul(good, nullptr) == Status::kUnsupportedDType);

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "python")]
 
-from tables import ROOT, Result, by_machine, groups, layers, models, networks, origin, results  # noqa: E402
+from tables import ROOT, Result, by_machine, gpu, groups, layers, models, networks, origin, results  # noqa: E402
 
 START, END = "<!-- bench-table:start -->", "<!-- bench-table:end -->"
 
@@ -54,7 +54,7 @@ def performance_page() -> str:
         "# Measured performance\n",
         "Written by `python benchmarks/table.py` from `benchmarks/results`; `make bench` measures. A ratio is the time "
         "of the peer over ours in the same run, interleaved, medians; below 1 we lose. Activations are packed, outputs "
-        "written and bias added inside every timing. Nothing here was measured on a GPU or on ARM hardware.\n",
+        "written and bias added inside every timing. Nothing here was measured on ARM hardware.\n",
     ]
     for name, (title, section) in SECTIONS.items():
         # Curves of several instruction sets belong side by side.
@@ -62,6 +62,7 @@ def performance_page() -> str:
         for machine, found in groups_of.items():
             if found:
                 parts += [f"## {title}{machine and f': {machine}'}\n", origin(found), section(found)]
+    parts += ["## CUDA kernels on GPUs\n", gpu.gpu_section(results("gpu"))]
     return "\n".join(parts)
 
 

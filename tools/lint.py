@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CPP_FOLDERS = ("csrc", "benchmarks/cpp")
+CPP_FOLDERS = ("csrc", "benchmarks/cpp", "benchmarks/gpu")
 
 
 def main() -> int:

@@ -76,7 +76,8 @@ def cuda() -> None:
     """CUDA kernels and operators as C++ on the emulator, kernels sanitized too; by nvcc where it is. No GPU."""
     cmake_preset("cuda", "-DSPARSECORE_TORCH=ON")
     operators = "sparsecore_torch_cuda_emulated"
-    run("cmake", "--build", "--preset", "cuda", "--target", operators, "--parallel", JOBS)
+    programs = ("cuda_conformance_emulated", "cuda_questions_emulated")
+    run("cmake", "--build", "--preset", "cuda", "--target", operators, *programs, "--parallel", JOBS)
     library = next((BUILD / "cuda").rglob(f"lib{operators}.so"))
     run(sys.executable, "-m", "pytest", "-q", "tests/cuda", SPARSECORE_CUDA_EMULATED=str(library))
     cmake_preset("cuda-asan")

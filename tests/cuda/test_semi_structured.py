@@ -206,24 +206,3 @@ def test_refusals(device: str) -> None:
         )
     with pytest.raises(RuntimeError, match="transposed packing"):
         semi_structured_compress(weight, transposed=True)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_two_streams_and_graphs() -> None:
-    packed = semi_structured_compress(whole_numbers(512, 512, device="cuda"))
-    input = whole_numbers(64, 512, device="cuda")
-    expected = semi_structured_linear(input, *packed, out_features=512)
-    outputs = []
-    for stream in (torch.cuda.Stream(), torch.cuda.Stream()):
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            outputs.append(semi_structured_linear(input, *packed, out_features=512))
-    torch.cuda.synchronize()
-    assert all(torch.equal(output, expected) for output in outputs)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = semi_structured_linear(input, *packed, out_features=512)
-    output.zero_()
-    graph.replay()
-    torch.cuda.synchronize()
-    assert torch.equal(output, expected)

@@ -1,10 +1,10 @@
 // cuda_conformance: every check on the GPU at hand, one line of JSON each as soon as it is known, the most valuable
 // ones first.
 //
-//   cuda_conformance [SECONDS]      stop starting checks after so long (default 120)
+//   cuda_conformance [SECONDS [EACH]]      stop starting checks after so long (default 120)
 //
 // The checks run in a child process, and in a new one after a check that broke the device's context or did not return
-// in 10 seconds: one bad wrapper costs its own line and no other. Exits 0 when all that ran passed.
+// in EACH seconds (default 10): one bad wrapper costs its own line and no other. Exits 0 when all that ran passed.
 #include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -61,6 +61,7 @@ std::string quoted(const std::string& text) {
 
 int main(int argc, char** argv) {
   const double seconds = argc > 1 ? std::atof(argv[1]) : 120;
+  const int each = argc > 2 ? std::atoi(argv[2]) : 10;
   const auto start = Clock::now();
   const std::vector<Check> checks = sparsecore::conformance::all_checks();
   int failed = 0;
@@ -88,7 +89,7 @@ int main(int argc, char** argv) {
     bool hangs = false;
     for (char buffer[4096];;) {
       pollfd wanted{ends[0], POLLIN, 0};
-      hangs = poll(&wanted, 1, 10000) == 0;
+      hangs = poll(&wanted, 1, 1000 * each) == 0;
       const ssize_t count = hangs ? 0 : read(ends[0], buffer, sizeof buffer);
       if (count <= 0) break;
       text.append(buffer, static_cast<size_t>(count));

@@ -1,0 +1,180 @@
+"""2:4 weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsecore import reference
+from sparsecore.ops import (
+    semi_structured_compress,
+    semi_structured_decompress,
+    semi_structured_linear,
+    semi_structured_validate,
+)
+
+from .base import FLOATS, Check, Family, Layer, Prepared, Shape, Target, Task, Variant, every, relative_error
+
+LAYERS = ((4096, 4096), (14336, 4096), (4096, 14336), (8192, 8192), (28672, 8192))
+TOKENS = (1, 16, 4096, 256, 64, 8, 32, 1024, 16384)
+
+
+def two_of_four(weight: Tensor) -> Tensor:
+    """A mask that keeps the two largest of four neighbouring inputs, by torch."""
+    rows, inputs = weight.shape
+    padded = torch.nn.functional.pad(weight.float().abs(), (0, -inputs % 4), value=-1.0)
+    groups = padded.reshape(rows, -1, 4)
+    mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, groups.topk(2, -1).indices, True)
+    return mask.flatten(1)[:, :inputs].contiguous()
+
+
+def masked(weight: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, weight.float(), torch.zeros((), device=weight.device)).to(weight.dtype)
+
+
+def make(weight: Tensor) -> Layer:
+    mask, outputs = two_of_four(weight), weight.shape[0]
+    packed = semi_structured_compress(weight, mask)
+    dtype = weight.dtype if weight.dtype in FLOATS else torch.bfloat16
+    scale = None
+    if weight.dtype == torch.int8:
+        scale = torch.linspace(0.5, 1.5, outputs, device=weight.device) * 1e-4
+
+    def linear(x: Tensor, bias: Tensor | None) -> Tensor:
+        return semi_structured_linear(x, *packed, scale, bias, out_features=outputs, out_dtype=dtype)
+
+    return Layer(masked(weight, mask), linear, scale, dtype)
+
+
+def targets(shape: Shape) -> tuple[Target, ...]:
+    if shape.tokens <= 32:
+        return (Target("cuBLAS", 1.45, 1.65),)
+    if min(shape.outputs, shape.inputs, shape.tokens) >= 4096:
+        return Target("cuBLAS", 1.20, 1.45), Target("cuSPARSELt", 1.0, 1.0)
+    return ()
+
+
+def keeps_the_largest(device: str, small: bool) -> str:
+    """Magnitudes of what by_row keeps; two_way against the plain torch unpacking, both directions."""
+    rows, inputs = (64, 128) if small else (4096, 4096)
+    weight = torch.randn(rows, inputs, device=device).to(torch.bfloat16)
+    packed = semi_structured_compress(weight)
+    dense = semi_structured_decompress(*packed, out_features=rows, in_features=inputs)
+    largest = masked(weight, two_of_four(weight))
+    values, metadata, values_t, metadata_t = semi_structured_compress(
+        weight, selection="two_way", transposed=True
+    )
+    both = semi_structured_decompress(values, metadata, out_features=rows, in_features=inputs)
+    other = semi_structured_decompress(values_t, metadata_t, out_features=inputs, in_features=rows)
+    unpacked = reference.semi_structured_unpack(values, metadata, rows, inputs)
+    stored = both != 0
+    semi_structured_validate(values, metadata, out_features=rows, in_features=inputs)
+    return every(
+        (
+            (
+                torch.equal(dense.double().abs().sum(1), largest.double().abs().sum(1)),
+                "by_row: not the two largest",
+            ),
+            (torch.equal(torch.where(dense != 0, weight, dense), dense), "by_row: values are changed"),
+            (torch.equal(both, unpacked), "two_way: decompression is not the layout"),
+            (torch.equal(both, other.T), "two_way: the transposed packing is another matrix"),
+            (int(stored.reshape(rows, -1, 4).sum(-1).max()) <= 2, "two_way: more than two of four inputs"),
+            (
+                int(stored.T.reshape(inputs, -1, 4).sum(-1).max()) <= 2,
+                "two_way: more than two of four outputs",
+            ),
+            (torch.equal(torch.where(stored, weight, both), both), "two_way: values are changed"),
+        )
+    )
+
+
+def damaged_is_refused(device: str, small: bool) -> str:
+    rows, inputs = (64, 128) if small else (4096, 4096)
+    values, metadata = semi_structured_compress(torch.randn(rows, inputs, device=device).to(torch.float16))
+    metadata.view(-1)[metadata.numel() // 2] = 0  # both places of every group are the first
+    try:
+        semi_structured_validate(values, metadata, out_features=rows, in_features=inputs)
+    except ValueError:
+        return ""
+    return "metadata whose places do not ascend is accepted"
+
+
+def gradients(device: str, small: bool) -> str:
+    """Of a layer with a transposed packing, against float64."""
+    tokens, rows, inputs = (5, 64, 128) if small else (512, 4096, 4096)
+    weight = torch.randn(rows, inputs, device=device).to(torch.bfloat16)
+    values, metadata, *other = semi_structured_compress(weight, selection="two_way", transposed=True)
+    dense = semi_structured_decompress(values, metadata, out_features=rows, in_features=inputs)
+    x = torch.randn(tokens, inputs, device=device).to(torch.bfloat16).requires_grad_()
+    values.requires_grad_()
+    grad = torch.randn(tokens, rows, device=device).to(torch.bfloat16)
+    y = semi_structured_linear(x, values, metadata, out_features=rows, transposed=(other[0], other[1]))
+    to_x, to_values = torch.autograd.grad(y, (x, values), grad)
+    of_weight = semi_structured_decompress(to_values, metadata, out_features=rows, in_features=inputs)
+    dense_grad = grad.double().T @ x.detach().double()
+    kept = torch.where(of_weight != 0, dense_grad, torch.zeros((), dtype=torch.float64, device=device))
+    x_error = relative_error(to_x, grad.double() @ dense.double())
+    weight_error = relative_error(of_weight, kept)
+    return every(
+        (
+            (x_error <= 4e-3, f"the gradient of x is off by {x_error:.1e}"),
+            (weight_error <= 4e-3, f"the gradient of the weight is off by {weight_error:.1e}"),
+        )
+    )
+
+
+def compress_task(selection: str) -> Task:
+    """Compression beside a copy that moves as many bytes: the ratio is the share of the copy's bandwidth."""
+
+    def prepare(device: str, small: bool) -> Prepared:
+        size = 128 if small else 8192
+        transposed = selection == "two_way"
+        weight = torch.randn(size, size, device=device).to(torch.bfloat16)
+        packed = semi_structured_compress(weight, selection=selection, transposed=transposed)
+        moved = weight.nbytes + sum(tensor.nbytes for tensor in packed)
+        source = torch.empty(moved // 2, dtype=torch.int8, device=device)
+        copy = torch.empty_like(source)
+        calls = {
+            "ours": lambda: semi_structured_compress(weight, selection=selection, transposed=transposed),
+            "copy": lambda: copy.copy_(source),
+        }
+        if device == "cuda":
+            calls["torch CUTLASS tile"] = lambda: torch._sparse_semi_structured_tile(weight)
+            if not transposed:
+                sparse = masked(weight, two_of_four(weight))
+                calls["cuSPARSELt compress"] = lambda: torch._cslt_compress(sparse)
+        return Prepared(calls, moved_bytes=moved)
+
+    return Task(f"compress {selection}, bfloat16, 8192 x 8192", 1, prepare, (Target("copy", 0.75, 0.88),))
+
+
+FAMILY = Family(
+    name="2:4",
+    operators=(
+        "semi_structured_linear",
+        "semi_structured_compress",
+        "semi_structured_decompress",
+        "semi_structured_validate",
+    ),
+    variants=tuple(
+        Variant(
+            name=f"2:4 {str(dtype).removeprefix('torch.')}",
+            dtype=dtype,
+            density=0.5,
+            make=make,
+            peers=("cuBLAS", "cuSPARSELt", "CUTLASS 2:4"),
+            targets=targets if dtype in FLOATS else lambda shape: (),
+            layers=LAYERS if dtype == torch.bfloat16 else LAYERS[:1],
+            tokens=TOKENS if dtype == torch.bfloat16 else TOKENS[:4],
+            ragged=(1005, 1011),
+            differentiable=dtype in FLOATS,
+        )
+        for dtype in (*FLOATS, torch.int8, torch.float8_e4m3fn)
+    ),
+    checks=(
+        Check("compress", keeps_the_largest),
+        Check("damaged metadata", damaged_is_refused),
+        Check("gradients", gradients),
+    ),
+    tasks=(compress_task("by_row"), compress_task("two_way")),
+)

@@ -1,0 +1,201 @@
+"""Stages that run other programs: conformance, microbenchmark questions, compute-sanitizer, pytest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+Result = dict[str, Any]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the compiled programs are.
+
+    Attributes:
+        conformance, questions: Executables.
+        emulated: The operator library for the emulator, in a dry run.
+    """
+
+    conformance: Path
+    questions: Path
+    emulated: Path | None = None
+
+    @property
+    def dry(self) -> bool:
+        return self.emulated is not None
+
+
+def gathered(folder: Path) -> Place:
+    """What ``--prepare`` has put into a folder."""
+    return Place(folder / "bin" / "cuda_conformance", folder / "bin" / "cuda_questions")
+
+
+def on_emulator(build: Path) -> Place:
+    """What the preset ``cuda`` has built.
+
+    Raises:
+        FileNotFoundError: It has not been built, and how to build it.
+    """
+    names = ("cuda_conformance_emulated", "cuda_questions_emulated", "libsparsecore_torch_cuda_emulated.so")
+    found = [next((path for path in build.rglob(name) if path.is_file()), None) for name in names]
+    if None in found:
+        raise FileNotFoundError(
+            f"a dry run needs {', '.join(names)} in {build}. Build them: cmake --preset cuda -DSPARSECORE_TORCH=ON && "
+            "cmake --build --preset cuda --target sparsecore_torch_cuda_emulated cuda_conformance_emulated "
+            "cuda_questions_emulated"
+        )
+    conformance, questions, library = (path for path in found if path is not None)
+    return Place(conformance, questions, library)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a program printed and how it ended; ``status`` is None where its time was over."""
+
+    status: int | None
+    output: str
+
+
+def run(command: list[str | Path], seconds: float, **environment: str) -> Run:
+    """Runs a program with everything it starts, and ends all of it when the time is over."""
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    lines: list[str] = []
+
+    def read() -> None:
+        assert process.stdout is not None
+        lines.extend(process.stdout)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    status: int | None = None
+    try:
+        status = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    reader.join(5)
+    assert process.stdout is not None
+    process.stdout.close()
+    return Run(status, "".join(lines))
+
+
+def json_lines(output: str) -> Iterator[Result]:
+    """The lines that are JSON objects."""
+    for line in output.splitlines():
+        if line.startswith("{"):
+            with contextlib.suppress(json.JSONDecodeError):
+                yield json.loads(line)
+
+
+def conformance(place: Place, seconds: float) -> Result:
+    """Every wrapper: the checks that failed by name, the others as counts."""
+    done = run([place.conformance, str(int(seconds))], seconds + 15)
+    lines = list(json_lines(done.output))
+    checks = [line for line in lines if "check" in line]
+    summary = next((line for line in lines if "checks" in line), {})
+    return {
+        "ok": done.status == 0,
+        "complete": summary.get("ran") == summary.get("checks") and bool(summary),
+        "passed": sum(check["result"] == "pass" for check in checks),
+        "skipped": [check["check"] for check in checks if check["result"] == "skip"],
+        "failed": {check["check"]: check.get("what", "") for check in checks if check["result"] == "fail"},
+        "of": summary.get("checks", 0),
+        **({} if checks else {"output": done.output[-2000:]}),
+    }
+
+
+def question_names(place: Place) -> list[str]:
+    """In the order of their value."""
+    return [line["question"] for line in json_lines(run([place.questions, "--list"], 60).output)]
+
+
+def question(place: Place, name: str, seconds: float) -> Result:
+    """One answer."""
+    done = run([place.questions, name], seconds)
+    answer = next(json_lines(done.output), {})
+    if not answer:
+        ended = "does not return" if done.status is None else f"exit status {done.status}"
+        return {"ok": False, "wrong": f"{ended}: {done.output[-500:]}"}
+    return {"ok": done.status == 0, **answer}
+
+
+SUMMARY = re.compile(r"ERROR SUMMARY: (\d+) error")
+
+
+def sanitize(place: Place, tool: str, what: str, seconds: float) -> Result:
+    """``what``: conformance or operators. Each tensor has an allocation of its own, so that a step past it is seen."""
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None and not place.dry:
+        return {"ok": True, "ran": False, "why": "compute-sanitizer is not on the path"}
+    command: list[str | Path]
+    if what == "conformance":
+        command = [place.conformance, str(int(seconds)), "60"]
+    else:
+        command = [sys.executable, "-m", "benchmarks.gpu.correctness"]
+    prefix: list[str | Path] = []
+    if sanitizer is not None and not place.dry:
+        prefix = [sanitizer, "--tool", tool, "--target-processes", "all", "--error-exitcode", "9"]
+    emulated = {"SPARSECORE_CUDA_EMULATED": str(place.emulated)} if place.dry else {}
+    done = run([*prefix, *command], seconds, PYTORCH_NO_CUDA_MEMORY_CACHING="1", **emulated)
+    errors = [int(match[1]) for match in SUMMARY.finditer(done.output)]
+    result: Result = {"ok": done.status == 0 and not any(errors), "ran": bool(errors), "errors": sum(errors)}
+    if not result["ok"]:
+        result["why"] = "its time was over" if done.status is None else f"exit status {done.status}"
+        complaints = [line for line in done.output.splitlines() if line.startswith("=========")]
+        result["output"] = "\n".join(complaints[:60]) or done.output[-3000:]
+    return result
+
+
+def tests(place: Place, seconds: float) -> Result:
+    """tests/cuda under pytest: counts, and what failed with its last lines."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
+        emulated = {"SPARSECORE_CUDA_EMULATED": str(place.emulated)} if place.dry else {}
+        # In a dry run only what is meant for a GPU: it has to be collected and to say why it is skipped.
+        which = "tests/cuda/test_on_gpu.py" if place.dry else "tests/cuda"
+        done = run([*command, f"--junit-xml={report}", which], seconds, **emulated)
+        if not report.exists():
+            ended = "its time was over" if done.status is None else f"exit status {done.status}"
+            return {"ok": False, "wrong": f"{ended}: {done.output[-2000:]}"}
+        return {"ok": done.status == 0, **read_junit(report)}
+
+
+def read_junit(report: Path) -> Result:
+    """Counts of a report, and the failures by name."""
+    counts = {"passed": 0, "skipped": 0}
+    failed: dict[str, str] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        problem = case.find("failure")
+        problem = case.find("error") if problem is None else problem
+        if problem is not None:
+            failed[f"{case.get('classname')}.{case.get('name')}"] = (problem.text or "")[-1500:]
+        else:
+            counts["skipped" if case.find("skipped") is not None else "passed"] += 1
+    return {**counts, "failed": failed}

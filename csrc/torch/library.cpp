@@ -162,5 +162,5 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
       "semi_structured_linear(Tensor input, Tensor values, Tensor metadata, Tensor? scale, Tensor? token_scale, "
       "Tensor? "
       "bias, Tensor? residual, int out_features, int activation, ScalarType out_dtype, Tensor? values_t=None, Tensor? "
-      "metadata_t=None) -> Tensor");
+      "metadata_t=None, int group=4) -> Tensor");
 }

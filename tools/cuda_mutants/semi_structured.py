@@ -12,9 +12,12 @@ EPILOGUE = "cuda/linear/epilogue.cuh"
 ARGUMENTS = "cuda/linear/arguments.h"
 FINISH = "cuda/linear/finish_splits.cuh"
 COMPRESS = "cuda/semi_structured/compress_sm80.cuh"
+INPUTS = "cuda/semi_structured/inputs.cuh"
+LIFT_TOKENS = "cuda/semi_structured/lift_tokens.cuh"
 
 _tiled = Kernel("TILED", TILED).mutant
 _small = Kernel("SMALL", SMALL).mutant
+_lifted = Kernel("LIFTED", INPUTS).mutant
 _wgmma = Kernel("WGMMA", WGMMA).mutant
 _compress = Kernel("COMPRESS", COMPRESS).mutant
 
@@ -121,6 +124,57 @@ MUTANTS = [
         "channels past n are stored", "token >= args.p.m || channel + to >= args.p.n", "token >= args.p.m"
     ),
     _small("a warp's sums are left out", "w < Tile::kWarps; ++w", "w < Tile::kWarps - 1; ++w"),
+    # lifted inputs
+    _lifted("groups that end inside a block are not skipped", "return (place + i) *", "return 0 *"),
+    _lifted("groups are counted from the block's first window", "return (place + i) *", "return i *"),
+    _lifted("groups before the block are not skipped", "pair = window + group;", "pair = window;"),
+    _lifted(
+        "the block's last pair is not loaded",
+        "crossed(args, kWindows - 1) + 2;",
+        "crossed(args, kWindows - 1) + 1;",
+    ),
+    _lifted("blocks are loaded from where their first window begins", " & ~int64_t{15}"),
+    _lifted(
+        "the place of the first window in its 16 bytes is forgotten",
+        "byte = skipped +",
+        "byte = 0 * skipped +",
+    ),
+    _lifted(
+        "both halves of a window are its first",
+        "static_cast<int>(byte) + t % 2 * kPairBytes",
+        "static_cast<int>(byte)",
+    ),
+    _lifted("a register takes the window before", "8 * step + 2 * r + t / 2", "8 * step + 2 * r"),
+    _lifted("an 8-bit register takes the window before", "16 * step + 4 * r + t;", "16 * step + 4 * r;"),
+    _lifted(
+        "both halves of an 8-bit register are the first",
+        "static_cast<int>(byte) + kPairBytes) << 16",
+        "static_cast<int>(byte)) << 16",
+    ),
+    _lifted(
+        "the halves of an 8-bit register are exchanged",
+        "load_shared_2(rows + (offset & 0xffff)) | ptx::load_shared_2(rows + (offset >> 16))",
+        "load_shared_2(rows + (offset >> 16)) | ptx::load_shared_2(rows + (offset & 0xffff))",
+    ),
+    _lifted(
+        "windows are read as if rows were not swizzled",
+        "swizzled<Swizzle::k128>(g, static_cast<int>(byte) + t % 2",
+        "(g * 128 + static_cast<int>(byte) + t % 2",
+    ),
+    _lifted("one step's windows for both", "offsets[kStep][r]", "offsets[0][r]"),
+    _lifted(
+        "windows of another block",
+        "const First first(args, k_block);",
+        "const First first(args, k_block + 1);",
+        place=1,
+    ),
+    _lifted("pairs past k are read", "if (input + 1 < args.p.k) {", "if (true) {", file=LIFT_TOKENS),
+    _lifted("single inputs past k are read", "  if (input >= args.p.k) return 0;\n", file=LIFT_TOKENS),
+    _lifted(
+        "chunks past the row are written", "  if (chunk * 16 >= lifted_row_bytes) return;\n", file=LIFT_TOKENS
+    ),
+    _lifted("lifted groups overlap", " + window / args.group_windows);", ");", file=LIFT_TOKENS),
+    _lifted("the halves of a lifted window are one", "input + 2 * half", "input", file=LIFT_TOKENS),
     # wgmma.sp
     _wgmma("no wait for x", "      ptx::mbarrier_wait(&full[stage], phase);\n"),
     _wgmma("no wait for an empty stage", "      ptx::mbarrier_wait(&empty[stage], phase ^ 1);\n"),
@@ -265,7 +319,11 @@ UNCATCHABLE = [
 
 FAMILY = Family(
     name="semi_structured",
-    support=("cuda/semi_structured/pack.cpp", "cpu/nm_decode/pack.cpp"),
+    support=(
+        "cuda/semi_structured/pack.cpp",
+        "cuda/semi_structured/window_lift.cpp",
+        "cpu/nm_decode/pack.cpp",
+    ),
     mutants=tuple(MUTANTS),
     uncatchable=tuple(UNCATCHABLE),
 )

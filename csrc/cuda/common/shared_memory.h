@@ -1,4 +1,4 @@
-// Dynamic shared memory, its 32-bit addresses, and 4 to 16-byte accesses that the emulator checks and whose bank
+// Dynamic shared memory, its 32-bit addresses, and 2 to 16-byte accesses that the emulator checks and whose bank
 // conflicts it counts.
 #pragma once
 
@@ -30,6 +30,16 @@ SC_DEVICE uint32_t shared_address(const void* shared) {
 #endif
 }
 
+// Two bytes, in the lower half of the result.
+SC_DEVICE uint32_t load_shared_2(const void* shared) {
+#if SC_EMULATED
+  return cuda_emulation::load_shared<uint16_t>(shared, "ld.shared.u16");
+#else
+  uint32_t value;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=r"(value) : "r"(shared_address(shared)) : "memory");
+  return value;
+#endif
+}
 SC_DEVICE uint32_t load_shared_4(const void* shared) {
 #if SC_EMULATED
   return cuda_emulation::load_shared<uint32_t>(shared, "ld.shared.b32");

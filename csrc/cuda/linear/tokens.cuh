@@ -8,15 +8,18 @@
 
 namespace sparsecore::cuda_linear {
 
-// Rows [token, token + kTokens) of x, bytes [128 * k_block, + 128), by kThreads threads; what lies past m and k becomes
-// zero and is not read. Rows that begin at multiples of 16 bytes come through cp.async, which the caller commits and
-// waits for; others element by element, visible to others after the same barrier.
+// Rows [token, token + kTokens) of x, bytes [first, last) of each, at most 128 and first a multiple of 16, by kThreads
+// threads; what lies past them, and past m and k, becomes zero and is not read. Rows that begin at multiples of 16
+// bytes come through cp.async, which the caller commits and waits for; others element by element, visible to others
+// after the same barrier.
 template <class T, int kTokens, int kThreads>
-SC_DEVICE void load_tokens(const Arguments& args, int64_t token, int64_t k_block, int thread, char* shared) {
+SC_DEVICE void load_token_bytes(const Arguments& args, int64_t token, int64_t first, int64_t last, int thread,
+                                char* shared) {
   constexpr int kChunks = kRowBytes / 16, kElements = 16 / sizeof(T);
   static_assert(kThreads % kChunks == 0, "every thread keeps its chunk");
   const int chunk = thread % kChunks;
-  const int64_t byte = k_block * kRowBytes + chunk * 16, left = args.p.k * static_cast<int64_t>(sizeof(T)) - byte;
+  const int64_t row_end = args.p.k * static_cast<int64_t>(sizeof(T));
+  const int64_t byte = first + chunk * 16, left = (last < row_end ? last : row_end) - byte;
   const int in_row = left >= 16 ? 16 : left > 0 ? static_cast<int>(left) : 0;
   const int64_t row_bytes = args.p.x_row_stride * static_cast<int64_t>(sizeof(T));
   const char* x = static_cast<const char*>(args.p.x);
@@ -39,6 +42,12 @@ SC_DEVICE void load_tokens(const Arguments& args, int64_t token, int64_t k_block
       ptx::store_shared_16(destination, {words[0], words[1], words[2], words[3]});
     }
   }
+}
+
+// Bytes [128 * k_block, + 128) of each row.
+template <class T, int kTokens, int kThreads>
+SC_DEVICE void load_tokens(const Arguments& args, int64_t token, int64_t k_block, int thread, char* shared) {
+  load_token_bytes<T, kTokens, kThreads>(args, token, k_block * kRowBytes, (k_block + 1) * kRowBytes, thread, shared);
 }
 
 }  // namespace sparsecore::cuda_linear

@@ -6,8 +6,7 @@
 #include "cuda/linear/capabilities.h"
 #include "cuda/linear/message.h"
 #include "cuda/linear/operands.h"
-#include "cuda/semi_structured/matmul_sm80.cuh"
-#include "cuda/semi_structured/matmul_small_sm80.cuh"
+#include "cuda/semi_structured/launch_sm80.cuh"
 
 namespace sparsecore {
 namespace semi_structured {
@@ -35,23 +34,6 @@ bool has(Kernel kernel, DType dtype, int capability) {
   return cuda_linear::has(kCapabilities, static_cast<int>(kernel), dtype, capability);
 }
 
-// Calls function(std::integral_constant<int, tokens>()) with one of the tiles there are.
-template <class Function>
-auto with_tokens(Kernel kernel, int tokens, Function function) {
-  if (kernel == Kernel::kSmallSm80) {
-    switch (tokens) {
-      case 8: return function(std::integral_constant<int, 8>());
-      case 16: return function(std::integral_constant<int, 16>());
-      default: return function(std::integral_constant<int, 32>());
-    }
-  }
-  switch (tokens) {
-    case 32: return function(std::integral_constant<int, 32>());
-    case 64: return function(std::integral_constant<int, 64>());
-    default: return function(std::integral_constant<int, 128>());
-  }
-}
-
 }  // namespace
 
 // Up to 32 tokens reading W is what costs, and the small kernel reads it once. Above, 128 tokens to a tile where there
@@ -75,7 +57,9 @@ Plan choose_plan(int64_t m, int64_t n, int64_t k, DType dtype, int capability, b
   return plan;
 }
 
-int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n) { return partial_sum_bytes(plan.splits, m, n); }
+int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n, int64_t lifted_row) {
+  return partial_sum_bytes(plan.splits, m, n) + (plan.kernel == Kernel::kWgmmaSm90 ? m * lifted_row : 0);
+}
 
 Status check_weight(const char* function, const SemiStructured& weight, DType dtype, int64_t n, int64_t k) {
   const auto number = [](int64_t value) { return static_cast<long long>(value); };
@@ -98,14 +82,23 @@ Status check_weight(const char* function, const SemiStructured& weight, DType dt
 Status run_plan(const Plan& plan, const SemiStructuredMatmulParams& params, void* stream) {
   constexpr const char* kName = "semi_structured_matmul";
   if (const Status status = check_operands(kName, params); status != Status::kOk) return status;
-  if (const Status status = check_weight(kName, params.weight, params.dtype, params.n, params.k); status != Status::kOk)
+  if (!is_lift_group(params.group))
+    return refuse(Status::kBadPattern, "%s: the group must be an even number from %d to %d, got %d", kName,
+                  kSmallestLiftGroup, kLargestLiftGroup, params.group);
+  const bool lifted = params.group > kSmallestLiftGroup;
+  if (lifted && params.dtype == kFloat8E4M3)
+    return refuse(Status::kUnsupportedDType, "%s: groups of %d need bfloat16, float16 or int8, got %s", kName,
+                  params.group, name_of(params.dtype));
+  const int64_t k = weight_inputs(params.k, params.group);
+  if (const Status status = check_weight(kName, params.weight, params.dtype, params.n, k); status != Status::kOk)
     return status;
   if (params.m == 0 || params.n == 0) return Status::kOk;
   const int capability = current_device().capability;
   if (!has(plan.kernel, params.dtype, capability))
     return refuse(Status::kUnsupportedDType, "%s: no kernel for %s on sm_%d. There are %s", kName,
                   name_of(params.dtype), capability, describe(kCapabilities).c_str());
-  if (const Status status = check_workspace(kName, params, workspace_bytes(plan, params.m, params.n));
+  const int64_t lifted_row = lifted_row_bytes(params.k, params.dtype, params.group);
+  if (const Status status = check_workspace(kName, params, workspace_bytes(plan, params.m, params.n, lifted_row));
       status != Status::kOk)
     return status;
 
@@ -113,67 +106,47 @@ Status run_plan(const Plan& plan, const SemiStructuredMatmulParams& params, void
   args.p = params;
   args.weight = params.weight;
   args.n_blocks = ceil_div(params.n, kBlockChannels);
-  args.k_blocks = ceil_div(params.k * size_of(params.dtype), kRowBytes);
+  args.k_blocks = ceil_div(k * size_of(params.dtype), kRowBytes);
   args.splits = plan.splits;
+  args.group_windows = static_cast<uint32_t>(lift_windows(params.group));
+  args.group_windows_inverse = 0x10000 / args.group_windows + 1;
   note_alignment(&args);
 
   if (plan.kernel == Kernel::kWgmmaSm90) {
+    if (lifted && k > 0) {
+      char* x = static_cast<char*>(params.workspace) + partial_sum_bytes(plan.splits, params.m, params.n);
+      if (const Status status = lift_tokens(args, x, lifted_row, stream); status != Status::kOk) return status;
+      args.p.x = x;
+      args.p.k = k;
+      args.p.x_row_stride = lifted_row / size_of(params.dtype);
+    }
     const Status status = launch_sm90(plan, args, stream);
     return status == Status::kOk && args.splits > 1 ? finish_splits(kName, args, stream) : status;
   }
-  const Status status = with_element(params.dtype, [&](auto element) {
-    using T = decltype(element);
-    return with_tokens(plan.kernel, plan.tokens, [&](auto tokens) {
-      constexpr int kTokens = decltype(tokens)::value;
-      LaunchConfig config;
-      config.stream = static_cast<Stream>(stream);
-      if (plan.kernel == Kernel::kSmallSm80) {
-        if constexpr (kTokens <= 32) {
-          using Tile = sm80::SmallTile<T, kTokens>;
-          if (params.m > kTokens)
-            return refuse(Status::kBadShape, "%s: a tile of %d tokens cannot take %lld", kName, kTokens,
-                          static_cast<long long>(params.m));
-          config.grid =
-              dim3(static_cast<unsigned>(ceil_div(params.n, Tile::kChannels)), static_cast<unsigned>(args.splits));
-          config.block = dim3(Tile::kThreads);
-          config.shared_bytes = Tile::kSharedBytes;
-          return launched(kName, launch(config, sm80::matmul_small<T, kTokens>, args));
-        }
-      } else if constexpr (kTokens >= 32) {
-        using Tile = sm80::Tile<T, kTokens>;
-        args.token_tiles = static_cast<int32_t>(ceil_div(params.m, kTokens));
-        args.channel_tiles = static_cast<int32_t>(ceil_div(params.n, Tile::kChannels));
-        const int64_t tiles = static_cast<int64_t>(args.token_tiles) * args.channel_tiles;
-        if (tiles > INT32_MAX)
-          return refuse(Status::kBadShape, "%s: y [%lld, %lld] has more than 2^31 - 1 tiles. Pass the tokens in parts",
-                        kName, static_cast<long long>(params.m), static_cast<long long>(params.n));
-        config.grid = dim3(static_cast<unsigned>(tiles), 1, static_cast<unsigned>(args.splits));
-        config.block = dim3(Tile::kThreads);
-        config.shared_bytes = Tile::kSharedBytes;
-        return launched(kName, launch(config, sm80::matmul<T, kTokens>, args));
-      }
-      return refuse(Status::kBadShape, "%s: no tile of %d tokens", kName, kTokens);
-    });
+  const Status status = lifted ? launch_lifted_sm80(plan, args, stream) : with_element(params.dtype, [&](auto element) {
+    return launch_sm80<decltype(element), PlainInputs>(plan, args, stream);
   });
   return status == Status::kOk && args.splits > 1 ? finish_splits(kName, args, stream) : status;
 }
 
 }  // namespace semi_structured
 
-int64_t semi_structured_matmul_workspace(int64_t m, int64_t n, int64_t k, DType dtype) {
+int64_t semi_structured_matmul_workspace(int64_t m, int64_t n, int64_t k, DType dtype, int32_t group) {
   using namespace semi_structured;
-  if (m <= 0 || n <= 0 || k < 0 || !semi_structured_supports(dtype)) return 0;
+  if (m <= 0 || n <= 0 || k < 0 || !semi_structured_supports(dtype) || !is_lift_group(group)) return 0;
+  const int64_t inputs = weight_inputs(k, group), lifted_row = lifted_row_bytes(k, dtype, group);
   // Of whichever kernel the device and the rows of x allow.
-  return std::max(workspace_bytes(choose_plan(m, n, k, dtype, 80, false), m, n),
-                  workspace_bytes(choose_plan(m, n, k, dtype, 90, true), m, n));
+  return std::max(workspace_bytes(choose_plan(m, n, inputs, dtype, 80, false), m, n, lifted_row),
+                  workspace_bytes(choose_plan(m, n, inputs, dtype, 90, true), m, n, lifted_row));
 }
 
 Status semi_structured_matmul(const SemiStructuredMatmulParams& p, void* stream) {
   using namespace semi_structured;
   const auto length = [](int64_t value) { return std::max<int64_t>(value, 0); };
+  const int64_t inputs = is_lift_group(p.group) ? weight_inputs(length(p.k), p.group) : 0;
   return run_plan(
-      choose_plan(length(p.m), length(p.n), length(p.k), p.dtype, current_device().capability, tensor_copies_take_x(p)),
-      p, stream);
+      choose_plan(length(p.m), length(p.n), inputs, p.dtype, current_device().capability, tensor_copies_take_x(p)), p,
+      stream);
 }
 
 }  // namespace sparsecore

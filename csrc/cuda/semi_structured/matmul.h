@@ -25,18 +25,35 @@ struct Plan {
 struct MatmulArguments : Arguments {
   SemiStructured weight;
   int64_t k_blocks = 0, n_blocks = 0;
+  // Windows of a group of inputs, and floor(2^16 / windows) + 1.
+  uint32_t group_windows = 1, group_windows_inverse = 0x10001;
 };
+
+// Inputs of the packed weight.
+constexpr int64_t weight_inputs(int64_t k, int32_t group) {
+  return group > kSmallestLiftGroup ? lifted_inputs(k, group) : k;
+}
+// Of a row of lifted x, with whole 16 bytes; 0 where nothing is lifted.
+constexpr int64_t lifted_row_bytes(int64_t k, DType dtype, int32_t group) {
+  return group > kSmallestLiftGroup ? ceil_div(lifted_inputs(k, group) * size_of(dtype), 16) * 16 : 0;
+}
 
 // The weight's type and sizes, in the words of `function`.
 Status check_weight(const char* function, const SemiStructured& weight, DType dtype, int64_t n, int64_t k);
 
-// The rule: a function of the shape, of the kernels a device has (capability as 80, 86, 89 or 90) and of the above.
+// The rule: a function of the shape (k: the weight's inputs, lifted where they are), of the kernels a device has
+// (capability as 80, 86, 89 or 90) and of tensor_copies_take_x.
 Plan choose_plan(int64_t m, int64_t n, int64_t k, DType dtype, int capability, bool tensor_copies);
-int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n);
+// Partial sums, and then the lifted x of the kernel that cannot lift as it reads.
+int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n, int64_t lifted_row = 0);
 // With a plan given, as the tests do. Checks the parameters first.
 Status run_plan(const Plan& plan, const SemiStructuredMatmulParams& params, void* stream);
 
-// Of run_plan, in a file of its own: compiled for sm_90a alone.
+// Parts of run_plan in files of their own. With lifted inputs:
+Status launch_lifted_sm80(const Plan& plan, const MatmulArguments& args, void* stream);
+// args.p.x -> lifted, [m] rows of `row_bytes`.
+Status lift_tokens(const MatmulArguments& args, void* lifted, int64_t row_bytes, void* stream);
+// Compiled for sm_90a alone.
 Status launch_sm90(const Plan& plan, MatmulArguments args, void* stream);
 
 // Calls function(T()) with the element type of `dtype`, one that the format knows.

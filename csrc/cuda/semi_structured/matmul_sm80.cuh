@@ -10,11 +10,9 @@
 // Bytes of shared memory for 128 tokens: max(4 x 16 KB, 128 x 132 x 4) = 66 KB.
 #pragma once
 
-#include "cuda/common/ldmatrix.h"
 #include "cuda/common/mma_sparse.h"
 #include "cuda/linear/epilogue.cuh"
-#include "cuda/linear/tokens.cuh"
-#include "cuda/semi_structured/matmul.h"
+#include "cuda/semi_structured/inputs.cuh"
 
 namespace sparsecore::semi_structured::sm80 {
 
@@ -59,14 +57,14 @@ struct WeightRegisters {
   }
 };
 
-template <class T, int kStep, int kColumns>
+template <class T, int kStep, int kColumns, class Inputs>
 SC_DEVICE void multiply_step(Accumulator<T> (&sums)[2][kColumns][4], const WeightRegisters<T>& weights,
-                             const char* tokens, int lane) {
+                             const Inputs& inputs, const char* tokens, int lane) {
   constexpr int kSelector = sizeof(T) == 2 ? kStep : 0, kWord = sizeof(T) == 2 ? 0 : kStep;
 #pragma unroll
   for (int column = 0; column < kColumns; ++column) {
     uint32_t b[4];
-    ptx::ldmatrix(b, tokens + swizzled<Swizzle::k128>(8 * column + lane % 8, 64 * kStep + lane / 8 * 16));
+    inputs.template read<kStep>(b, tokens, 8 * column, lane);
 #pragma unroll
     for (int i = 0; i < 2; ++i)
       ptx::mma_sparse<T, kSelector>(sums[i][column], weights.values[i][kStep], b, weights.metadata[i][kWord]);
@@ -77,7 +75,7 @@ SC_DEVICE void multiply_step(Accumulator<T> (&sums)[2][kColumns][4], const Weigh
 // for that, and this one for what it cannot take.
 // Budget of sm80::matmul: 168 registers.
 // Budget of sm80::matmul on sm_90: 255 registers, 3120 bytes of stack, 9744 bytes of spills.
-template <class T, int kTokens>
+template <class T, int kTokens, class Inputs>
 __global__ void __launch_bounds__(256) matmul(const MatmulArguments args) {
   using Tile = sm80::Tile<T, kTokens>;
   using Sum = Accumulator<T>;
@@ -99,9 +97,12 @@ __global__ void __launch_bounds__(256) matmul(const MatmulArguments args) {
   WeightRegisters<T> weights, next;
 
   const auto load_stage = [&](int64_t k_block) {
-    if (k_block < range.last)
-      load_tokens<T, kTokens, Tile::kThreads>(args, token, k_block, thread,
-                                              shared + (k_block - range.first) % Tile::kStages * Tile::kStageBytes);
+    if (k_block < range.last) {
+      const InputBytes bytes = Inputs::bytes(args, k_block);
+      load_token_bytes<T, kTokens, Tile::kThreads>(
+          args, token, bytes.first, bytes.last, thread,
+          shared + (k_block - range.first) % Tile::kStages * Tile::kStageBytes);
+    }
     ptx::cp_async_commit();
   };
   for (int stage = 0; stage < Tile::kStages - 1; ++stage) load_stage(range.first + stage);
@@ -117,8 +118,9 @@ __global__ void __launch_bounds__(256) matmul(const MatmulArguments args) {
     if (k_block + 1 < range.last) next.load(args, n_block, k_block + 1, slice, lane);
     const char* tokens = shared + (k_block - range.first) % Tile::kStages * Tile::kStageBytes +
                          warp_tokens * Tile::kWarpTokens * kRowBytes;
-    multiply_step<T, 0>(sums, weights, tokens, lane);
-    multiply_step<T, 1>(sums, weights, tokens, lane);
+    const Inputs inputs(args, k_block, lane);
+    multiply_step<T, 0>(sums, weights, inputs, tokens, lane);
+    multiply_step<T, 1>(sums, weights, inputs, tokens, lane);
   }
 
   // Sums to [token][channel] in shared memory, whose tiles have all arrived and which nobody reads any more.

@@ -9,11 +9,9 @@
 #pragma once
 
 #include "cuda/common/cache_hints.h"
-#include "cuda/common/ldmatrix.h"
 #include "cuda/common/mma_sparse.h"
 #include "cuda/linear/epilogue.cuh"
-#include "cuda/linear/tokens.cuh"
-#include "cuda/semi_structured/matmul.h"
+#include "cuda/semi_structured/inputs.cuh"
 
 namespace sparsecore::semi_structured::sm80 {
 
@@ -36,8 +34,9 @@ struct SmallTile {
 };
 
 // Budget of sm80::matmul_small: 128 registers.
+// Budget of sm80::matmul_small on sm_80: 160 registers.
 // Budget of sm80::matmul_small on sm_90: 255 registers, 200 bytes of stack, 408 bytes of spills.
-template <class T, int kTokens>
+template <class T, int kTokens, class Inputs>
 __global__ void __launch_bounds__(SmallTile<T, kTokens>::kThreads) matmul_small(const MatmulArguments args) {
   using Tile = SmallTile<T, kTokens>;
   using Sum = Accumulator<T>;
@@ -69,13 +68,14 @@ __global__ void __launch_bounds__(SmallTile<T, kTokens>::kThreads) matmul_small(
                                                                 i * Tile::kMetadataBytes + lane * 4 * Tile::kWords,
                                                             metadata + i * 32 * Tile::kWords);
       }
-      load_tokens<T, kTokens, 32>(args, 0, k_block, lane, stage);
+      const InputBytes bytes = Inputs::bytes(args, k_block);
+      load_token_bytes<T, kTokens, 32>(args, 0, bytes.first, bytes.last, lane, stage);
     }
     ptx::cp_async_commit();
   };
 
   Sum sums[Tile::kSlicesOfTile][Tile::kColumns][4] = {};
-  const auto multiply_step = [&](const char* stage, auto step_constant) {
+  const auto multiply_step = [&](const Inputs& inputs, const char* stage, auto step_constant) {
     constexpr int kStep = decltype(step_constant)::value;
     constexpr int kSelector = sizeof(T) == 2 ? kStep : 0, kWord = sizeof(T) == 2 ? 0 : kStep;
     uint32_t a[Tile::kSlicesOfTile][4], metadata[Tile::kSlicesOfTile];
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(SmallTile<T, kTokens>::kThreads) matmul_small(
 #pragma unroll
     for (int column = 0; column < Tile::kColumns; ++column) {
       uint32_t b[4];
-      ptx::ldmatrix(b, stage + swizzled<Swizzle::k128>(8 * column + lane % 8, 64 * kStep + lane / 8 * 16));
+      inputs.template read<kStep>(b, stage, 8 * column, lane);
 #pragma unroll
       for (int i = 0; i < Tile::kSlicesOfTile; ++i)
         ptx::mma_sparse<T, kSelector>(sums[i][column], a[i], b, metadata[i]);
@@ -109,8 +109,9 @@ __global__ void __launch_bounds__(SmallTile<T, kTokens>::kThreads) matmul_small(
     __syncwarp();
     load_stage(turn + Tile::kStages - 1);
     const char* stage = ring + turn % Tile::kStages * Tile::kStageBytes;
-    multiply_step(stage, std::integral_constant<int, 0>());
-    multiply_step(stage, std::integral_constant<int, 1>());
+    const Inputs inputs(args, range.first + turn * Tile::kWarps + warp, lane);
+    multiply_step(inputs, stage, std::integral_constant<int, 0>());
+    multiply_step(inputs, stage, std::integral_constant<int, 1>());
   }
 
   // [warp][channel][token] where the rings were: every copy has arrived.

@@ -12,6 +12,7 @@
 #include "cuda/common/device.h"
 #include "cuda/emulation/instructions/number_formats.h"
 #include "cuda/semi_structured/matmul.h"
+#include "sparsecore/window_lift.h"
 
 namespace sparsecore {
 
@@ -63,6 +64,7 @@ struct ProblemOptions {
   bool bias = true, weight_scale = false, token_scale = false, residual = false, in_place_residual = false;
   Activation activation = Activation::kNone;
   int64_t x_offset = 0, x_pad = 0, y_offset = 0, y_pad = 0;
+  int32_t group = 4;     // of which all but two may be kept
   bool integers = true;  // every sum exact, whatever its order
   unsigned seed = 1;
 };
@@ -88,9 +90,9 @@ struct MatmulProblem {
         x(o.dtype, m, k, semi_structured::ceil_div(k, 16) * 16 + o.x_pad, o.x_offset),
         y(o.out_dtype, m, n, semi_structured::ceil_div(n, 8) * 8 + o.y_pad, o.y_offset),
         residual(o.out_dtype, m, n, semi_structured::ceil_div(n, 8) * 8 + o.y_pad, o.y_offset),
-        values(semi_structured_value_bytes(n, k, o.dtype)),
+        values(semi_structured_value_bytes(n, lifted_inputs(k, o.group), o.dtype)),
         bias(n * size_of(o.bias_dtype)),
-        metadata(semi_structured_metadata_words(n, k, o.dtype)),
+        metadata(semi_structured_metadata_words(n, lifted_inputs(k, o.group), o.dtype)),
         weight_scale(n),
         token_scale(m),
         dense(n * k * size_of(o.dtype)),
@@ -112,10 +114,14 @@ struct MatmulProblem {
         weight[row * k + i] = decode(dense.data() + (row * k + i) * bytes, o.dtype);
       }
     for (int64_t row = 0; row < n; ++row)
-      for (int64_t i = 0; i < k; i += 4)
-        for (int pick = 0; pick < 2; ++pick)
-          if (const int64_t place = i + random() % 5; place < std::min(i + 4, k)) mask[row * k + place] = 1;
-    if (semi_structured_pack(dense.data(), o.dtype, mask.data(), n, k, values.data(), metadata.data()) != Status::kOk)
+      for (int64_t i = 0; i < k; i += o.group)
+        for (int pick = 0; pick < o.group - 2; ++pick) {
+          // Full groups too, which picks at random hardly ever make of long ones.
+          const int64_t place = o.group > 4 && row % 2 ? i + (row + pick) % o.group : i + random() % (o.group + 1);
+          if (place < std::min(i + o.group, k)) mask[row * k + place] = 1;
+        }
+    if (window_lift_pack(dense.data(), o.dtype, mask.data(), n, k, o.group, values.data(), metadata.data()) !=
+        Status::kOk)
       throw std::runtime_error("the problem's weight could not be packed");
     for (int64_t t = 0; t < m; ++t)
       for (int64_t i = 0; i < k; ++i) x.set(t, i, draw(4));
@@ -174,6 +180,7 @@ struct MatmulProblem {
     p.out_dtype = options.out_dtype;
     p.bias_dtype = options.bias_dtype;
     p.activation = options.activation;
+    p.group = options.group;
     p.workspace = workspace_bytes > 0 ? workspace->data() : nullptr;
     p.workspace_bytes = workspace_bytes;
     return p;

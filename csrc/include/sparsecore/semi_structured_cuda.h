@@ -2,17 +2,19 @@
 #pragma once
 
 #include "sparsecore/linear_cuda.h"
-#include "sparsecore/semi_structured.h"
+#include "sparsecore/window_lift.h"
 
 namespace sparsecore {
 
-// Weight and x: bfloat16, float16, int8 or float8 e4m3.
+// Weight and x: bfloat16, float16, int8 or, where group is 4, float8 e4m3.
 struct SemiStructuredMatmulParams : DeviceLinear {
-  SemiStructured weight;  // [n, k]
+  SemiStructured weight;  // [n, lifted_inputs(k, group)]: [n, k] where group is 4
+  int32_t group = 4;      // of which at most group - 2 are kept; above 4 the weight is lifted (window_lift.h)
 };
 
 // Depends on the shape alone, so that graphs and compilers can plan with it.
-SPARSECORE_API int64_t semi_structured_matmul_workspace(int64_t m, int64_t n, int64_t k, DType dtype);
+SPARSECORE_API int64_t semi_structured_matmul_workspace(int64_t m, int64_t n, int64_t k, DType dtype,
+                                                        int32_t group = 4);
 SPARSECORE_API Status semi_structured_matmul(const SemiStructuredMatmulParams& params, void* stream);
 
 // dense [n, k] -> Sp24, and of the transposed matrix [k, n] in the same pass where values_t is not null (bfloat16 and

@@ -106,14 +106,18 @@ Tensor validate(const Tensor& values, const Tensor& metadata, int64_t out_featur
 Tensor linear(const Tensor& input, const Tensor& values, const Tensor& metadata, std::optional<Tensor> scale,
               std::optional<Tensor> token_scale, std::optional<Tensor> bias, std::optional<Tensor> residual,
               int64_t out_features, int64_t activation, ScalarType out_dtype, std::optional<Tensor>,
-              std::optional<Tensor>) {
+              std::optional<Tensor>, int64_t group) {
   constexpr const char* function = "semi_structured_linear";
   SemiStructuredMatmulParams params;
+  STD_TORCH_CHECK(is_lift_group(group), function, ": group must be an even number from ", kSmallestLiftGroup, " to ",
+                  kLargestLiftGroup, ", got ", group, ".");
+  params.group = static_cast<int32_t>(group);
   STD_TORCH_CHECK(out_features >= 0, function, ": out_features must not be negative, got ", out_features, ".");
   DeviceSide side(function, &params, input, values, {scale, token_scale, bias, residual}, out_features, activation,
                   out_dtype);
   params.weight = view(function, values, metadata, params.n, params.k, params.dtype);
-  side.add_workspace(&params, semi_structured_matmul_workspace(params.m, params.n, params.k, params.dtype));
+  side.add_workspace(&params,
+                     semi_structured_matmul_workspace(params.m, params.n, params.k, params.dtype, params.group));
   const DeviceScope scope(input);
   raise_unless_launched(semi_structured_matmul(params, scope.stream()));
   return side.output;

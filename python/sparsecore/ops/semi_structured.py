@@ -1,4 +1,4 @@
-"""2:4 weights on sparse tensor cores: compression and linear layers of CUDA tensors."""
+"""2:4 weights on sparse tensor cores, and (2N-2):2N lifted to them: compression and linear layers of CUDA tensors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsecore.formats.base import ACTIVATIONS
+from sparsecore.ops import window_lift
 from sparsecore.ops._common import fake_kernel
 
 SELECTIONS = {"mask": 0, "by_row": 1, "two_way": 2}
@@ -25,24 +26,31 @@ def _require_kernels(function: str, tensor: Tensor) -> None:
 
 
 def semi_structured_compress(
-    weight: Tensor, mask: Tensor | None = None, *, selection: str = "by_row", transposed: bool = False
+    weight: Tensor,
+    mask: Tensor | None = None,
+    *,
+    selection: str = "by_row",
+    transposed: bool = False,
+    group: int = 4,
 ) -> tuple[Tensor, ...]:
     """Packs a dense weight for :func:`semi_structured_linear`.
 
     Args:
         weight: ``(out_features, in_features)``, bfloat16, float16, int8 or float8_e4m3fn, rows dense.
-        mask: ``(out_features, in_features)`` bool, at most two of four neighbouring inputs kept; then ``selection``
-            does not count. Where it keeps more, the two largest stay.
-        selection: ``"by_row"``, the two largest magnitudes of four inputs, or ``"two_way"``, at most two of four along
+        mask: ``(out_features, in_features)`` bool, all but two of every ``group`` neighbouring inputs kept at most;
+            then ``selection`` does not count. Where it keeps more, the largest stay.
+        selection: ``"by_row"``, the largest magnitudes of each group, or ``"two_way"``, at most two of four along
             inputs and along outputs, so that the transposed weight can be packed too.
         transposed: Pack the transposed weight as well, for the gradient of the input. bfloat16 and float16, by
             ``"two_way"`` or a mask that serves both directions.
+        group: 4 for 2:4; an even number up to 64 for ``group - 2`` of ``group``, which is packed as 2:4 with
+            ``2 (group - 2) / group`` of the inputs. bfloat16, float16 and int8.
 
     Returns:
         ``values, metadata``, or ``values, metadata, values_t, metadata_t``.
 
     Raises:
-        ValueError: An unknown selection.
+        ValueError: An unknown selection, a group that cannot be, or ``"two_way"`` with another than 4.
         RuntimeError: A wrong dtype, shape or device.
     """
     if selection not in ("by_row", "two_way"):
@@ -50,37 +58,92 @@ def semi_structured_compress(
             f"semi_structured_compress: selection must be 'by_row' or 'two_way', got {selection!r}."
         )
     _require_kernels("semi_structured_compress", weight)
+    window_lift.require_group("semi_structured_compress", group)
+    if group > 4:
+        return _compress_lifted(weight, mask, selection, transposed, group)
     kind = SELECTIONS["mask" if mask is not None else selection]
     packed = torch.ops.sparsecore.semi_structured_compress(weight, mask, kind, transposed)
     return tuple(packed) if transposed else tuple(packed[:2])
 
 
+def _compress_lifted(
+    weight: Tensor, mask: Tensor | None, selection: str, transposed: bool, group: int
+) -> tuple[Tensor, ...]:
+    function = "semi_structured_compress"
+    if weight.dim() != 2 or (mask is not None and (mask.dtype != torch.bool or mask.shape != weight.shape)):
+        raise ValueError(
+            f"{function}: needs a weight (out_features, in_features) and a bool mask of its shape, got "
+            f"{tuple(weight.shape)} and {None if mask is None else (mask.dtype, tuple(mask.shape))}."
+        )
+    if weight.dtype not in (torch.bfloat16, torch.float16, torch.int8):
+        raise ValueError(
+            f"{function}: groups of {group} take bfloat16, float16 and int8 weights, got {weight.dtype}. Convert it, "
+            "or use group=4."
+        )
+    if mask is None and (selection == "two_way" or transposed):
+        raise ValueError(
+            f"{function}: 'two_way' is 2:4 alone, and the transposed packing of groups of {group} needs a mask that "
+            "serves both directions. Give one, or leave transposed out."
+        )
+    directions = [(weight, mask)]
+    if transposed and mask is not None:
+        directions.append((weight.T.contiguous(), mask.T))
+    packed: list[Tensor] = []
+    for dense, kept in directions:
+        lifted = window_lift.lift(dense, window_lift.largest_of_group(dense, kept, group), group)
+        packed += torch.ops.sparsecore.semi_structured_compress(*lifted, SELECTIONS["mask"], False)[:2]
+    return tuple(packed)
+
+
+def _decompress(values: Tensor, metadata: Tensor, n: int, k: int, group: int) -> Tensor:
+    inputs = window_lift.lifted_inputs(k, group) if group > 4 else k
+    dense: Tensor = torch.ops.sparsecore.semi_structured_decompress(values, metadata, n, inputs)
+    return window_lift.fold(dense, k, group) if group > 4 else dense
+
+
 def semi_structured_decompress(
-    values: Tensor, metadata: Tensor, *, out_features: int, in_features: int
+    values: Tensor, metadata: Tensor, *, out_features: int, in_features: int, group: int = 4
 ) -> Tensor:
     """The dense weight ``(out_features, in_features)``, zeros included."""
     _require_kernels("semi_structured_decompress", values)
-    return torch.ops.sparsecore.semi_structured_decompress(  # type: ignore[no-any-return]
-        values, metadata, out_features, in_features
-    )
+    window_lift.require_group("semi_structured_decompress", group)
+    return _decompress(values, metadata, out_features, in_features, group)
 
 
 def semi_structured_validate(
-    values: Tensor, metadata: Tensor, *, out_features: int, in_features: int
+    values: Tensor, metadata: Tensor, *, out_features: int, in_features: int, group: int = 4
 ) -> None:
-    """Refuses metadata whose places do not ascend: what a damaged or crafted file may hold. Waits for the device.
+    """Refuses what a damaged or crafted file may hold and no packing does. Waits for the device.
+
+    That is places which do not ascend, and with ``group`` above 4 also an input that two windows weigh, or a weight
+    past the last input.
 
     Raises:
         ValueError: The packing is not one that :func:`semi_structured_compress` makes.
     """
     _require_kernels("semi_structured_validate", values)
-    where = int(torch.ops.sparsecore.semi_structured_validate(values, metadata, out_features, in_features))
+    window_lift.require_group("semi_structured_validate", group)
+    inputs = window_lift.lifted_inputs(in_features, group) if group > 4 else in_features
+    where = int(torch.ops.sparsecore.semi_structured_validate(values, metadata, out_features, inputs))
     if where >= 0:
         depth = 128 // values.element_size()
         channel, column = divmod(where, max(values.shape[1] * depth, 1))
         raise ValueError(
             f"semi_structured_validate: the metadata of channel {channel}, inputs {column}..{column + 3} does not name "
             "two ascending places. The packing is damaged; compress the weight again."
+        )
+    if group == 4:
+        return
+    used = torch.ops.sparsecore.semi_structured_decompress(values, metadata, out_features, inputs) != 0
+    padded = (in_features + group - 1) // group * group
+    weights = window_lift.fold(used.to(torch.int8), padded, group)
+    wrong = weights > (torch.arange(padded, device=weights.device) < in_features)
+    if wrong.any():
+        channel, column = (int(i) for i in wrong.nonzero()[0])
+        what = "is past the last" if column >= in_features else "has a weight in two windows"
+        raise ValueError(
+            f"semi_structured_validate: input {column} of channel {channel} {what}. The packing is damaged or of "
+            "another group; compress the weight again."
         )
 
 
@@ -97,6 +160,7 @@ def semi_structured_linear(
     residual: Tensor | None = None,
     out_dtype: torch.dtype | None = None,
     transposed: tuple[Tensor, Tensor] | None = None,
+    group: int = 4,
 ) -> Tensor:
     """``activation(scale * token_scale * (input @ W.T) + bias) + residual`` with a 2:4 weight on a GPU.
 
@@ -113,6 +177,7 @@ def semi_structured_linear(
         residual: ``(..., out_features)`` in the dtype of the output.
         out_dtype: float32, bfloat16 or float16; the input's where that is one of them, else bfloat16.
         transposed: ``values_t, metadata_t``: the gradient of the input is then a 2:4 product too.
+        group: As of :func:`semi_structured_compress`; above 4 the kernels lift the inputs as they read them.
 
     Returns:
         ``(..., out_features)``. Sums are float32, int32 for int8, in an order that depends on the shape alone.
@@ -137,6 +202,7 @@ def semi_structured_linear(
         out_dtype,
         values_t,
         metadata_t,
+        group,
     )
 
 
@@ -154,6 +220,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _,
         values_t,
         metadata_t,
+        group,
     ) = inputs
     if activation or scale is not None or token_scale is not None:
         raise RuntimeError(
@@ -161,24 +228,27 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
             "and without scales when training, and apply them after it."
         )
     ctx.save_for_backward(input, values, metadata, bias, values_t, metadata_t)
-    ctx.out_features = out_features
+    ctx.out_features, ctx.group = out_features, group
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     input, values, metadata, bias, values_t, metadata_t = ctx.saved_tensors
-    ops, shape = torch.ops.sparsecore, (ctx.out_features, input.shape[-1])
-    grads: list[Any] = [None] * 12
+    ops, shape, group = torch.ops.sparsecore, (ctx.out_features, input.shape[-1]), ctx.group
+    grads: list[Any] = [None] * 13
     narrow = grad.to(input.dtype)
     if ctx.needs_input_grad[0]:
         if values_t is not None:
             grads[0] = ops.semi_structured_linear(
-                narrow, values_t, metadata_t, None, None, None, None, shape[1], 0, input.dtype
+                narrow, values_t, metadata_t, None, None, None, None, shape[1], 0, input.dtype, group=group
             )
         else:
-            grads[0] = narrow @ ops.semi_structured_decompress(values, metadata, *shape)
+            grads[0] = narrow @ _decompress(values, metadata, *shape, group)
     if ctx.needs_input_grad[1]:
-        stored = ops.semi_structured_decompress(torch.ones_like(values), metadata, *shape) != 0
+        inputs = window_lift.lifted_inputs(shape[1], group) if group > 4 else shape[1]
+        stored = ops.semi_structured_decompress(torch.ones_like(values), metadata, shape[0], inputs) != 0
         dense = narrow.flatten(0, -2).T @ input.flatten(0, -2)
+        if group > 4:
+            dense = window_lift.spread(dense, group)
         grads[1] = ops.semi_structured_compress(dense, stored, SELECTIONS["mask"], False)[0]
     if ctx.needs_input_grad[5]:
         grads[5] = grad.flatten(0, -2).float().sum(0).to(bias.dtype)
@@ -228,6 +298,7 @@ def _linear_fake(
     out_dtype: torch.dtype,
     values_t: Tensor | None = None,
     metadata_t: Tensor | None = None,
+    group: int = 4,
 ) -> Tensor:
     return input.new_empty((*input.shape[:-1], out_features), dtype=out_dtype)
 

@@ -25,7 +25,11 @@ from sparsecore.reference.row_lists import (
     row_lists_unpack,
     row_lists_weight_grad,
 )
-from sparsecore.reference.semi_structured import semi_structured_linear, semi_structured_unpack
+from sparsecore.reference.semi_structured import (
+    semi_structured_linear,
+    semi_structured_unpack,
+    window_lift_unpack,
+)
 from sparsecore.reference.shared_lists import (
     shared_lists_linear,
     shared_lists_pack,
@@ -71,4 +75,5 @@ __all__ = [
     "variable_nm_linear",
     "variable_nm_pack",
     "variable_nm_unpack",
+    "window_lift_unpack",
 ]

@@ -48,6 +48,23 @@ def semi_structured_unpack(values: Tensor, metadata: Tensor, out_features: int, 
     return dense[:out_features, :in_features].contiguous().view(values.dtype)
 
 
+def window_lift_unpack(
+    values: Tensor, metadata: Tensor, out_features: int, in_features: int, group: int
+) -> Tensor:
+    """The dense weight of a ``(group-2):group`` packing in float64; group 4 is 2:4.
+
+    Lifted input ``4 W + p`` is input ``2 (W + W // (group / 2 - 1)) + p``: four inputs for each window, of which there
+    are ``group / 2 - 1`` in a group.
+    """
+    windows = -(-in_features // group) * (group // 2 - 1)
+    lifted = semi_structured_unpack(values, metadata, out_features, 4 * windows).double()
+    window = torch.arange(windows, device=values.device)
+    first = 2 * (window + window // (group // 2 - 1))
+    source = (first[:, None] + torch.arange(4, device=values.device)).flatten()
+    padded = lifted.new_zeros(out_features, -(-in_features // group) * group)
+    return padded.index_add_(1, source, lifted)[:, :in_features].contiguous()
+
+
 def semi_structured_linear(
     input: Tensor,
     values: Tensor,
@@ -59,10 +76,10 @@ def semi_structured_linear(
     out_features: int,
     activation: str,
     out_dtype: torch.dtype,
+    group: int = 4,
 ) -> Tensor:
     """``activation(scale * token_scale * (input @ W.T) + bias) + residual``, in float64."""
-    weight = semi_structured_unpack(values, metadata, out_features, input.shape[-1])
-    output = input.double() @ weight.double().T
+    output = input.double() @ window_lift_unpack(values, metadata, out_features, input.shape[-1], group).T
     if scale is not None:
         output = output * scale
     if token_scale is not None:

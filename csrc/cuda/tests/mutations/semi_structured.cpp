@@ -1,6 +1,7 @@
 // One kernel of the 2:4 family on the emulator, with every adversary: what tools/cuda_mutations.py compiles again and
 // again with one line of the kernel changed. Exit status 0: every answer right and no rule broken; 1: caught, with the
-// reason in one line. Compiled with -DKERNEL_TILED, _SMALL, _WGMMA or _COMPRESS, so that only that kernel is built.
+// reason in one line. Compiled with -DKERNEL_TILED, _SMALL, _LIFTED, _WGMMA or _COMPRESS, so that only that kernel is
+// built.
 #include <cstdio>
 #include <string>
 
@@ -10,6 +11,9 @@
 #if defined(KERNEL_TILED)
 #include "cuda/semi_structured/matmul_sm80.cuh"
 #elif defined(KERNEL_SMALL)
+#include "cuda/semi_structured/matmul_small_sm80.cuh"
+#elif defined(KERNEL_LIFTED)
+#include "cuda/semi_structured/lift_tokens.cuh"
 #include "cuda/semi_structured/matmul_small_sm80.cuh"
 #elif defined(KERNEL_WGMMA)
 #include "cuda/common/tensor_map.h"
@@ -31,8 +35,9 @@ struct Shape {
 
 #if !defined(KERNEL_COMPRESS)
 template <class LaunchKernel>
-std::string check(const Shape& shape, DType dtype, LaunchKernel launch_kernel) {
+std::string check(const Shape& shape, DType dtype, LaunchKernel launch_kernel, int32_t group = 4) {
   ProblemOptions options;
+  options.group = group;
   options.dtype = dtype;
   options.out_dtype = DType::kBFloat16;
   options.residual = true;
@@ -45,7 +50,9 @@ std::string check(const Shape& shape, DType dtype, LaunchKernel launch_kernel) {
   args.p = params;
   args.weight = params.weight;
   args.n_blocks = ceil_div(shape.n, kBlockChannels);
-  args.k_blocks = ceil_div(shape.k * size_of(dtype), kRowBytes);
+  args.k_blocks = ceil_div(weight_inputs(shape.k, group) * size_of(dtype), kRowBytes);
+  args.group_windows = static_cast<uint32_t>(lift_windows(group));
+  args.group_windows_inverse = 0x10000 / args.group_windows + 1;
   args.x_vectors = shape.vectors;
   args.y_vectors = true;
   launch_kernel(args);
@@ -77,7 +84,7 @@ std::string run(const Shape& shape) {
         dim3(static_cast<unsigned>(args.token_tiles * args.channel_tiles), 1, static_cast<unsigned>(args.splits));
     config.block = dim3(Tile::kThreads);
     config.shared_bytes = Tile::kSharedBytes;
-    launch(config, sm80::matmul<BFloat16, 32>, args);
+    launch(config, sm80::matmul<BFloat16, 32, PlainInputs>, args);
   });
 }
 #elif defined(KERNEL_SMALL)
@@ -90,8 +97,60 @@ std::string run(const Shape& shape) {
     config.grid = dim3(static_cast<unsigned>(ceil_div(args.p.n, Tile::kChannels)), static_cast<unsigned>(args.splits));
     config.block = dim3(Tile::kThreads);
     config.shared_bytes = Tile::kSharedBytes;
-    launch(config, sm80::matmul_small<BFloat16, 8>, args);
+    launch(config, sm80::matmul_small<BFloat16, 8, PlainInputs>, args);
   });
+}
+#elif defined(KERNEL_LIFTED)
+constexpr int kCapability = 80;
+constexpr Shape kShapes[] = {{7, 20, 6 * 64 + 5, 1, true}, {3, 16, 8 * 64 - 2, 1, true}, {5, 16, 5 * 64 - 1, 1, false}};
+template <class T>
+std::string run_lifted(const Shape& shape, DType dtype, int32_t group) {
+  return check(
+      shape, dtype,
+      [](MatmulArguments& args) {
+        using Tile = sm80::SmallTile<T, 8>;
+        LaunchConfig config;
+        config.grid = dim3(static_cast<unsigned>(ceil_div(args.p.n, Tile::kChannels)));
+        config.block = dim3(Tile::kThreads);
+        config.shared_bytes = Tile::kSharedBytes;
+        launch(config, sm80::matmul_small<T, 8, LiftedInputs<T> >, args);
+      },
+      group);
+}
+// x lifted into memory, every element of it where the map says and zeros behind.
+template <class Unit>
+std::string run_lift_tokens(const Shape& shape, DType dtype, int32_t group) {
+  const int64_t stride = ceil_div(shape.k, 16) * 16, row_bytes = lifted_row_bytes(shape.k, dtype, group);
+  const int64_t columns = row_bytes / static_cast<int64_t>(sizeof(Unit));
+  cuda_emulation::GlobalBuffer<Unit> x((shape.m - 1) * stride + shape.k), lifted(shape.m * columns);
+  for (int64_t t = 0; t < shape.m; ++t)
+    for (int64_t i = 0; i < shape.k; ++i) x[t * stride + i] = static_cast<Unit>(1 + (t * 37 + i) % 200);
+  MatmulArguments args;
+  args.p.x = x.data();
+  args.p.k = shape.k;
+  args.p.x_row_stride = stride;
+  args.group_windows = static_cast<uint32_t>(lift_windows(group));
+  LaunchConfig config;
+  config.grid =
+      dim3(static_cast<unsigned>(shape.m), static_cast<unsigned>(ceil_div(row_bytes, 16 * sm80::kLiftThreads)));
+  config.block = dim3(sm80::kLiftThreads);
+  launch(config, sm80::lift_tokens<Unit>, args, static_cast<void*>(lifted.data()), row_bytes);
+  for (int64_t t = 0; t < shape.m; ++t)
+    for (int64_t i = 0; i < columns; ++i) {
+      const int64_t input = lift_window_input(i / 4, group) + i % 4;
+      if (lifted[t * columns + i] != (input < shape.k ? x[t * stride + input] : 0)) return "lifted x is wrong";
+    }
+  return "";
+}
+std::string run(const Shape& shape) {
+  for (const int32_t group : {6, 8}) {
+    std::string problem = run_lifted<BFloat16>(shape, DType::kBFloat16, group);
+    if (problem.empty()) problem = run_lifted<int8_t>(shape, DType::kInt8, group);
+    if (problem.empty()) problem = run_lift_tokens<uint16_t>(shape, DType::kBFloat16, group);
+    if (problem.empty()) problem = run_lift_tokens<int8_t>(shape, DType::kInt8, group);
+    if (!problem.empty()) return problem;
+  }
+  return "";
 }
 #elif defined(KERNEL_WGMMA)
 constexpr int kCapability = 90;

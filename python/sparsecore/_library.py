@@ -50,6 +50,12 @@ def load_cuda_operators() -> None:
         logger.info("The CUDA operators are not available (%s).", error)
 
 
+def has_kernel(operator: str, device: str) -> bool:
+    """Whether ``torch.ops.sparsecore.<operator>`` has a kernel for tensors of a kind of device, for example "cuda"."""
+    key = torch._C._dispatch_key_for_device(device)
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"sparsecore::{operator}", key)
+
+
 def load_introspection() -> ModuleType | None:
     """The module ``sparsecore._C``, or None where it was not built for this Python; only introspection needs it."""
     try:

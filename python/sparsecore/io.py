@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparsecore._memory import give_back_freed
+from sparsecore.formats.pack import placed
 from sparsecore.nn._packed import PackedLayer, packed_from_state, read_extra_state
 from sparsecore.nn.conv import SparseConv2d, why_dense
 from sparsecore.nn.linear import SparseLinear
@@ -145,6 +146,9 @@ def _packed_layer(module: nn.Linear | nn.Conv2d, state: dict[str, Any], prefix: 
     packed = dataclasses.replace(packed, **owned)
     bias = state.get(f"{prefix}bias")
     if isinstance(module, nn.Linear):
+        if not module.weight.is_meta:
+            packed = placed(packed, module.weight.device)
+            bias = None if bias is None else bias.to(module.weight.device)
         return SparseLinear.from_packed(packed, bias).train(module.training)
     assert conv is not None
     if reason := why_dense(module):

@@ -12,7 +12,7 @@ import os
 import pytest
 import torch
 
-import sparsecore  # noqa: F401  (defines the operators)
+from sparsecore.formats.layouts import ORDER
 
 EMULATED = os.environ.get("SPARSECORE_CUDA_EMULATED")
 if EMULATED:
@@ -29,3 +29,11 @@ def device() -> str:
             "needs a GPU and sparsecore built with CUDA, or SPARSECORE_CUDA_EMULATED (make test-cuda)"
         )
     return "cuda"
+
+
+@pytest.fixture
+def as_cuda(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors on ``device`` follow the plan of CUDA; the CPU's own is kept as ``ORDER["cpu of the tests"]``."""
+    monkeypatch.setitem(ORDER, "cpu of the tests", ORDER["cpu"])
+    if device == "cpu":
+        monkeypatch.setitem(ORDER, "cpu", ORDER["cuda"])

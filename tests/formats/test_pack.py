@@ -227,8 +227,9 @@ def test_scales_are_checked() -> None:
 
 
 def test_packings_cover_every_layout() -> None:
-    # in files of their own: whole channels, which run as torch's dense product, and blocks with a budget of bytes
-    elsewhere = {"channels", "variable_nm"}
+    # in files of their own: whole channels, which run as torch's dense product, blocks with a budget of bytes, and
+    # what runs on CUDA alone
+    elsewhere = {"channels", "variable_nm", "semi_structured"}
     assert {layout for _, layout, _ in PACKINGS} | elsewhere == set(sc.formats.pack.__globals__["LAYOUTS"])
 
 

@@ -1,186 +1,225 @@
-"""torch's semi-structured CUTLASS layout, both ways, held against torch's own conversions."""
+"""2:4 for sparse tensor cores without a GPU: packing, files, damage, and coming back to the CPU."""
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
-from torch.sparse._semi_structured_conversions import (
-    sparse_semi_structured_from_dense_cutlass,
-    sparse_semi_structured_to_dense_cutlass,
-)
+from torch import Tensor, nn
 
 import sparsecore as sc
-from sparsecore.formats import from_semi_structured, to_semi_structured
+from sparsecore.formats import layouts_for, placed
+from sparsecore.formats.layouts import ORDER
+from sparsecore.ops._host import through_host
 
-# dtype: pattern, rows and inputs are multiples of
-KINDS = {
-    torch.float16: (sc.NM(2, 4), 32, 32),
-    torch.bfloat16: (sc.NM(2, 4), 32, 32),
-    torch.float32: (sc.NM(1, 2), 32, 16),
-    torch.int8: (sc.NM(2, 4), 16, 64),
-}
-kinds = pytest.mark.parametrize("dtype", KINDS, ids=str)
+DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.int8)
+SIZES = [(64, 128), (1, 1), (70, 130), (17, 36), (0, 8), (8, 0), (130, 262)]
 
 
-def _sparse(dtype: torch.dtype, rows: int, inputs: int, zeros: float = 0.3) -> Tensor:
-    """A weight of the dtype's pattern; ``zeros`` of what it keeps is zero as well."""
-    mask = sc.formats.select_mask(torch.rand(rows, inputs), KINDS[dtype][0])
-    weight = torch.randint(-127, 128, (rows, inputs)) if dtype == torch.int8 else torch.randn(rows, inputs)
-    return (weight * mask * (torch.rand(rows, inputs) >= zeros)).to(dtype)
+def _packed(n: int, k: int, dtype: torch.dtype) -> tuple[sc.PackedWeight, Tensor, Tensor]:
+    weight = torch.randn(n, k)
+    weight = weight if dtype == torch.int8 else weight.to(dtype)
+    mask = sc.formats.select_mask(torch.rand(n, k), sc.NM(2, 4))
+    stored = torch.int8 if dtype == torch.int8 else None
+    return sc.pack(weight, "2:4", mask, layout="semi_structured", dtype=stored), weight, mask
 
 
-def _scale(dtype: torch.dtype, rows: int) -> Tensor | None:
-    return torch.rand(rows) + 0.5 if dtype == torch.int8 else None
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_what_is_packed_comes_back(size: tuple[int, int], dtype: torch.dtype) -> None:
+    packed, weight, mask = _packed(*size, dtype)
+    packed.validate()
+    assert packed.dtype == dtype
+    if dtype == torch.int8:
+        other = sc.pack(weight, "2:4", mask, dtype=torch.int8)
+        assert torch.equal(packed.to_dense(), other.to_dense())
+        assert torch.equal(packed.integers(), other.integers())
+    else:
+        assert torch.equal(packed.to_dense(), weight * mask)
+    assert bool((packed.mask() | ~mask).all())
+    assert packed.stored == int(packed.mask().sum())
 
 
-@kinds
-@settings(max_examples=20, deadline=None)
-@given(data=st.data())
-def test_both_ways_as_torch_does(dtype: torch.dtype, data: st.DataObject) -> None:
-    pattern, rows, inputs = KINDS[dtype]
-    torch.manual_seed(data.draw(st.integers(0, 2**31)))
-    rows, inputs = rows * data.draw(st.integers(1, 4)), inputs * data.draw(st.integers(1, 5))
-    weight = _sparse(dtype, rows, inputs, data.draw(st.sampled_from([0.0, 0.3, 0.9, 1.0])))
-    values, meta = sparse_semi_structured_from_dense_cutlass(weight)
-    ours = to_semi_structured(weight)
-    for got, wanted in zip(ours, (values, meta), strict=True):
-        assert got.dtype == wanted.dtype
-        assert torch.equal(got, wanted)
-    # torch moves the halves of a float32 as float16, where copies of some nans change: only short ones are exact there
-    short = weight.bfloat16().to(dtype) if dtype == torch.float32 else weight
-    assert torch.equal(sparse_semi_structured_to_dense_cutlass(*to_semi_structured(short)), short)
-
-    scale = _scale(dtype, rows)
-    packed = from_semi_structured(values, meta, scale=scale)
-    assert (packed.pattern, packed.dtype) == (pattern, dtype)
-    assert torch.equal(packed.to_dense(), weight if scale is None else weight * scale[:, None])
-    assert int(packed.mask().sum()) == rows * inputs // 2
-    for got, wanted in zip(to_semi_structured(packed), (values, meta), strict=True):
-        assert torch.equal(got, wanted)
+def test_without_a_mask_the_largest_two_stay() -> None:
+    weight = torch.randn(20, 52)
+    packed = sc.pack(weight, "2:4", layout="semi_structured")
+    assert torch.equal(packed.to_dense(), sc.pack(weight, "2:4").to_dense())
 
 
-@kinds
-@pytest.mark.parametrize("layout", ["auto", "nm_decode"])
-def test_the_layer_computes_what_the_dense_one_does(dtype: torch.dtype, layout: str) -> None:
-    weight, scale = _sparse(dtype, 64, 128, zeros=0.0), _scale(dtype, 64)
-    packed = from_semi_structured(*to_semi_structured(weight), scale=scale, layout=layout)
-    assert packed.layout == ("row_lists" if layout == "auto" else layout)
-    dense = weight.float() if scale is None else weight * scale[:, None]
-    layer, input = sc.nn.SparseLinear.from_packed(packed, torch.ones(64)), torch.randn(7, 128)
-    with torch.no_grad():
-        want = input @ dense.T + 1
-        assert (layer(input) - want).abs().max() <= 2e-6 * want.abs().max()
-
-
-def test_a_mask_decides_what_is_kept() -> None:
-    weight = torch.randn(32, 64, dtype=torch.float16)
-    mask = sc.formats.select_mask(torch.rand(32, 64), sc.NM(2, 4))
-    packed = from_semi_structured(*to_semi_structured(weight, mask))
-    assert torch.equal(packed.mask(), mask)
-    assert torch.equal(packed.to_dense(), weight * mask)
-    assert torch.equal(to_semi_structured(packed)[0], to_semi_structured(weight, mask)[0])
-
-
-def test_layouts_and_patterns_that_keep_less_go_out_too() -> None:
-    dense = torch.randn(32, 64, dtype=torch.bfloat16)
-    for packed in (
-        sc.pack(dense, "2:4/16"),
-        sc.pack(dense, "1:4", layout="nm_decode"),
-        sc.pack(sc.pack(dense, "2:4").to_dense(), "unstructured", layout="bitmap_decode"),
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_damage_is_refused(dtype: torch.dtype) -> None:
+    packed, _, _ = _packed(70, 130, dtype)
+    damaged = copy.deepcopy(packed)
+    damaged.metadata.view(-1)[3] = 0  # both places of every group are the first
+    with pytest.raises(
+        ValueError, match=r"metadata of channel \d+, inputs \d+\.\.\d+ does not name two ascending"
     ):
-        assert torch.equal(
-            sparse_semi_structured_to_dense_cutlass(*to_semi_structured(packed)), packed.to_dense()
+        damaged.validate()
+    outside = copy.deepcopy(packed)
+    outside.values[1, :].fill_(1)  # channels past 70 are stored too
+    with pytest.raises(ValueError, match=r"metadata of channel 64, inputs 132\.\.135 .* inside the matrix"):
+        outside.validate()
+    with pytest.raises(ValueError, match=r"metadata must be torch\.int32"):
+        sc.formats.from_tensors(
+            "semi_structured",
+            (70, 130),
+            sc.NM(2, 4),
+            packed.tensors() | {"metadata": packed.metadata[:, :1].contiguous()},
+            {},
         )
 
 
-@kinds
-def test_invalid_codes_are_named(dtype: torch.dtype) -> None:
-    """Every code but torch's own, at the first place of row 0, which the reordering leaves in place."""
-    values, meta = to_semi_structured(_sparse(dtype, 64, 128))
-    valid = {0x4, 0xE} if dtype == torch.float32 else {0x4, 0x8, 0x9, 0xC, 0xD, 0xE}
-    for code in range(16):
-        changed = meta.clone()
-        changed[0, 0] = (int(meta[0, 0]) & ~0xF) | code
-        if code in valid:
-            from_semi_structured(values, changed, scale=_scale(dtype, 64))
-        else:
-            with pytest.raises(ValueError, match=rf"1 codes .*{code:#06b} at row 0, columns 0 to [13]\."):
-                from_semi_structured(values, changed, scale=_scale(dtype, 64))
+def test_the_first_offence_is_where_it_was_made() -> None:
+    packed, _, _mask = _packed(130, 262, torch.bfloat16)
+    rows, columns = sc.reference.semi_structured_places(packed.metadata)
+    at = (1, 2, 700)  # a word of the metadata is of four groups in two rows; break one group of it
+    row, column = int(rows[at]), int(columns[at]) // 4 * 4
+    for lane in range(packed.metadata.shape[2]):
+        for shift in range(0, 32, 4):
+            trial = packed.metadata.clone()
+            trial[1, 2, lane] &= ~torch.tensor(0xF << shift, dtype=torch.int64).to(torch.int32)
+            where = int(sc.reference.semi_structured_damage(packed.values, trial, 130, 262))
+            if where == row * 5 * 64 + column:
+                return
+    raise AssertionError("no change of metadata was reported there")
 
 
-def test_an_invalid_code_is_found_where_torch_would_read_it() -> None:
-    """Damage one element anywhere; the row and the columns named are those whose weights torch reads there."""
-    weight = torch.ones(64, 128, dtype=torch.float16) * sc.formats.select_mask(
-        torch.rand(64, 128), sc.NM(2, 4)
+def test_the_dispatcher_and_the_order_decide_where_it_goes() -> None:
+    here = "semi_structured" in layouts_for(sc.NM(2, 4))
+    assert not here  # the CPU has no kernels for it
+    assert layouts_for(sc.NM(2, 4), None)[0] == "row_lists"
+    assert "semi_structured" in layouts_for(sc.NM(2, 4), None)
+    assert layouts_for(sc.NM(2, 4), "meta") == ("semi_structured",)
+    assert all(row.layout in sc.formats.layouts.LAYOUTS for rows in ORDER.values() for row in rows)
+    with pytest.raises(ValueError, match=r"no kernels for NM\(1, 3\) on cuda; this installation has there: "):
+        placed(sc.pack(torch.randn(4, 6), "1:3"), "cuda")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_on_the_cpu_it_becomes_what_runs_there(dtype: torch.dtype) -> None:
+    packed, _, _ = _packed(48, 72, dtype)
+    other = placed(packed, "cpu")
+    assert other.layout == "row_lists"
+    assert other.dtype == dtype
+    assert torch.equal(other.to_dense(), packed.to_dense())
+    assert torch.equal(other.mask(), packed.mask())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_file_made_for_a_gpu_runs_here(dtype: torch.dtype, tmp_path: Path) -> None:
+    packed, _, _ = _packed(48, 72, dtype)
+    source = sc.nn.SparseLinear.from_packed(packed, torch.randn(48), activation="relu")
+    sc.save(nn.Sequential(source), tmp_path / "model.safetensors")
+    dense = nn.Sequential(nn.Linear(72, 48))
+    already = nn.Sequential(sc.nn.SparseLinear.from_dense(nn.Linear(72, 48), "1:4"))
+    input = torch.randn(3, 72)
+    want = torch.relu(input @ packed.to_dense().float().T + source.bias)
+    for model in (
+        sc.load(dense, tmp_path / "model.safetensors"),
+        sc.load(already, tmp_path / "model.safetensors"),
+    ):
+        layer = model[0]
+        assert isinstance(layer, sc.nn.SparseLinear)
+        assert layer.layout == "row_lists"
+        with torch.no_grad():
+            got = layer(input)
+        got = got if layer.activation == "relu" else torch.relu(got)
+        assert torch.allclose(got.float(), want, atol=2e-2)
+
+
+def test_damage_in_a_file_is_refused(tmp_path: Path) -> None:
+    packed, _, _ = _packed(48, 72, torch.bfloat16)
+    layer = sc.nn.SparseLinear.from_packed(packed)
+    layer.weight_metadata.view(-1)[0] = 0
+    sc.save(nn.Sequential(layer), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="does not name two ascending places"):
+        sc.load(nn.Sequential(nn.Linear(72, 48, bias=False)), tmp_path / "model.safetensors")
+
+
+def test_without_kernels_the_layer_says_what_to_do() -> None:
+    packed, _, _ = _packed(48, 72, torch.bfloat16)
+    layer = sc.nn.SparseLinear.from_packed(packed)
+    with (
+        torch.no_grad(),
+        pytest.raises(RuntimeError, match=r"needs a CUDA tensor .*SparseLinear.*packs one made"),
+    ):
+        layer(torch.randn(2, 72, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_meta_layers_take_a_file(dtype: torch.dtype, tmp_path: Path) -> None:
+    layer = sc.nn.SparseLinear(72, 48, pattern="2:4", device="meta", dtype=dtype)
+    assert layer.layout == "semi_structured"
+    assert all(parameter.is_meta for parameter in layer.parameters())
+    packed, _, _ = _packed(48, 72, dtype)
+    source = sc.nn.SparseLinear.from_packed(packed, torch.ones(48, dtype=dtype))
+    assert {k: v.shape for k, v in layer.state_dict().items()} == {
+        k: v.shape for k, v in source.state_dict().items()
+    }
+    layer.load_state_dict(source.state_dict(), assign=True)
+    assert torch.equal(layer.weight.to_dense(), packed.to_dense())
+    empty = sc.nn.SparseLinear(72, 48, pattern="2:4", device="meta", dtype=dtype).to_empty(device="cpu")
+    empty.load_state_dict(source.state_dict())
+    assert torch.equal(empty.weight.to_dense(), packed.to_dense())
+    with pytest.raises(ValueError, match="on meta"):
+        sc.nn.SparseLinear(72, 48, pattern="1:4", device="meta")
+
+
+def test_a_move_to_another_kind_of_device_packs_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is played: the layer is told it came from one, and everything stays in the CPU's memory."""
+    packed, _, _ = _packed(48, 72, torch.float32)
+    layer = sc.nn.SparseLinear.from_packed(packed, torch.ones(48))
+    parameter, dense = layer.weight_values, layer.weight.to_dense()
+    parameter.grad = torch.ones_like(parameter)
+    arrived: list[torch.device] = []
+
+    def arrive(weight: sc.PackedWeight, device: torch.device) -> sc.PackedWeight:
+        arrived.append(device)
+        return placed(weight, "cpu")
+
+    class Elsewhere:
+        device = torch.device("cuda", 0)
+
+    monkeypatch.setattr("sparsecore.nn.linear.placed", arrive)
+    layer._apply(lambda tensor: tensor if tensor.numel() else Elsewhere())  # type: ignore[arg-type, return-value]
+    assert arrived == [torch.device("cuda", 0)]
+    assert layer.layout == "row_lists"
+    assert layer.weight_values is parameter
+    assert parameter.grad is None
+    assert torch.equal(layer.weight.to_dense(), dense)
+    layer(torch.randn(3, 72)).sum().backward()
+    assert parameter.grad is not None
+    arrived.clear()
+    layer.to(torch.bfloat16)
+    assert not arrived
+
+
+def test_load_time_operators_go_through_the_host() -> None:
+    """Off the host they are these functions; on the CPU the moves do nothing, and results are the operators' own."""
+    weight = torch.randn(32, 64)
+    units = torch.rand(2, 64) < 0.5
+    ops = torch.ops.sparsecore
+    packed = through_host(ops.shared_lists_pack)(weight, units, 16)
+    assert all(
+        torch.equal(a, b) for a, b in zip(packed, ops.shared_lists_pack(weight, units, 16), strict=True)
     )
-    values, meta = to_semi_structured(weight)
-    for place in (1, 5, 130, 511):
-        changed = meta.clone()
-        changed.view(-1)[place] ^= 0x7000  # the last of the four codes in this element
-        before, after = (sparse_semi_structured_to_dense_cutlass(values, m) for m in (meta, changed))
-        row, column = (before != after).nonzero()[0].tolist()
-        code = int(changed.view(-1)[place]) >> 12 & 0xF
-        if code & 3 < code >> 2:
-            continue
-        with pytest.raises(ValueError, match=rf"at row {row}, columns {column // 4 * 4} to "):
-            from_semi_structured(values, changed)
+    dense = through_host(ops.shared_lists_unpack)(*packed, 32, 64)
+    assert torch.equal(dense, weight * units.repeat_interleave(16, 0))
+    assert through_host(ops.shared_lists_validate)(*packed[1:], 32, 64, 16) == ops.shared_lists_validate(
+        *packed[1:], 32, 64, 16
+    )
+    assert sc._library.has_kernel("shared_lists_unpack", "cuda")
 
 
-@pytest.mark.parametrize(
-    ("values", "meta", "scale", "message"),
-    [
-        (torch.zeros(32, 32, dtype=torch.float64), torch.zeros(32, 4, dtype=torch.int16), None, "float64"),
-        (torch.zeros(32, 32), torch.zeros(32, 4, dtype=torch.int16), None, r"shape \(32, 8\)"),
-        (torch.zeros(32, 32).half(), torch.zeros(32, 4, dtype=torch.int32), None, r"must be torch\.int16"),
-        (torch.zeros(32, 32).half(), torch.zeros(31, 4, dtype=torch.int16), None, r"shape \(32, 4\)"),
-        (
-            torch.zeros(32, 32).half(),
-            torch.zeros(128, dtype=torch.int16),
-            None,
-            "meta must be a tensor of two",
-        ),
-        (torch.zeros(24, 32).half(), torch.zeros(24, 4, dtype=torch.int16), None, "multiples of 32"),
-        (torch.zeros(32, 24).half(), torch.zeros(32, 3, dtype=torch.int16), None, "multiples of 32"),
-        (torch.zeros(0, 32).half(), torch.zeros(0, 4, dtype=torch.int16), None, "got 0 x 64"),
-        (torch.zeros(32), torch.zeros(32, 4, dtype=torch.int16), None, "values must be a tensor of two"),
-        (
-            torch.zeros(32, 32).half(),
-            torch.zeros(32, 4, dtype=torch.int16),
-            torch.ones(32),
-            "no others take one",
-        ),
-        (torch.zeros(16, 32).char(), torch.zeros(16, 2, dtype=torch.int32), None, "without a scale"),
-        (torch.zeros(32, 32).half(), None, None, "got NoneType"),
-    ],
-)
-def test_misfits_are_refused(values: Tensor, meta: Tensor, scale: Tensor | None, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        from_semi_structured(values, meta, scale=scale)
-
-
-def test_a_scale_that_does_not_fit_is_refused() -> None:
-    values, meta = to_semi_structured(_sparse(torch.int8, 16, 64))
-    for scale in (torch.ones(15), torch.ones(16).double(), torch.full((16,), torch.nan)):
-        with pytest.raises(ValueError, match="scale"):
-            from_semi_structured(values, meta, scale=scale)
-
-
-def test_what_cannot_go_out_is_refused() -> None:
-    half = torch.ones(32, 64, dtype=torch.float16)
-    with pytest.raises(ValueError, match=r"512 groups break 2:4 .* first at row 0, columns 0 to 3"):
-        to_semi_structured(half)
-    with pytest.raises(ValueError, match=r"break 1:2 .* of torch\.float32 weights"):
-        to_semi_structured(sc.pack(torch.ones(32, 64), "2:4"))
-    with pytest.raises(ValueError, match="multiples of 32"):
-        to_semi_structured(half[:31])
-    with pytest.raises(ValueError, match="leave mask out"):
-        to_semi_structured(sc.pack(half, "2:4"), half != 0)
-    with pytest.raises(ValueError, match="mask must be bool"):
-        to_semi_structured(half, half)
-    with pytest.raises(ValueError, match="float64"):
-        to_semi_structured(half.double())
-    with pytest.raises(ValueError, match="needs a packed weight or a tensor"):
-        to_semi_structured(half[0])
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_to_cuda_and_back() -> None:
+    layer = sc.nn.SparseLinear.from_dense(nn.Linear(72, 48), "2:4", dtype=torch.bfloat16)
+    dense = layer.weight.to_dense()
+    layer.cuda()
+    assert layer.layout == "semi_structured"
+    assert torch.equal(layer.weight.to_dense().cpu(), dense)
+    layer.cpu()
+    assert layer.layout == "row_lists"
+    assert torch.equal(layer.weight.to_dense(), dense)

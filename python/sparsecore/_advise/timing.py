@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from sparsecore._advise.quality import Candidate
 from sparsecore.formats.base import PackedWeight
-from sparsecore.formats.pack import layouts_for, pack
+from sparsecore.formats.layouts import layouts_for
+from sparsecore.formats.pack import pack
 from sparsecore.nn.linear import SparseLinear
 from sparsecore.sparsify.calibration import Batch, run_model
 

@@ -7,12 +7,14 @@ from sparsecore.formats.channels import Channels
 from sparsecore.formats.check import PatternReport, check_pattern
 from sparsecore.formats.group_lists import GroupLists
 from sparsecore.formats.interop import from_scipy, from_torch_sparse, to_torch_sparse
+from sparsecore.formats.layouts import layouts_for
 from sparsecore.formats.nm_decode import NMDecode
-from sparsecore.formats.pack import from_tensors, layouts_for, pack
+from sparsecore.formats.pack import from_tensors, pack, placed
 from sparsecore.formats.row_lists import RowLists
 from sparsecore.formats.select import select_mask
-from sparsecore.formats.semi_structured import from_semi_structured, to_semi_structured
+from sparsecore.formats.semi_structured import SemiStructured
 from sparsecore.formats.shared_lists import SharedLists
+from sparsecore.formats.torch_semi_structured import from_semi_structured, to_semi_structured
 from sparsecore.formats.variable_nm import VariableNM
 from sparsecore.formats.variable_select import choose_codes, variable_mask, variable_nbytes
 
@@ -24,6 +26,7 @@ __all__ = [
     "PackedWeight",
     "PatternReport",
     "RowLists",
+    "SemiStructured",
     "SharedLists",
     "VariableNM",
     "check_pattern",
@@ -34,6 +37,7 @@ __all__ = [
     "from_torch_sparse",
     "layouts_for",
     "pack",
+    "placed",
     "read_bitmask24",
     "select_mask",
     "to_semi_structured",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from sparsecore._library import has_kernel
 from sparsecore.patterns import Pattern
 
 ACTIVATIONS = {
@@ -82,6 +83,8 @@ class PackedWeight(ABC):
     index_names: ClassVar[tuple[str, ...]]
     trainable: ClassVar[bool] = False
     """Whether floating-point values of this layout can be trained."""
+    int8_products: ClassVar[bool] = False
+    """Whether int8 values can be multiplied with inputs rounded to int8."""
 
     @abstractmethod
     def to_dense(self) -> Tensor:
@@ -104,6 +107,11 @@ class PackedWeight(ABC):
         self, input: Tensor, bias: Tensor | None = None, *, activation: str = "none", compute: str = "float32"
     ) -> Tensor:
         """``activation(input @ weight.T + bias)`` by the kernels of this layout."""
+
+    @classmethod
+    def runs_on(cls, device: str) -> bool:
+        """Whether this installation has kernels of the layout for a kind of device; on ``meta`` nothing runs."""
+        return device == "meta" or has_kernel(f"{cls.layout}_linear", device)
 
     def transposed_structure(self) -> tuple[Tensor, ...] | None:
         """What spares :meth:`trained_linear` work in the backward pass, where there is anything."""
@@ -155,6 +163,15 @@ class PackedWeight(ABC):
         tensors = ("shape", "pattern", "values", "scale", *cls.index_names)
         return tuple(field.name for field in fields(cls) if field.name not in tensors)
 
+    def integers(self) -> Tensor:
+        """``(out_features, in_features)`` int8 of an int8 weight, before the scale."""
+        unscaled = replace(self, values=self.values.to(torch.int8), scale=None)
+        return unscaled._unpack(unscaled.values)
+
+    @abstractmethod
+    def _unpack(self, values: Tensor) -> Tensor:
+        """``(out_features, in_features)`` with these values at the places of the structure, in their dtype."""
+
     def with_values(self, values: Tensor) -> Self:
         """The same structure with other values of the same shape."""
         if values.shape != self.values.shape:
@@ -163,13 +180,14 @@ class PackedWeight(ABC):
             )
         return replace(self, values=values)
 
-    def to(self, dtype: torch.dtype) -> Self:
-        """The same weight with values of another floating dtype."""
-        if self.values.dtype == torch.int8 or not dtype.is_floating_point:
+    def to(self, dtype: torch.dtype | None = None, *, device: torch.device | str | None = None) -> Self:
+        """The same weight with values of another floating dtype, or on another device in the same layout."""
+        if dtype is not None and (self.values.dtype == torch.int8 or not dtype.is_floating_point):
             raise ValueError(
                 f"{self.layout}: cannot turn {self.values.dtype} values into {dtype}; pack again instead."
             )
-        return replace(self, values=self.values.to(dtype))
+        moved: dict[str, Any] = {name: tensor.to(device=device) for name, tensor in self.tensors().items()}
+        return replace(self, **moved | {"values": moved["values"].to(dtype or self.dtype)})
 
     def _check_common(self) -> None:
         if self.values.dtype not in VALUE_DTYPES:

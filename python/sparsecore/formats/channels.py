@@ -29,7 +29,12 @@ class Channels(PackedWeight):
     index_names: ClassVar[tuple[str, ...]] = ("rows", "columns")
     trainable: ClassVar[bool] = True
 
-    def _spread(self, block: Tensor) -> Tensor:
+    @classmethod
+    def runs_on(cls, device: str) -> bool:
+        """Everywhere: the kernel is torch's dense product."""
+        return True
+
+    def _unpack(self, block: Tensor) -> Tensor:
         whole = block.new_zeros((len(self.rows), self.shape[1])).index_copy(1, self.columns, block)
         return block.new_zeros(self.shape).index_copy(0, self.rows, whole)
 
@@ -41,11 +46,11 @@ class Channels(PackedWeight):
 
     def to_dense(self) -> Tensor:
         """``(out_features, in_features)`` in the dtype of the values (int8: float32, scaled)."""
-        return self._spread(self._kept())
+        return self._unpack(self._kept())
 
     def mask(self) -> Tensor:
         """``(out_features, in_features)`` bool, True where both the row and the column are kept."""
-        return self._spread(torch.ones_like(self.values, dtype=torch.float32)).bool()
+        return self._unpack(torch.ones_like(self.values, dtype=torch.float32)).bool()
 
     @property
     def stored(self) -> int:

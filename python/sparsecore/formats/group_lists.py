@@ -45,6 +45,7 @@ class GroupLists(PackedWeight):
     layout: ClassVar[str] = "group_lists"
     index_names: ClassVar[tuple[str, ...]] = ("index", "order", "starts")
     trainable: ClassVar[bool] = True
+    int8_products: ClassVar[bool] = True
 
     @classmethod
     def wide_indices(cls, values: Tensor, attributes: Mapping[str, Any]) -> frozenset[str]:

@@ -8,49 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecore import patterns, reference
+from sparsecore import reference
 from sparsecore.formats.base import VALUE_DTYPES, PackedWeight
 from sparsecore.formats.bitmap_decode import BitmapDecode
 from sparsecore.formats.channels import Channels
 from sparsecore.formats.check import mask_violations
 from sparsecore.formats.group_lists import GroupLists
+from sparsecore.formats.layouts import LAYOUTS, default_layout, layouts_for
 from sparsecore.formats.nm_decode import NMDecode
 from sparsecore.formats.quantize import quantize_rows
 from sparsecore.formats.row_lists import RowLists
 from sparsecore.formats.select import select_mask, shared_rows, unit_shape
+from sparsecore.formats.semi_structured import SemiStructured
 from sparsecore.formats.shared_lists import SharedLists
 from sparsecore.formats.variable_nm import VariableNM
 from sparsecore.formats.variable_select import codes_of_mask
-from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured
+from sparsecore.ops import semi_structured_compress
+from sparsecore.ops.semi_structured import serves
+from sparsecore.patterns import NM, Channel, Pattern, Unstructured
 from sparsecore.patterns import pattern as parse_pattern
-
-LAYOUTS: dict[str, type[PackedWeight]] = {
-    layout.layout: layout
-    for layout in (RowLists, SharedLists, GroupLists, NMDecode, BitmapDecode, VariableNM, Channels)
-}
-
-
-# Shared lists fill a register with the outputs of a group. From this many on they are within a fifth of group lists for
-# many tokens and ahead for a handful; below, group lists are two to twenty times as fast.
-_SHARING = 16
-
-
-def layouts_for(pattern: Pattern) -> tuple[str, ...]:
-    """The layouts a pattern can be packed in, the default first.
-
-    The rule follows ``benchmarks/python/bench_groups.py``: row lists for one or two outputs that choose together, group
-    lists for 4 and 8 and for blocks, shared lists from 16 on. :func:`sparsecore.plan_` measures instead.
-    """
-    if isinstance(pattern, Channel):
-        return ("channels",)
-    if isinstance(pattern, patterns.VariableNM):
-        return ("variable_nm",)
-    rows, cols = unit_shape(pattern)
-    if rows > 2 and cols == 1:
-        return ("shared_lists", "group_lists") if rows >= _SHARING else ("group_lists", "shared_lists")
-    if isinstance(pattern, Group):
-        return ("row_lists", "group_lists") if rows <= 2 else ("group_lists", "row_lists")
-    return ("row_lists", "nm_decode" if isinstance(pattern, NM) else "bitmap_decode", "group_lists")
 
 
 def pack(
@@ -65,14 +41,15 @@ def pack(
     """Packs a dense weight.
 
     Args:
-        weight: ``(out_features, in_features)``, float32, bfloat16, float16 or float64, on the CPU.
+        weight: ``(out_features, in_features)``, float32, bfloat16, float16 or float64. The packed weight is on its
+            device.
         pattern: For example ``NM(2, 4)`` or ``"2:4"``.
         mask: ``(out_features, in_features)`` bool, True where a weight is kept; it must follow the pattern. None: the
             largest magnitudes are kept.
         sparsity: Fraction of zeros, for patterns that leave it open. None: exactly the non-zero units are kept.
         dtype: Of the stored values; ``torch.int8`` stores one scale per output channel. None: as the weight.
         layout: ``"row_lists"``, ``"shared_lists"``, ``"group_lists"``, ``"nm_decode"``, ``"bitmap_decode"``,
-            ``"channels"``, or ``"auto"``: the first of :func:`layouts_for`.
+            ``"channels"``, ``"semi_structured"``, or ``"auto"``: the first of :func:`layouts_for` on the device.
 
     Returns:
         The packed weight; :attr:`~PackedWeight.nbytes` says what it takes.
@@ -85,27 +62,27 @@ def pack(
         raise ValueError(
             f"pack: weight must be (out_features, in_features), got {getattr(weight, 'shape', weight)}."
         )
-    if weight.device.type != "cpu":
-        raise ValueError(
-            f"pack: weight is on {weight.device}; the kernels of this release are for the CPU. Use .cpu()."
-        )
     if weight.dtype not in VALUE_DTYPES or weight.dtype == torch.int8:
         raise ValueError(f"pack: weight must be float32, bfloat16, float16 or float64, got {weight.dtype}.")
     if dtype is not None and dtype not in VALUE_DTYPES:
         raise ValueError(f"pack: dtype must be one of {VALUE_DTYPES}, got {dtype}.")
-    choices = layouts_for(pattern)
     if layout == "auto":
-        layout = choices[0]
-    if layout not in choices:
-        raise ValueError(f"pack: {pattern} can be packed as {' or '.join(choices)}, not as {layout!r}.")
+        layout = default_layout("pack", pattern, weight.device.type)
+    elif layout not in layouts_for(pattern, None):
+        choices = " or ".join(layouts_for(pattern, None))
+        raise ValueError(f"pack: {pattern} can be packed as {choices}, not as {layout!r}.")
     weight = weight.detach().contiguous()
+    if layout == "semi_structured" and mask is None and dtype != torch.int8:
+        return _pack_semi_structured(weight.to(dtype or weight.dtype), None, pattern, None)
     if mask is None:
         mask = select_mask(weight.abs(), pattern, sparsity).contiguous()
     else:
         if sparsity is not None:
             raise ValueError("pack: give a mask or a sparsity, not both.")
         mask = _checked_mask(mask, weight, pattern)
-    return _pack_layout(weight, mask, pattern, dtype or weight.dtype, layout)
+    if dtype == torch.int8:
+        return _pack_layout(*quantize_rows(weight * mask), mask, pattern, layout)
+    return _pack_layout(weight.to(dtype or weight.dtype), None, mask, pattern, layout)
 
 
 def _checked_mask(mask: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
@@ -127,14 +104,10 @@ def _checked_mask(mask: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
 
 
 def _pack_layout(
-    weight: Tensor, mask: Tensor, pattern: Pattern, dtype: torch.dtype, layout: str
+    weight: Tensor, scale: Tensor | None, mask: Tensor, pattern: Pattern, layout: str
 ) -> PackedWeight:
+    """Packs values of the dtype they are stored in."""
     n, k = weight.shape
-    scale = None
-    if dtype == torch.int8:
-        weight, scale = quantize_rows(weight * mask)
-    else:
-        weight = weight.to(dtype)
     double = weight.dtype == torch.float64
     ops: Any = reference if double else torch.ops.sparsecore
     shape = (n, k)
@@ -166,12 +139,60 @@ def _pack_layout(
         codes = codes_of_mask(mask)
         values, indices = ops.variable_nm_pack(weight, mask, codes)
         return VariableNM(shape, pattern, values, scale, indices, codes)
+    if layout == "semi_structured":
+        return _pack_semi_structured(weight, mask, pattern, scale)
     if layout == "nm_decode":
         assert isinstance(pattern, NM)
         values, codes = ops.nm_decode_pack(weight, mask, pattern.n, pattern.m)
         return NMDecode(shape, pattern, values, scale, codes)
     values, bitmap, row_ptr = ops.bitmap_decode_pack(weight, mask)
     return BitmapDecode(shape, pattern, values, scale, bitmap, row_ptr)
+
+
+def _pack_semi_structured(
+    weight: Tensor, mask: Tensor | None, pattern: Pattern, scale: Tensor | None
+) -> SemiStructured:
+    """Without a mask: the two largest magnitudes of four. In one pass where the device has the operator."""
+    shape = (weight.shape[0], weight.shape[1])
+    if weight.dtype == torch.float64:
+        raise ValueError(
+            "pack: the layout semi_structured stores float32, bfloat16, float16 and int8, got float64. Convert the "
+            "weight first."
+        )
+    narrow = weight.dtype != torch.float32
+    if narrow and (weight.is_meta or serves(weight)):
+        values, metadata = semi_structured_compress(weight, mask)
+    elif weight.is_meta:
+        like, metadata = semi_structured_compress(weight.bfloat16(), mask)
+        values = like.float()
+    else:
+        chosen = select_mask(weight.abs(), pattern) if mask is None else mask
+        values, metadata = reference.semi_structured_pack(weight, chosen)
+    return SemiStructured(shape, pattern, values, scale, metadata)
+
+
+def placed(weight: PackedWeight, device: torch.device | str) -> PackedWeight:
+    """A packed weight on a device, in a layout that has kernels there.
+
+    As it is where its own layout has, else packed anew in the default layout of its pattern on that device: same
+    weights, same places (a layout that always stores the same number may add zeros).
+
+    Raises:
+        ValueError: The pattern has no kernels on the device.
+    """
+    there = torch.device(device)
+    if (
+        weight.values.is_meta
+        or there.type == "meta"
+        or weight.layout in layouts_for(weight.pattern, there.type)
+    ):
+        return weight.to(device=there)
+    layout = default_layout("placed", weight.pattern, there.type)
+    mask = weight.mask().to(there)
+    if weight.scale is None:
+        return _pack_layout(weight.to_dense().to(there), None, mask, weight.pattern, layout)
+    dense = weight.integers().to(there)
+    return _pack_layout(dense, weight.scale.to(there), mask, weight.pattern, layout)
 
 
 def from_tensors(

@@ -1,250 +1,155 @@
-"""torch's semi-structured weights, CUTLASS layout: half of the values, and metadata that says where they stand.
-
-The layout is that of ``torch.sparse._semi_structured_conversions``, whose functions agree with these bit for bit; a
-``SparseSemiStructuredTensorCUTLASS`` made by ``to_sparse_semi_structured`` holds the two tensors as ``packed`` and
-``meta``. cuSPARSELt keeps both in one opaque buffer, which only it can read.
-
-============== ============ ========= ================ ====================
-values         pattern      meta      rows multiple of inputs multiple of
-============== ============ ========= ================ ====================
-float16        2 of 4       int16     32               32
-bfloat16       2 of 4       int16     32               32
-float32        1 of 2       int16     32               16
-int8           2 of 4       int32     16               64
-============== ============ ========= ================ ====================
-
-A group is four inputs (float32: two), and its code is four bits: the place of the first kept weight in the low two, of
-the second in the high two. A float32 counts as two halves, so its codes are 0b0100 (first) and 0b1110 (second).
-"""
+"""2:4 for the sparse tensor cores of a GPU: half of the weights and where they stand, in the order that lanes load."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
+from sparsecore import reference
 from sparsecore.formats.base import PackedWeight, require_tensor
-from sparsecore.formats.pack import pack
+from sparsecore.ops import semi_structured_decompress, semi_structured_linear, semi_structured_validate
+from sparsecore.ops.semi_structured import serves
 from sparsecore.patterns import NM
+from sparsecore.reference.semi_structured import semi_structured_bytes
 
-_NONE = 0  # not a code: both places are 0
-
-# by which of the places 0 to 3 are kept, place 0 the lowest bit; torch's choice where fewer than two are
-_CODE_OF_KEPT = {
-    NM(2, 4): (0xE, 0x8, 0x9, 0x4, 0xE, 0x8, 0x9, _NONE, 0xE, 0xC, 0xD, _NONE, 0xE, _NONE, _NONE, _NONE),
-    NM(1, 2): (0xE, 0x4, 0xE, _NONE),
-}
+_STORED = (torch.bfloat16, torch.float16, torch.float32, torch.int8)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """How weights of one dtype are laid out."""
+@dataclass(frozen=True, eq=False)
+class SemiStructured(PackedWeight):
+    """A 2:4 weight as ``mma.sp`` and ``wgmma.sp`` take it; its sizes follow from the shape alone.
 
-    pattern: NM
-    meta: torch.dtype
+    Products are of bfloat16, float16 and int8. float32 values stand in the layout of 16 bits and are narrowed for a
+    product: to the dtype of autocast, or to float16 where ``compute`` is ``"float16"``. Exactly two of four inputs are
+    stored everywhere: a mask that keeps fewer is filled up with zeros, which training may move.
+
+    Attributes:
+        metadata: ``(n blocks, k blocks, 128)`` int32 bits; ``(..., 256)`` beside int8 values.
+    """
+
+    metadata: Tensor
+
+    layout: ClassVar[str] = "semi_structured"
+    index_names: ClassVar[tuple[str, ...]] = ("metadata",)
+    trainable: ClassVar[bool] = True
+    int8_products: ClassVar[bool] = True
 
     @property
-    def rows(self) -> int:
-        return 32 if self.meta == torch.int16 else 16
+    def stored(self) -> int:
+        """Weights stored inside the matrix."""
+        n, k = self.shape
+        return n * (k // 4 * 2 + min(k % 4, 2))
 
-    @property
-    def codes(self) -> int:
-        """Codes in one element of the metadata."""
-        return 2 * self.meta.itemsize
+    def to_dense(self) -> Tensor:
+        """``(out_features, in_features)`` in the dtype of the values (int8: float32, scaled)."""
+        return self._scaled(self._unpack(self.values))
 
-    @property
-    def inputs(self) -> int:
-        """Of two metadata columns, the fewest that the interleaving can place."""
-        return 2 * self.codes * self.pattern.m
-
-
-_LAYOUTS = {
-    torch.float16: _Layout(NM(2, 4), torch.int16),
-    torch.bfloat16: _Layout(NM(2, 4), torch.int16),
-    torch.float32: _Layout(NM(1, 2), torch.int16),
-    torch.int8: _Layout(NM(2, 4), torch.int32),
-}
-
-
-def _layout(owner: str, dtype: torch.dtype) -> _Layout:
-    if dtype not in _LAYOUTS:
-        raise ValueError(
-            f"{owner}: torch has a semi-structured layout for float16, bfloat16, float32 and int8, got {dtype}. "
-            "Convert the weight first."
+    def mask(self) -> Tensor:
+        """``(out_features, in_features)`` bool, True where a weight is stored, be its value zero or not."""
+        _n, _k = self.shape
+        ones = torch.ones(
+            self.values.shape,
+            dtype=torch.int8 if self.values.dtype == torch.int8 else torch.bfloat16,
+            device=self.values.device,
         )
-    return _LAYOUTS[dtype]
+        return self._unpack(ones) != 0
 
+    def _unpack(self, values: Tensor) -> Tensor:
+        n, k = self.shape
+        if serves(values) and values.dtype != torch.float32:
+            return semi_structured_decompress(values.detach(), self.metadata, out_features=n, in_features=k)
+        return reference.semi_structured_unpack(values, self.metadata, n, k)
 
-def _check_shape(owner: str, rows: int, inputs: int, dtype: torch.dtype) -> None:
-    layout = _LAYOUTS[dtype]
-    if rows == 0 or inputs == 0 or rows % layout.rows or inputs % layout.inputs:
-        raise ValueError(
-            f"{owner}: the layout takes {dtype} weights with outputs in multiples of {layout.rows} and inputs in "
-            f"multiples of {layout.inputs}, got {rows} x {inputs}. Pad the weight with zeros."
-        )
+    def validate(self) -> Self:
+        """Checks both arrays and every place; returns self. Waits for the device.
 
-
-def _interleave(meta: Tensor) -> Tensor:
-    """Row-major metadata in the order that tensor cores load it.
-
-    Each two columns stand together, column pairs outermost. Rows 8 apart become neighbours, and of each 2 x 2 block
-    that then arises rows and columns change places.
-    """
-    rows, columns = meta.shape
-    pairs = meta.element_size() == 2
-    blocks = meta.reshape(-1, 2 if pairs else 1, 2, 8, columns // 2, 2)
-    return blocks.permute(4, 0, 3, 1, 5, 2).reshape(rows, columns).contiguous()
-
-
-def _deinterleave(meta: Tensor) -> Tensor:
-    """What :func:`_interleave` was given."""
-    rows, columns = meta.shape
-    pairs = meta.element_size() == 2
-    blocks = meta.reshape(columns // 2, -1, 8, 2 if pairs else 1, 2, 2)
-    return blocks.permute(1, 3, 5, 2, 0, 4).reshape(rows, columns)
-
-
-def _join(codes: Tensor, dtype: torch.dtype) -> Tensor:
-    """Codes ``(rows, groups)``, uint8, as elements of the metadata: the first in the lowest bits."""
-    return (codes[:, 0::2] | codes[:, 1::2] << 4).contiguous().view(dtype)
-
-
-def _split(meta: Tensor) -> Tensor:
-    """What :func:`_join` was given."""
-    both = meta.contiguous().view(torch.uint8)
-    return torch.stack((both & 0xF, both >> 4), -1).flatten(1)
-
-
-def _places(codes: Tensor, pattern: NM) -> Tensor:
-    """Places ``(rows, groups, n)``, int64, that the codes name inside their groups."""
-    if pattern == NM(1, 2):
-        return (codes & 2).long().unsqueeze(-1) >> 1
-    return torch.stack((codes & 3, codes >> 2), -1).long()
-
-
-def _first(wrong: Tensor, pattern: NM) -> str:
-    row, group = (int(i) for i in wrong.nonzero()[0])
-    return f"row {row}, columns {group * pattern.m} to {(group + 1) * pattern.m - 1}"
-
-
-def _stored(weight: PackedWeight | Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The dense weight (int8: unscaled) and which of its places are kept."""
-    if isinstance(weight, PackedWeight):
-        if mask is not None:
-            raise ValueError("to_semi_structured: a packed weight has its own mask; leave mask out.")
-        kept = weight.mask()
-        if weight.dtype == torch.int8:
-            unscaled = replace(weight, values=weight.values.float(), scale=None)
-            return unscaled.to_dense().to(torch.int8), kept
-        return weight.to_dense().detach(), kept
-    if not isinstance(weight, Tensor) or weight.dim() != 2:
-        raise ValueError(
-            "to_semi_structured: needs a packed weight or a tensor (out_features, in_features), "
-            f"got {getattr(weight, 'shape', type(weight).__name__)}."
-        )
-    if mask is None:
-        return weight.detach(), weight.detach() != 0
-    if mask.dtype != torch.bool or mask.shape != weight.shape:
-        raise ValueError(
-            f"to_semi_structured: mask must be bool of shape {tuple(weight.shape)}, "
-            f"got {mask.dtype} of shape {tuple(mask.shape)}."
-        )
-    return weight.detach(), mask.to(weight.device)
-
-
-def to_semi_structured(
-    packed_or_dense: PackedWeight | Tensor, mask: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """A 2:4 weight (float32: 1:2) as torch's CUTLASS values and metadata.
-
-    A group that keeps fewer weights is filled up with zeros, at the places torch chooses. Unlike torch's function,
-    this one refuses groups that keep more instead of dropping weights.
-
-    Args:
-        packed_or_dense: A packed weight of any layout, or ``(out_features, in_features)`` float16, bfloat16, float32
-            or int8. Sizes have to be multiples, see the module. The scale of a packed int8 weight is not part of the
-            result; take its ``scale`` along.
-        mask: ``(out_features, in_features)`` bool, True where a dense weight is kept. None: where it is not zero.
-
-    Returns:
-        ``values (out_features, in_features / 2)`` in the dtype of the weight, and ``meta``:
-        ``(out_features, in_features / 16)`` int16 (float32: ``/ 8``), or beside int8
-        ``(out_features, in_features / 32)`` int32.
-
-    Raises:
-        ValueError: A dtype, size or mask that does not fit, or a group that keeps too many weights.
-    """
-    dense, kept = _stored(packed_or_dense, mask)
-    layout = _layout("to_semi_structured", dense.dtype)
-    pattern, (rows, inputs) = layout.pattern, dense.shape
-    _check_shape("to_semi_structured", rows, inputs, dense.dtype)
-    weights = torch.arange(pattern.m, dtype=torch.uint8, device=dense.device)
-    kept = kept.reshape(rows, -1, pattern.m)
-    table = torch.tensor(_CODE_OF_KEPT[pattern], dtype=torch.uint8, device=dense.device)
-    codes = table[(kept.to(torch.uint8) << weights).sum(-1, dtype=torch.int64)]
-    wrong = codes == _NONE
-    if wrong.any():
-        raise ValueError(
-            f"to_semi_structured: {int(wrong.sum())} groups break {pattern}, the pattern of {dense.dtype} weights, "
-            f"first at {_first(wrong, pattern)}. Pack the weight with this pattern or give a mask that follows it."
-        )
-    groups = torch.where(kept, dense.reshape(kept.shape), dense.new_zeros(()))
-    values = groups.gather(-1, _places(codes, pattern)).reshape(rows, inputs // 2)
-    return values, _interleave(_join(codes, layout.meta))
-
-
-def from_semi_structured(
-    values: Tensor, meta: Tensor, *, scale: Tensor | None = None, layout: str = "auto"
-) -> PackedWeight:
-    """A packed weight from torch's CUTLASS values and metadata.
-
-    Every place that the metadata names is stored, be its value zero or not.
-
-    Args:
-        values: ``(out_features, in_features / 2)``, float16, bfloat16, float32 or int8, on the CPU.
-        meta: ``(out_features, in_features / 16)`` int16 (beside float32 values ``/ 8``), or beside int8 values
-            ``(out_features, in_features / 32)`` int32.
-        scale: ``(out_features,)`` float32, beside int8 values only: a weight is ``scale * value``.
-        layout: See :func:`sparsecore.pack`.
-
-    Returns:
-        The weight packed as ``NM(2, 4)``, from float32 values as ``NM(1, 2)``, which is stricter.
-
-    Raises:
-        ValueError: A dtype or size that does not fit, a code that names no valid places, a missing scale.
-    """
-    owner = "from_semi_structured"
-    for name, tensor in (("values", values), ("meta", meta)):
-        if not isinstance(tensor, Tensor) or tensor.dim() != 2:
+        Raises:
+            ValueError: What is wrong and where.
+        """
+        n, k = self.shape
+        self._check_common()
+        if self.pattern != NM(2, 4):
+            raise ValueError(f"semi_structured: the pattern must be NM(2, 4), got {self.pattern!r}.")
+        if self.values.dtype not in _STORED:
             raise ValueError(
-                f"{owner}: {name} must be a tensor of two dimensions, "
-                f"got {getattr(tensor, 'shape', type(tensor).__name__)}."
+                f"semi_structured: values must be bfloat16, float16, float32 or int8, got {self.values.dtype}."
             )
-    kind = _layout(owner, values.dtype)
-    pattern, rows, inputs = kind.pattern, values.shape[0], 2 * values.shape[1]
-    _check_shape(owner, rows, inputs, values.dtype)
-    require_tensor(owner, "meta", meta.contiguous(), kind.meta, (rows, inputs // (kind.codes * pattern.m)))
-    if (scale is not None) != (values.dtype == torch.int8):
-        raise ValueError(
-            f"{owner}: int8 values need a scale (out_features,) and no others take one, got {values.dtype} "
-            f"with{'out' if scale is None else ''} a scale. Without scales, give torch.ones(out_features)."
+        size = semi_structured_bytes(self.values.dtype)
+        blocks = (-(-n // 64), -(-k // (128 // size)))
+        require_tensor(self.layout, "values", self.values, self.values.dtype, (*blocks, 4096 // size))
+        require_tensor(self.layout, "metadata", self.metadata, torch.int32, (*blocks, 256 // size))
+        if self.values.device != self.metadata.device:
+            raise ValueError(
+                f"semi_structured: values are on {self.values.device} and metadata on {self.metadata.device}. "
+                "Move one of them."
+            )
+        if not self.values.is_meta:
+            semi_structured_validate(self.values.detach(), self.metadata, out_features=n, in_features=k)
+        return self
+
+    def trained_linear(
+        self, input: Tensor, bias: Tensor | None, transposed: tuple[Tensor, ...] | None
+    ) -> Tensor:
+        """``input @ weight.T + bias`` with gradients for all three."""
+        return self.linear(input, bias)
+
+    def linear(
+        self, input: Tensor, bias: Tensor | None = None, *, activation: str = "none", compute: str = "float32"
+    ) -> Tensor:
+        """``activation(input @ weight.T + bias)``.
+
+        Raises:
+            ValueError: float32 or int8 values without a dtype for the product.
+        """
+        wanted = input.dtype
+        if torch.is_autocast_enabled(input.device.type):
+            wanted = torch.get_autocast_dtype(input.device.type)
+        if self.values.dtype == torch.int8:
+            return self._int8_linear(input, bias, activation, compute, wanted)
+        values = self.values
+        if values.dtype == torch.float32:
+            product = torch.float16 if compute == "float16" else wanted
+            if product == torch.float32:
+                raise ValueError(
+                    "semi_structured: sparse tensor cores have no float32 product, got float32 values and a float32 "
+                    "input. Use torch.autocast, layer.to(torch.bfloat16), or compute_dtype=torch.float16."
+                )
+            values, input = values.to(product), input.to(product)
+        return semi_structured_linear(
+            input,
+            values,
+            self.metadata,
+            None,
+            bias,
+            out_features=self.shape[0],
+            activation=activation,
+            out_dtype=wanted,
         )
-    codes = _split(_deinterleave(meta))
-    allowed = torch.zeros(16, dtype=torch.bool, device=codes.device)
-    allowed[sorted(set(_CODE_OF_KEPT[pattern]) - {_NONE})] = True
-    wrong = ~allowed[codes.long()]
-    if wrong.any():
-        raise ValueError(
-            f"{owner}: {int(wrong.sum())} codes name no valid places for {values.dtype}, the first "
-            f"{int(codes[wrong][0]):#06b} at {_first(wrong, pattern)}. The metadata is damaged or of another layout."
+
+    def _int8_linear(
+        self, input: Tensor, bias: Tensor | None, activation: str, compute: str, out_dtype: torch.dtype
+    ) -> Tensor:
+        """Each token by its own largest magnitude, rounded to nearest even."""
+        if compute != "int8":
+            raise ValueError(
+                "semi_structured: int8 values are multiplied with int8 inputs on a GPU. Use "
+                "compute_dtype=torch.int8, or store the weight in bfloat16."
+            )
+        wide = input.float()
+        token_scale = wide.abs().amax(-1, keepdim=True) / 127.0
+        narrow = (wide / token_scale.clamp_min(torch.finfo(torch.float32).tiny)).round().to(torch.int8)
+        return semi_structured_linear(
+            narrow,
+            self.values,
+            self.metadata,
+            self.scale,
+            bias,
+            out_features=self.shape[0],
+            activation=activation,
+            token_scale=token_scale.flatten(),
+            out_dtype=out_dtype,
         )
-    places = _places(codes, pattern)
-    dense = values.new_zeros((rows, inputs // pattern.m, pattern.m))
-    mask = torch.zeros(dense.shape, dtype=torch.bool, device=values.device).scatter_(-1, places, True)
-    dense = dense.scatter_(-1, places, values.detach().reshape(places.shape)).view(rows, inputs)
-    mask = mask.view(rows, inputs)
-    if scale is None:
-        return pack(dense, pattern, mask, layout=layout)
-    packed = pack(dense.float(), pattern, mask, layout=layout)  # integers this small pass through unchanged
-    return replace(packed, values=packed.values.to(torch.int8), scale=scale.detach()).validate()

@@ -32,6 +32,7 @@ class SharedLists(PackedWeight):
     layout: ClassVar[str] = "shared_lists"
     index_names: ClassVar[tuple[str, ...]] = ("columns", "group_ptr")
     trainable: ClassVar[bool] = True
+    int8_products: ClassVar[bool] = True
 
     @classmethod
     def wide_indices(cls, values: Tensor, attributes: Mapping[str, Any]) -> frozenset[str]:

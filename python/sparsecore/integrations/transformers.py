@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sparsecore._memory import give_back_freed
 from sparsecore.convert import _replace, densify_
 from sparsecore.formats.base import VALUE_DTYPES
-from sparsecore.formats.pack import LAYOUTS
+from sparsecore.formats.layouts import LAYOUTS
 from sparsecore.nn._packed import COMPUTE_DTYPES, packed_from_state, read_extra_state
 from sparsecore.nn.linear import SparseLinear
 from sparsecore.patterns import Pattern, pattern_name

@@ -1,8 +1,10 @@
 """What every packed layer shares: the kept weights as a parameter, where they stand as buffers, saving and loading.
 
 The kept weights are the parameter ``weight_values``; where they stand is in plain integer buffers (``weight_<index>``),
-so ``state_dict``, safetensors, ``.to()``, deepcopy, pickle and DDP need no special case. What the tensors do not say is
-plain JSON in ``_extra_state``. A checkpoint is checked as a whole before any of it is taken over.
+so ``state_dict``, safetensors, deepcopy, pickle and DDP need no special case. What the tensors do not say is plain JSON
+in ``_extra_state``. A checkpoint is checked as a whole before any of it is taken over. A layer that comes to another
+kind of device, by ``.to()`` or from a file, is packed anew where its layout has no kernels there
+(:func:`sparsecore.formats.placed`).
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from sparsecore.formats.base import ACTIVATIONS, PackedWeight
-from sparsecore.formats.pack import LAYOUTS, from_tensors
+from sparsecore.formats.layouts import LAYOUTS
+from sparsecore.formats.pack import from_tensors
 from sparsecore.ops.group_lists_conv import checked_scale
 from sparsecore.patterns import Pattern, pattern_name
 from sparsecore.patterns import pattern as parse_pattern
@@ -183,7 +186,23 @@ class PackedLayer(nn.Module):
             dense.bias = nn.Parameter(self.bias.detach().clone().to(weight.dtype), self.bias.requires_grad)
         dense.train(self.training)
 
+    def _placed(self, weight: PackedWeight, device: torch.device) -> PackedWeight:
+        """The weight on another kind of device."""
+        return weight.to(device=device)
+
+    def _take(self, weight: PackedWeight) -> None:
+        """Takes over a packed weight on its own device; the parameter stays the same object, without a gradient."""
+        self._make_room(weight)
+        self.pattern, self.attributes = weight.pattern, weight.attributes()
+        self.weight_values.data, self.weight_values.grad = weight.values.detach(), None
+        for name in weight.index_names:
+            setattr(self, f"weight_{name}", _as_buffer(getattr(weight, name)))
+        self.weight_scale = weight.scale
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        there = fn(self.weight_values.detach().new_empty(0)).device
+        if there.type not in (self.weight_values.device.type, "meta") and not self.weight_values.is_meta:
+            self._take(self._placed(self.weight, there))
         scale = self.weight_scale
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if scale is not None and self.weight_scale is not None and self.weight_scale.dtype != torch.float32:
@@ -207,7 +226,7 @@ class PackedLayer(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """What the tensors do not say, as plain JSON bytes in a uint8 tensor."""
-        return torch.tensor(list(json.dumps(self._describe(), sort_keys=True).encode()), dtype=torch.uint8)
+        return _written(self._describe())
 
     def set_extra_state(self, state: Tensor) -> None:
         """Takes over what :meth:`get_extra_state` wrote; the tensors were checked against it before."""
@@ -234,7 +253,13 @@ class PackedLayer(nn.Module):
         if f"{prefix}_extra_state" in state_dict:
             try:
                 self._check_description(read_extra_state(state_dict[f"{prefix}_extra_state"]))
-                self._make_room(packed_from_state(state_dict, prefix))
+                packed = packed_from_state(state_dict, prefix)
+                if not self.weight_values.is_meta:
+                    here = self._placed(packed, self.weight_values.device)
+                    if here.layout != packed.layout:
+                        state_dict = _state_with(state_dict, prefix, here)
+                    packed = here
+                self._make_room(packed)
             except ValueError as error:
                 error_msgs.append(f"{prefix.rstrip('.') or type(self).__name__}: {error}")
                 return
@@ -267,13 +292,26 @@ class PackedLayer(nn.Module):
             else:
                 self.weight_values = nn.Parameter(torch.empty_like(packed.values))
         elif self.weight_values.shape != packed.values.shape:
-            self.weight_values.data = torch.empty(packed.values.shape, dtype=self.weight_values.dtype)
+            self.weight_values.data = self.weight_values.new_empty(packed.values.shape)
 
     def _storage_repr(self) -> str:
         """Bias, pattern and storage in words."""
         text = f", bias={self.bias is not None}, pattern={self.pattern!r}"
         text += f", {self.layout}, {str(self.weight_values.dtype).removeprefix('torch.')}"
         return text + (f", activation={self.activation!r}" if self.activation != "none" else "")
+
+
+def _written(described: Mapping[str, Any]) -> Tensor:
+    return torch.tensor(list(json.dumps(described, sort_keys=True).encode()), dtype=torch.uint8)
+
+
+def _state_with(state_dict: Mapping[str, Any], prefix: str, packed: PackedWeight) -> dict[str, Any]:
+    """A state dict whose layer at ``prefix`` holds this weight instead of the one it has."""
+    others = {key: value for key, value in state_dict.items() if not key.startswith(f"{prefix}weight_")}
+    described = read_extra_state(state_dict[f"{prefix}_extra_state"])
+    described |= {"layout": packed.layout, "attributes": packed.attributes()}
+    stored = {f"{prefix}weight_{name}": _as_buffer(tensor) for name, tensor in packed.tensors().items()}
+    return others | stored | {f"{prefix}_extra_state": _written(described)}
 
 
 def read_extra_state(state: Any) -> dict[str, Any]:

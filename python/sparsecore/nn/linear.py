@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from sparsecore.formats.base import PackedWeight
-from sparsecore.formats.pack import pack
+from sparsecore.formats.layouts import LAYOUTS
+from sparsecore.formats.pack import pack, placed
 from sparsecore.nn._packed import COMPUTE_NAMES, PackedLayer
 from sparsecore.patterns import Pattern
 from sparsecore.reference import activate
@@ -17,8 +18,12 @@ class SparseLinear(PackedLayer):
     """``activation(input @ weight.T + bias)`` with a packed sparse weight.
 
     The kept weights are the parameter ``weight_values``; where they stand is in plain integer buffers
-    (``weight_<index>``), so ``state_dict``, safetensors, ``.to()``, deepcopy, pickle and DDP need no special case.
-    Gradients reach the kept weights only. float64 layers run, slowly, on the reference.
+    (``weight_<index>``), so ``state_dict``, safetensors, deepcopy, pickle and DDP need no special case. Gradients reach
+    the kept weights only. float64 layers run, slowly, on the reference.
+
+    ``.to(device)`` packs anew where the layout has no kernels on the device: ``NM(2, 4)`` is row lists on the CPU and
+    goes to sparse tensor cores on CUDA. Move a model before its optimizer is made: what an optimizer remembers of the
+    kept weights stays in the order it had.
 
     Args:
         in_features: Inputs.
@@ -118,11 +123,11 @@ class SparseLinear(PackedLayer):
         compute_dtype: torch.dtype | None,
         trainable: bool = True,
     ) -> None:
-        fits = weight.layout in ("shared_lists", "group_lists") and weight.dtype == torch.int8
+        fits = LAYOUTS[weight.layout].int8_products and weight.dtype == torch.int8
         if compute_dtype == torch.int8 and not fits:
             raise ValueError(
                 "SparseLinear: compute_dtype=torch.int8 needs int8 values in shared or group lists. "
-                "Use dtype=torch.int8 with NM(n, m, vector=16), Group(16, 1) or Group(4, 4)."
+                "Use dtype=torch.int8 with NM(n, m, vector=16), Group(16, 1) or Group(4, 4); on CUDA with NM(2, 4)."
             )
         self.out_features, self.in_features = weight.shape
         super()._set_up(weight, bias, activation, compute_dtype, trainable)
@@ -131,6 +136,9 @@ class SparseLinear(PackedLayer):
     def matrix_shape(self) -> tuple[int, int]:
         """``(out_features, in_features)``."""
         return self.out_features, self.in_features
+
+    def _placed(self, weight: PackedWeight, device: torch.device) -> PackedWeight:
+        return placed(weight, device)
 
     def to_dense(self) -> nn.Linear:
         """An ``nn.Linear`` with exact zeros; a fused activation is not part of it."""

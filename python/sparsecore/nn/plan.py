@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from sparsecore._library import introspection
 from sparsecore.formats.base import PackedWeight
-from sparsecore.formats.pack import layouts_for, pack
+from sparsecore.formats.layouts import layouts_for
+from sparsecore.formats.pack import pack
 from sparsecore.nn._packed import PackedLayer
 from sparsecore.nn.conv import SparseConv2d
 from sparsecore.nn.linear import SparseLinear
@@ -123,13 +124,20 @@ def _median_times(
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for weight in candidates.values():
         layer._run(weight, input)
+    _wait(input)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times["dense"]) < 5:
         for name, weight in candidates.items():
             start = time.perf_counter()
             layer._run(weight, input)
+            _wait(input)
             times[name].append(time.perf_counter() - start)
     return {name: median(values) for name, values in times.items()}
+
+
+def _wait(input: Tensor) -> None:
+    if input.is_cuda:
+        torch.cuda.synchronize(input.device)
 
 
 def _kernels(layer: PackedLayer, candidates: Iterable[str]) -> dict[str, str]:
@@ -185,7 +193,7 @@ def _candidates(layer: PackedLayer, own: PackedWeight, input: Tensor) -> dict[st
         return {own.layout: own, "dense": layer.dense_kernel(dense).contiguous(memory_format=layout)}
     found: dict[str, Weight] = {own.layout: own, "dense": dense}
     if own.dtype != torch.int8:
-        for layout_name in layouts_for(own.pattern):
+        for layout_name in layouts_for(own.pattern, own.values.device.type):
             if layout_name not in found:
                 found[layout_name] = pack(own.to_dense(), own.pattern, own.mask(), layout=layout_name)
     return found
@@ -268,7 +276,8 @@ def plan_(
     for name, layer in layers.items():
         inputs = seen.get(id(layer), [])
         if isinstance(layer, SparseLinear) and (tokens is not None or example is None):
-            inputs = [torch.randn(count, layer.in_features, dtype=dtype) for count in counts]
+            device = layer.weight_values.device
+            inputs = [torch.randn(count, layer.in_features, dtype=dtype, device=device) for count in counts]
         if inputs:  # a layer the example does not reach keeps what it has
             plans.append(plan_layer(layer, inputs, seconds, name))
     return plans

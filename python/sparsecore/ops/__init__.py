@@ -1,6 +1,7 @@
 """The operators as Python functions; the raw ones are ``torch.ops.sparsecore``."""
 
 from sparsecore import _library  # noqa: F401  (registers the operators first)
+from sparsecore.ops import _host  # noqa: F401  (registers what CUDA tensors do on the host)
 from sparsecore.ops.bound_conv import BoundConv2d
 from sparsecore.ops.decode import bitmap_decode_linear, nm_decode_linear
 from sparsecore.ops.group_lists import group_lists_linear, group_lists_transpose

@@ -10,7 +10,7 @@ from torch import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_registrations = torch.library.Library("sparsecore", "IMPL")
+registrations = torch.library.Library("sparsecore", "IMPL")
 
 
 def fake_kernel(name: str) -> Callable[[F], F]:
@@ -43,7 +43,7 @@ def register_autocast(name: str, activations: tuple[int, ...] = (0,)) -> None:
             narrowed = (narrow(value) if i in activations else value for i, value in enumerate(arguments))
             return op(*narrowed)  # type: ignore[no-any-return]
 
-    _registrations.impl(name, cast, "AutocastCPU")
+    registrations.impl(name, cast, "AutocastCPU")
 
 
 def require_plain(name: str, activation: int, compute: int) -> None:

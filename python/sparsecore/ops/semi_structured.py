@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsecore import reference
+from sparsecore._library import has_kernel
 from sparsecore.formats.base import ACTIVATIONS
 from sparsecore.ops import window_lift
 from sparsecore.ops._common import fake_kernel
@@ -14,14 +16,17 @@ from sparsecore.ops._common import fake_kernel
 SELECTIONS = {"mask": 0, "by_row": 1, "two_way": 2}
 
 
+def serves(tensor: Tensor) -> bool:
+    """Whether this installation has the 2:4 kernels on the tensor's device."""
+    return torch.compiler.is_compiling() or has_kernel("semi_structured_linear", tensor.device.type)
+
+
 def _require_kernels(function: str, tensor: Tensor) -> None:
-    if torch.compiler.is_compiling():
-        return
-    key = torch._C._dispatch_key_for_device(tensor.device.type)
-    if not torch._C._dispatch_has_kernel_for_dispatch_key("sparsecore::semi_structured_linear", key):
+    if not tensor.is_meta and not serves(tensor):
         raise RuntimeError(
             f"{function}: needs a CUDA tensor and a sparsecore that was built with CUDA, got a tensor on "
-            f"{tensor.device}. On a CPU use sparsecore.nn.SparseLinear with the pattern NM(2, 4)."
+            f"{tensor.device}. On a CPU use sparsecore.nn.SparseLinear with the pattern NM(2, 4); "
+            "sparsecore.formats.placed(weight, 'cpu') packs one made for a GPU anew."
         )
 
 
@@ -118,19 +123,25 @@ def semi_structured_validate(
     That is places which do not ascend, and with ``group`` above 4 also an input that two windows weigh, or a weight
     past the last input.
 
+    Runs on every device: without kernels in plain torch. float32 values, in the layout of 16 bits, may be passed too.
+
     Raises:
         ValueError: The packing is not one that :func:`semi_structured_compress` makes.
     """
-    _require_kernels("semi_structured_validate", values)
     window_lift.require_group("semi_structured_validate", group)
     inputs = window_lift.lifted_inputs(in_features, group) if group > 4 else in_features
-    where = int(torch.ops.sparsecore.semi_structured_validate(values, metadata, out_features, inputs))
+    if values.dtype == torch.float32:
+        values = (values != 0).to(torch.bfloat16)
+    validate = (
+        torch.ops.sparsecore.semi_structured_validate if serves(values) else reference.semi_structured_damage
+    )
+    where = int(validate(values, metadata, out_features, inputs))
     if where >= 0:
-        depth = 128 // values.element_size()
+        depth = metadata.shape[-1] // 2
         channel, column = divmod(where, max(values.shape[1] * depth, 1))
         raise ValueError(
             f"semi_structured_validate: the metadata of channel {channel}, inputs {column}..{column + 3} does not name "
-            "two ascending places. The packing is damaged; compress the weight again."
+            "two ascending places inside the matrix. The packing is damaged; compress the weight again."
         )
     if group == 4:
         return

@@ -26,7 +26,11 @@ from sparsecore.reference.row_lists import (
     row_lists_weight_grad,
 )
 from sparsecore.reference.semi_structured import (
+    semi_structured_damage,
+    semi_structured_gather,
     semi_structured_linear,
+    semi_structured_pack,
+    semi_structured_places,
     semi_structured_unpack,
     window_lift_unpack,
 )
@@ -63,7 +67,11 @@ __all__ = [
     "row_lists_transpose",
     "row_lists_unpack",
     "row_lists_weight_grad",
+    "semi_structured_damage",
+    "semi_structured_gather",
     "semi_structured_linear",
+    "semi_structured_pack",
+    "semi_structured_places",
     "semi_structured_unpack",
     "shared_lists_linear",
     "shared_lists_pack",

@@ -1,7 +1,9 @@
 """2:4 weights as sparse tensor cores take them, in plain torch.
 
 The layout is that of ``csrc/include/sparsecore/semi_structured.h``: blocks of 64 channels by 128 bytes of inputs, and
-in a block the order in which the lanes of a warp hold the first operand of a sparse product.
+in a block the order in which the lanes of a warp hold the first operand of a sparse product. How many bytes a weight
+has there, ``e`` = 2 or 1, is seen from the metadata, whose blocks have ``256 / e`` words. float32 values, which no
+sparse product takes, stand in the layout of 16 bits.
 """
 
 from __future__ import annotations
@@ -11,40 +13,80 @@ from torch import Tensor
 
 from sparsecore.reference.linear import activate
 
+# One unit is eight bytes of a dense row: a register of stored weights, and their places. In the order of the values:
+# slice, step, g and t of the lane, and of the register b and half.
+_UNITS = (4, 2, 8, 4, 2, 2)
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
+
+
+def semi_structured_bytes(dtype: torch.dtype) -> int:
+    """Bytes of a weight in the layout: 1 for int8 and 8-bit floats, else 2."""
+    return 1 if dtype.itemsize == 1 else 2
+
+
+def _blocks(rows: int, columns: int, size: int) -> tuple[int, int]:
+    return -(-rows // 64), -(-columns // (128 // size))
+
+
+def _bits(values: Tensor) -> Tensor:
+    """Torch moves few things of eight-bit floats."""
+    return values.view(_INTEGERS[values.element_size()])
+
+
+def semi_structured_places(metadata: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column, in the matrix filled up to whole blocks, of every stored weight.
+
+    Args:
+        metadata: ``(n blocks, k blocks, 256 / e)`` int32.
+
+    Returns:
+        Two int64 tensors ``(n blocks, k blocks, 4096 / e)``.
+    """
+    size = 256 // metadata.shape[-1]
+    blocks = metadata.shape[:2]
+    units = torch.cartesian_prod(*(torch.arange(n, device=metadata.device) for n in _UNITS))
+    part, step, g, t, b, half = units.unbind(1)
+    words = metadata.reshape(*blocks, 4, 32, 2 // size).long() & 0xFFFFFFFF
+    if size == 2:
+        bits = words[:, :, part, 4 * g + 2 * step + b, 0] >> (16 * half + 4 * t)
+    else:
+        bits = words[:, :, part, 4 * g + half + 2 * b, step] >> (8 * t)
+    slot = torch.arange(4 // size, device=metadata.device)
+    inside = 4 * (slot // 2) + ((bits[..., None] >> (2 * slot)) & 3)
+    first_row = 64 * torch.arange(blocks[0], device=metadata.device)
+    first_column = 128 // size * torch.arange(blocks[1], device=metadata.device)
+    rows = first_row[:, None, None, None] + (16 * part + g + 8 * half)[:, None]
+    columns = (
+        first_column[None, :, None, None] + ((8 * step + 4 * b + t) * (8 // size))[:, None] + inside
+    ).flatten(2)
+    return rows.expand(*blocks, 1024, 4 // size).reshape(columns.shape), columns
+
+
+def _padded(matrix: Tensor, metadata: Tensor) -> Tensor:
+    """A matrix filled up with zeros to whole blocks."""
+    depth = metadata.shape[-1] // 2
+    missing = (
+        metadata.shape[0] * 64 - matrix.shape[0],
+        metadata.shape[1] * depth - matrix.shape[1],
+    )
+    return torch.nn.functional.pad(matrix, (0, missing[1], 0, missing[0]))
+
 
 def semi_structured_unpack(values: Tensor, metadata: Tensor, out_features: int, in_features: int) -> Tensor:
     """The dense weight.
 
     Args:
-        values: ``(n blocks, k blocks, 4096 / bytes)`` of the weight's dtype.
-        metadata: ``(n blocks, k blocks, 256 / bytes)`` int32.
+        values: ``(n blocks, k blocks, 4096 / e)`` of the weight's dtype.
+        metadata: ``(n blocks, k blocks, 256 / e)`` int32.
         out_features: Rows, at most ``64 * n blocks``.
-        in_features: Columns, at most ``128 / bytes * k blocks``.
+        in_features: Columns, at most ``128 / e * k blocks``.
 
     Returns:
         ``(out_features, in_features)`` in the dtype of ``values``.
     """
-    size, (rows, columns) = values.element_size(), values.shape[:2]
-    bits_of = {1: torch.int8, 2: torch.int16}[size]  # torch moves few things of eight-bit floats
-    # One unit is eight bytes of a dense row: a register of stored weights, and their places.
-    units = torch.cartesian_prod(*(torch.arange(n) for n in (4, 2, 2, 2, 8, 4)))
-    part, step, half, b, g, t = units.to(values.device).unbind(1)
-    stored = values.view(bits_of).reshape(rows, columns, 4, 2, 32, 4, 4 // size)[
-        :, :, part, step, 4 * g + t, half + 2 * b
-    ]
-    words = metadata.reshape(rows, columns, 4, 32, 2 // size).long() & 0xFFFFFFFF
-    if size == 2:
-        bits = words[:, :, part, 4 * g + 2 * step + b, 0] >> (16 * half + 4 * t)
-    else:
-        bits = words[:, :, part, 4 * g + half + 2 * b, step] >> (8 * t)
-    slot = torch.arange(4 // size, device=values.device)
-    place = (bits[..., None] >> (2 * slot)) & 3
-    depth = 128 // size
-    channel = (16 * part + g + 8 * half)[:, None]
-    column = ((8 * step + 4 * b + t) * (8 // size))[:, None] + 4 * (slot // 2) + place
-    dense = torch.zeros(rows, columns, 64 * depth, dtype=bits_of, device=values.device)
-    dense.scatter_(-1, (channel * depth + column).flatten(-2), stored.flatten(-2))
-    dense = dense.reshape(rows, columns, 64, depth).transpose(1, 2).reshape(64 * rows, depth * columns)
+    stored = _bits(values.detach())
+    dense = _padded(stored.new_zeros(0, 0), metadata)
+    dense[semi_structured_places(metadata)] = stored
     return dense[:out_features, :in_features].contiguous().view(values.dtype)
 
 
@@ -63,6 +105,79 @@ def window_lift_unpack(
     source = (first[:, None] + torch.arange(4, device=values.device)).flatten()
     padded = lifted.new_zeros(out_features, -(-in_features // group) * group)
     return padded.index_add_(1, source, lifted)[:, :in_features].contiguous()
+
+
+def semi_structured_gather(dense: Tensor, metadata: Tensor) -> Tensor:
+    """What a dense matrix holds at the places of a packing, zero outside of the matrix.
+
+    Args:
+        dense: ``(out_features, in_features)``.
+        metadata: ``(n blocks, k blocks, 256 / e)`` int32.
+
+    Returns:
+        ``(n blocks, k blocks, 4096 / e)`` in the dtype of ``dense``.
+    """
+    return _padded(_bits(dense.detach().contiguous()), metadata)[semi_structured_places(metadata)].view(
+        dense.dtype
+    )
+
+
+def semi_structured_pack(weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Packs what a mask keeps.
+
+    Args:
+        weight: ``(out_features, in_features)``.
+        mask: Of the same shape, bool, at most two of four neighbouring inputs True. A group that keeps fewer stores
+            zeros at its smallest free places.
+
+    Returns:
+        ``values`` in the dtype of ``weight`` and ``metadata``, int32; see :func:`semi_structured_unpack`.
+    """
+    size = semi_structured_bytes(weight.dtype)
+    rows, columns = _blocks(weight.shape[0], weight.shape[1], size)
+    like = torch.empty(rows, columns, 256 // size, device="meta")
+    kept = _padded(mask, like).reshape(rows * 64, columns * (32 // size), 4)
+    groups = torch.where(kept, _padded(_bits(weight.detach().contiguous()), like).reshape(kept.shape), 0)
+    free = ~kept
+    chosen = kept | (free & (free.cumsum(-1) <= 2 - kept.sum(-1, keepdim=True)))
+    # The places of the two, ascending: the first True and the last.
+    places = torch.stack(
+        (chosen.to(torch.uint8).argmax(-1), 3 - chosen.flip(-1).to(torch.uint8).argmax(-1)), -1
+    )
+    unit = (rows, 4, 2, 8, columns, 2, 2, 4)  # row, slice, half, g; column, step, b, t
+    values = (
+        groups.gather(-1, places)
+        .reshape(*unit, 4 // size)
+        .permute(0, 4, 1, 5, 3, 7, 6, 2, 8)
+        .reshape(rows, columns, 4096 // size)
+    )
+    pairs = (places[..., 0] | places[..., 1] << 2).reshape(*unit, 2 // size)
+    t = torch.arange(4, device=weight.device)
+    if size == 2:
+        half = torch.arange(2, device=weight.device)
+        words = (pairs[..., 0] << (4 * t)).sum(-1).permute(0, 4, 1, 3, 5, 6, 2)  # ... g, step, b, half
+        words = (words << (16 * half)).sum(-1)
+    else:
+        codes = pairs[..., 0] | pairs[..., 1] << 4
+        words = (codes << (8 * t)).sum(-1).permute(0, 4, 1, 3, 6, 2, 5)  # ... g, b, half, step
+    words = torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+    return values.contiguous().view(weight.dtype), words.reshape(like.shape)
+
+
+def semi_structured_damage(values: Tensor, metadata: Tensor, out_features: int, in_features: int) -> Tensor:
+    """Where a packing is not valid: places that do not ascend, or something stored outside of the matrix.
+
+    Returns:
+        int64 ``(1,)``: ``channel * columns + input`` of the first group that offends, in the matrix filled up to
+        whole blocks, or -1.
+    """
+    rows, columns = (index.reshape(-1, 2) for index in semi_structured_places(metadata))
+    outside = (rows >= out_features) | (columns >= in_features)
+    wrong = (columns[:, 0] >= columns[:, 1]) | (outside & (_bits(values).reshape(-1, 2) != 0)).any(1)
+    width = metadata.shape[1] * (metadata.shape[-1] // 2)
+    places = (rows[:, 0] * width + columns[:, 0] // 4 * 4)[wrong]
+    nowhere = torch.full((1,), -1, dtype=torch.int64, device=metadata.device)
+    return places.min().reshape(1) if places.numel() else nowhere
 
 
 def semi_structured_linear(

@@ -1,0 +1,275 @@
+"""``SparseLinear`` and whole models with ``NM(2, 4)`` on CUDA: made, trained, saved, copied, compiled.
+
+On the emulator the tensors are the CPU's; ``as_cuda`` gives that device the plan of CUDA.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import sparsecore as sc
+from sparsecore.formats.layouts import ORDER
+
+pytestmark = pytest.mark.usefixtures("as_cuda")
+HALVES = (torch.bfloat16, torch.float16)
+
+
+def make_layer(
+    device: str, dtype: torch.dtype = torch.bfloat16, k: int = 72, n: int = 40
+) -> sc.nn.SparseLinear:
+    linear = nn.Linear(k, n, device=device, dtype=dtype)
+    return sc.nn.SparseLinear.from_dense(linear, "2:4")
+
+
+def exact(layer: sc.nn.SparseLinear, input: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    weight = layer.weight.to_dense().to(dtype or layer.weight_values.dtype).double()
+    output = input.to(dtype or input.dtype).double() @ weight.T
+    return output if layer.bias is None else output + layer.bias.double()
+
+
+def close(got: Tensor, want: Tensor) -> None:
+    torch.testing.assert_close(got.double(), want.double(), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("activation", ["none", "gelu"])
+def test_forward_and_back_to_dense(dtype: torch.dtype, activation: str, device: str) -> None:
+    linear = nn.Linear(136, 70, device=device, dtype=dtype)
+    layer = sc.nn.SparseLinear.from_dense(linear, "2:4", activation=activation)
+    assert layer.layout == "semi_structured"
+    dense = layer.to_dense()
+    assert torch.equal(dense.weight, linear.weight * layer.weight.mask())
+    input = torch.randn(3, 5, 136, device=device, dtype=dtype)
+    with torch.no_grad():
+        got = layer(input)
+    assert got.dtype == dtype
+    close(got, sc.reference.activate(exact(layer, input), activation))
+    assert "semi_structured" in repr(layer)
+
+
+def test_a_layer_of_its_own(device: str) -> None:
+    layer = sc.nn.SparseLinear(72, 40, pattern="2:4", device=device, dtype=torch.bfloat16)
+    assert layer.layout == "semi_structured"
+    assert layer.nbytes < 0.75 * nn.Linear(72, 40, dtype=torch.bfloat16).weight.nbytes * 64 * 128 / (40 * 72)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_gradients(dtype: torch.dtype, device: str) -> None:
+    layer = make_layer(device, dtype)
+    mask = layer.weight.mask()
+    input = torch.randn(6, 72, device=device, dtype=dtype, requires_grad=True)
+    output = layer(input)
+    grad = torch.randn_like(output)
+    output.backward(grad)
+    weight = layer.weight.to_dense().double()
+    close(input.grad, grad.double() @ weight)
+    of_values = layer.weight.with_values(layer.weight_values.grad).to_dense()
+    close(of_values, (grad.double().T @ input.detach().double()) * mask)
+    close(layer.bias.grad, grad.double().sum(0))
+
+
+def test_training_moves_kept_weights_only(device: str) -> None:
+    layer = make_layer(device)
+    mask, parameter = layer.weight.mask(), layer.weight_values
+    optimizer = torch.optim.AdamW(layer.parameters(), 0.05, weight_decay=0.1)
+    input = torch.randn(32, 72, device=device, dtype=torch.bfloat16)
+    target = torch.randn(32, 40, device=device, dtype=torch.bfloat16)
+    losses = []
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss = (layer(input) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+    assert layer.weight_values is parameter
+    assert torch.equal(layer.weight.mask(), mask)
+    assert not layer.weight.to_dense()[~mask].any()
+    layer.weight.validate()
+
+
+def test_float32_weights_train_under_autocast(device: str) -> None:
+    layer = make_layer(device, torch.float32)
+    assert layer.weight_values.dtype == torch.float32
+    input = torch.randn(6, 72, device=device, requires_grad=True)
+    with torch.autocast(device, torch.bfloat16):
+        output = layer(input)
+    assert output.dtype == torch.bfloat16
+    close(output, exact(layer, input.detach(), torch.bfloat16))
+    output.float().square().sum().backward()
+    assert layer.weight_values.grad.dtype == torch.float32
+    of_values = layer.weight.with_values(layer.weight_values.grad).to_dense().double()
+    grad = 2 * output.detach().double()
+    want = (grad.T @ input.detach().bfloat16().double()) * layer.weight.mask()
+    assert float((of_values - want).abs().max()) < 2e-2 * float(want.abs().max())
+    with torch.no_grad(), pytest.raises(ValueError, match=r"no float32 product.*autocast"):
+        layer(input)
+
+
+def test_float16_products_of_float32_layers(device: str) -> None:
+    linear = nn.Linear(72, 40, device=device)
+    layer = sc.nn.SparseLinear.from_dense(linear, "2:4", compute_dtype=torch.float16)
+    input = torch.randn(6, 72, device=device)
+    with torch.no_grad():
+        got = layer(input)
+    assert got.dtype == torch.float32
+    close(got, exact(layer, input))
+
+
+def test_int8_products(device: str) -> None:
+    linear = nn.Linear(136, 40, device=device)
+    layer = sc.nn.SparseLinear.from_dense(linear, "2:4", dtype=torch.int8, compute_dtype=torch.int8)
+    assert layer.layout == "semi_structured"
+    input = torch.randn(2, 6, 136, device=device)
+    input[1, 2] = 0
+    with torch.no_grad():
+        got, want = layer(input), exact(layer, input, torch.float32)
+    assert got.dtype == torch.float32
+    assert float((got - want).norm() / want.norm()) < 0.02
+    plain = sc.nn.SparseLinear.from_dense(linear, "2:4", dtype=torch.int8)
+    with torch.no_grad(), pytest.raises(ValueError, match=r"compute_dtype=torch\.int8"):
+        plain(input)
+
+
+@pytest.mark.parametrize("dtype", (*HALVES, torch.float32), ids=str)
+def test_files_and_state_dicts(dtype: torch.dtype, device: str, tmp_path: Path) -> None:
+    model = nn.Sequential(make_layer(device, dtype), nn.ReLU())
+    sc.save(model, tmp_path / "model.safetensors")
+    loaded = sc.load(
+        nn.Sequential(nn.Linear(72, 40, device=device), nn.ReLU()), tmp_path / "model.safetensors"
+    )
+    assert loaded[0].layout == "semi_structured"
+    assert torch.equal(loaded[0].weight.to_dense(), model[0].weight.to_dense())
+    other = nn.Sequential(sc.nn.SparseLinear.from_dense(nn.Linear(72, 40, device=device), "2:4"), nn.ReLU())
+    parameter = other[0].weight_values
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    buffer.seek(0)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    assert other[0].weight_values is parameter
+    assert torch.equal(other[0].weight.to_dense().to(dtype), model[0].weight.to_dense())
+
+
+def test_a_file_made_on_the_cpu(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(ORDER, "cpu", ORDER["cpu of the tests"])
+        packed = sc.pack(torch.randn(40, 72, dtype=torch.bfloat16), "2:4")
+        assert packed.layout == "row_lists"
+        sc.save(nn.Sequential(sc.nn.SparseLinear.from_packed(packed)), tmp_path / "model.safetensors")
+    model = nn.Sequential(nn.Linear(72, 40, bias=False, device=device, dtype=torch.bfloat16))
+    layer = sc.load(model, tmp_path / "model.safetensors")[0]
+    assert layer.layout == "semi_structured"
+    assert torch.equal(layer.weight.to_dense().cpu(), packed.to_dense())
+
+
+def test_crafted_metadata_is_refused(device: str, tmp_path: Path) -> None:
+    layer = make_layer(device)
+    before = layer.weight.to_dense()
+    state = copy.deepcopy(layer.state_dict())
+    for at in (0, 77, state["weight_metadata"].numel() - 1):
+        crafted = copy.deepcopy(state)
+        crafted["weight_metadata"].view(-1)[at] = 0
+        with pytest.raises(RuntimeError, match="does not name two ascending places"):
+            layer.load_state_dict(crafted)
+    with pytest.raises(RuntimeError, match="metadata must be"):
+        layer.load_state_dict(state | {"weight_metadata": state["weight_metadata"][..., :64].contiguous()})
+    with pytest.raises(RuntimeError, match="values must be"):
+        layer.load_state_dict(state | {"weight_values": state["weight_values"][..., :64].contiguous()})
+    assert torch.equal(layer.weight.to_dense(), before)
+    with pytest.raises(ValueError, match="does not name two ascending places"):
+        broken = layer.weight
+        broken.metadata.view(-1)[5] = 0
+        sc.nn.SparseLinear.from_packed(broken)
+
+
+def test_copies_are_equal_and_independent(device: str) -> None:
+    layer = make_layer(device).eval()
+    input = torch.randn(4, 72, device=device, dtype=torch.bfloat16)
+    with torch.no_grad():
+        expected = layer(input)
+        for clone in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            assert torch.equal(clone(input), expected)
+            clone.weight_values.zero_()
+            assert torch.equal(layer(input), expected)
+
+
+def test_autocast(device: str) -> None:
+    layer = make_layer(device)
+    input = torch.randn(4, 72, device=device)
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16):
+        got = layer(input)
+    assert torch.equal(got, layer(input.bfloat16()).detach())
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_compiles_whole(train: bool, device: str) -> None:
+    model = nn.Sequential(make_layer(device), nn.ReLU())
+    clone = copy.deepcopy(model)
+    input = torch.randn(4, 72, device=device, dtype=torch.bfloat16)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.set_grad_enabled(train):
+        got, want = compiled(input), clone(input)
+    assert torch.equal(got, want)
+    if train:
+        got.float().square().sum().backward()
+        want.float().square().sum().backward()
+        assert torch.equal(model[0].weight_values.grad, clone[0].weight_values.grad)
+
+
+def test_exports(device: str) -> None:
+    model = make_layer(device).eval().requires_grad_(False)
+    input = torch.randn(4, 72, device=device, dtype=torch.bfloat16)
+    assert torch.equal(torch.export.export(model, (input,)).module()(input), model(input))
+
+
+def test_whole_models(device: str) -> None:
+    model = nn.Sequential(nn.Linear(72, 40), nn.GELU(), nn.Linear(40, 24)).to(device, torch.bfloat16)
+    mask = torch.rand(24, 10, 4, device=device).argsort(-1).flatten(1) < 2
+    input = torch.randn(5, 72, device=device, dtype=torch.bfloat16)
+    sc.sparsify_(model, "2:4", masks={"2": mask})
+    assert [getattr(layer, "layout", None) for layer in model] == ["semi_structured", None, "semi_structured"]
+    assert torch.equal(model[2].weight.mask(), mask)
+    with torch.no_grad():
+        sparse = model(input)
+        close(sparse, sc.densify_(model)(input))
+    assert "2:4" in str(sc.report(sc.sparsify_(model, "2:4")))
+
+
+def test_patterns_without_kernels_say_so(device: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"no kernels for NM\(1, 3\) on {device}; this installation has there: .*semi"
+    ):
+        sc.sparsify_(nn.Sequential(nn.Linear(72, 40, device=device)), "1:3")
+
+
+def test_moves_between_plans(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(ORDER, "cpu", ORDER["cpu of the tests"])
+        on_cpu = sc.pack(torch.randn(40, 72, dtype=torch.bfloat16), "2:4")
+        int8 = sc.pack(torch.randn(40, 72), "2:4", dtype=torch.int8)
+    for packed in (on_cpu, int8):
+        moved = sc.formats.placed(packed, device)
+        assert (packed.layout, moved.layout) == ("row_lists", "semi_structured")
+        assert moved.dtype == packed.dtype
+        moved.validate()
+        assert torch.equal(moved.to_dense().cpu(), packed.to_dense())
+        assert torch.equal(moved.mask().cpu(), packed.mask())
+        with monkeypatch.context() as patch:
+            patch.setitem(ORDER, "cpu", ORDER["cpu of the tests"])
+            back = sc.formats.placed(moved, "cpu")
+        if device == "cuda":
+            assert back.layout == "row_lists"
+        assert torch.equal(back.to_dense(), packed.to_dense())
+
+
+def test_a_plan_measures_there_too(device: str) -> None:
+    layer = make_layer(device).eval()
+    (plan,) = sc.plan_(layer, tokens=(4,), seconds=0.01, dtype=torch.bfloat16)
+    assert set(plan.choices[0].seconds) == {"semi_structured", "dense"}

@@ -145,7 +145,12 @@ def semi_structured_validate(
         )
     if group == 4:
         return
-    used = torch.ops.sparsecore.semi_structured_decompress(values, metadata, out_features, inputs) != 0
+    unpack = (
+        torch.ops.sparsecore.semi_structured_decompress
+        if serves(values)
+        else reference.semi_structured_unpack
+    )
+    used = unpack(values, metadata, out_features, inputs) != 0
     padded = (in_features + group - 1) // group * group
     weights = window_lift.fold(used.to(torch.int8), padded, group)
     wrong = weights > (torch.arange(padded, device=weights.device) < in_features)

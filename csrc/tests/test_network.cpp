@@ -360,6 +360,35 @@ TEST_CASE("the arena of a MobileNet holds its two largest live values and a pane
   }
 }
 
+TEST_CASE("the arena of a bottleneck holds its input, which the sum overwrites, and what lies between") {
+  network::Graph graph;
+  const auto value = [&](int64_t channels) {
+    graph.values.push_back({3, channels, 56, 56});
+    return static_cast<int>(graph.values.size()) - 1;
+  };
+  const auto conv = [&](int x, int y, int residual, int64_t kernel) {
+    network::Step made;
+    made.op = network::Op::kConv, made.x = x, made.y = y, made.x2 = residual;
+    Window& window = made.window;
+    window.height = window.width = window.out_height = window.out_width = 56;
+    window.kernel_h = window.kernel_w = kernel;
+    window.pad_top = window.pad_left = kernel / 2;
+    window.stride_h = window.stride_w = 1;
+    graph.steps.push_back(made);
+    return y;
+  };
+  graph.inputs.push_back({"image", value(3), true});
+  int x = conv(0, value(256), -1, 1);
+  for (int block = 0; block < 2; ++block) {
+    const int inner = conv(conv(x, value(64), -1, 1), value(64), -1, 3);
+    x = conv(inner, value(256), x, 1);
+  }
+  graph.outputs.push_back({"features", x, false});
+  const network::Plan plan = network::plan_arena(graph, network::find_chains(graph));
+  const int64_t wide = network::arena_elements({3, 256, 56, 56}), narrow = network::arena_elements({3, 64, 56, 56});
+  CHECK(plan.elements <= wide + 2 * narrow + network::kArenaSlack);
+}
+
 TEST_CASE("planes lie so that a tile of many of them spreads over the level 1 cache") {
   for (int64_t side = 1; side <= 130; ++side) {
     const int64_t stride = network::plane_stride({3, 256, side, side}), lines = stride / 16;

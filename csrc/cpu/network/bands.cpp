@@ -40,6 +40,8 @@ class Finder {
   bool joined(int i) const {
     const Step &now = step(i), &next = step(i + 1);
     const auto value = static_cast<size_t>(now.y);
+    // A convolution that may overwrite a residual larger than what it reads saves more than a rolling value would.
+    if (next.x2 >= 0 && written(i + 1).count() > written(i).count()) return false;
     return can_join(now) && can_join(next) && next.x == now.y && next.x2 != now.y && readers_[value] == 1 &&
            !output_[value] && written(i).rank == 3 && written(i).count() * 4 > kLargeBytes;
   }

@@ -9,7 +9,8 @@
 // it needs beyond its borders again, so that parts never wait for each other; a row has the same bits whoever computes
 // it.
 //
-// Steps are joined where what lies between them is too large for the cache, has one reader and is no output.
+// Steps are joined where what lies between them is too large for the cache, has one reader and is no output, but not
+// before a convolution that does better to overwrite its residual.
 #pragma once
 
 #include <vector>

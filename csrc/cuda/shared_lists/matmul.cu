@@ -1,0 +1,73 @@
+// Which kernel takes a product over shared lists, and its launch.
+#include <algorithm>
+
+#include "cuda/common/launch.h"
+#include "cuda/gathered/launch_sm80.cuh"
+#include "cuda/linear/capabilities.h"
+#include "cuda/linear/message.h"
+#include "cuda/linear/operands.h"
+#include "cuda/shared_lists/check.h"
+#include "cuda/shared_lists/weights_sm80.cuh"
+
+namespace sparsecore {
+namespace cuda_shared_lists {
+namespace {
+
+using cuda_linear::refuse;
+using Kernel = Plan::Kernel;
+
+constexpr const char* kName = "shared_lists_linear";
+
+// What each kernel can do. The chooser takes the first row that fits.
+constexpr cuda_linear::Capability kCapabilities[] = {
+    {static_cast<int>(Kernel::kSmallSm80), "matmul_small_sm80", DType::kBFloat16, 80, cuda_linear::kAnyNewer},
+    {static_cast<int>(Kernel::kSmallSm80), "matmul_small_sm80", DType::kFloat16, 80, cuda_linear::kAnyNewer},
+    {static_cast<int>(Kernel::kTiledSm80), "matmul_sm80", DType::kBFloat16, 80, cuda_linear::kAnyNewer},
+    {static_cast<int>(Kernel::kTiledSm80), "matmul_sm80", DType::kFloat16, 80, cuda_linear::kAnyNewer},
+};
+
+}  // namespace
+
+Plan choose_plan(int64_t m, int64_t n, int64_t records, int32_t vector) {
+  const int64_t groups = ceil_div(n, vector);
+  return gathered::choose_plan(m, groups, ceil_div(records, std::max<int64_t>(groups, 1) * 32));
+}
+
+Status run_plan(const Plan& plan, const SharedListsLinearParams& params, void* stream) {
+  Status status = cuda_linear::check_operands(kName, params);
+  if (status == Status::kOk) status = check_lists(kName, params.weight, params.n, params.k);
+  if (status == Status::kOk) status = check_values(kName, params.weight, params.dtype);
+  if (status != Status::kOk) return status;
+  if (params.m == 0 || params.n == 0) return Status::kOk;
+  const int capability = current_device().capability;
+  if (!cuda_linear::has(kCapabilities, static_cast<int>(plan.kernel), params.dtype, capability))
+    return refuse(Status::kUnsupportedDType, "%s: no kernel for %s on sm_%d. There are %s", kName,
+                  cuda_linear::name_of(params.dtype), capability, cuda_linear::describe(kCapabilities).c_str());
+  MatmulArguments args;
+  args.weight = params.weight;
+  args.linear.channel_tiles = static_cast<int32_t>(ceil_div(params.n, params.weight.vector));
+  status = gathered::prepare(kName, plan, params, &args, stream);
+  if (status != Status::kOk) return status;
+  const int slices = (params.weight.vector + 15) / 16;
+  status = params.dtype == DType::kBFloat16
+               ? gathered::sm80::launch_matmul<sm80::Weights, BFloat16>(kName, plan, slices, args, stream)
+               : gathered::sm80::launch_matmul<sm80::Weights, Float16>(kName, plan, slices, args, stream);
+  return status == Status::kOk && plan.splits > 1 ? cuda_linear::finish_splits(kName, args.linear, stream) : status;
+}
+
+}  // namespace cuda_shared_lists
+
+int64_t shared_lists_linear_workspace(int64_t m, int64_t n, int64_t k, int64_t records, int32_t vector) {
+  using namespace cuda_shared_lists;
+  if (m <= 0 || n <= 0 || k < 0 || records < 0 || vector <= 0) return 0;
+  return gathered::workspace_bytes(choose_plan(m, n, records, vector), m, n, k);
+}
+
+Status shared_lists_linear_device(const SharedListsLinearParams& p, void* stream) {
+  using namespace cuda_shared_lists;
+  const auto length = [](int64_t value) { return std::max<int64_t>(value, 0); };
+  return run_plan(choose_plan(length(p.m), length(p.n), length(p.weight.records), std::max(p.weight.vector, 1)), p,
+                  stream);
+}
+
+}  // namespace sparsecore

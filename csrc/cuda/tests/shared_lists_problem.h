@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -19,7 +20,8 @@ struct SharedListsShape {
   double density = 0.4;  // 0: every list is empty; lists of different lengths otherwise
 };
 
-// Small integers: every product and sum is exact. x and y begin `offset` elements into their buffers, rows are `pad`
+// Small integers: every product and sum is exact. No list keeps the first of several inputs, which is NaN, so that a
+// weight that does not exist may not be multiplied with it either. x and y begin `offset` elements into their buffers, rows are `pad`
 // elements longer than the next multiple of 8. y is float32.
 template <class T>
 struct SharedListsProblem {
@@ -75,7 +77,7 @@ struct SharedListsProblem {
     std::mt19937 random(seed + 100);
     Lists lists((s.n + s.vector - 1) / s.vector);
     for (size_t g = 0; g < lists.size(); ++g)
-      for (int64_t c = 0; c < s.k; ++c)
+      for (int64_t c = s.k > 1; c < s.k; ++c)
         if (random() % 1000 < 1000 * s.density * (g % 3 == 2 ? 0.2 : 1.0)) lists[g].push_back(static_cast<uint16_t>(c));
     return lists;
   }
@@ -108,7 +110,9 @@ struct SharedListsProblem {
     std::mt19937 random(seed);
     const auto draw = [&] { return static_cast<float>(static_cast<int>(random() % 9) - 4); };
     for (int64_t t = 0; t < s.m; ++t)
-      for (int64_t c = 0; c < s.k; ++c) x[offset + t * x_stride + c] = encode(x_values[t * s.k + c] = draw());
+      for (int64_t c = 0; c < s.k; ++c)
+        x[offset + t * x_stride + c] =
+            encode(x_values[t * s.k + c] = c == 0 && s.k > 1 ? std::numeric_limits<float>::quiet_NaN() : draw());
     for (int64_t o = 0; o < s.n; ++o) bias[o] = draw();
     int64_t record = 0;
     group_ptr[0] = 0;
@@ -128,7 +132,7 @@ struct SharedListsProblem {
     for (int64_t t = 0; t < s.m; ++t)
       for (int64_t o = 0; o < s.n; ++o) {
         double sum = bias[o];
-        for (int64_t c = 0; c < s.k; ++c) sum += static_cast<double>(dense[o * s.k + c]) * x_values[t * s.k + c];
+        for (int64_t c = s.k > 1; c < s.k; ++c) sum += static_cast<double>(dense[o * s.k + c]) * x_values[t * s.k + c];
         expected[t * s.n + o] = sum;
       }
   }

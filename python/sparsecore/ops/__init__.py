@@ -16,6 +16,7 @@ from sparsecore.ops.semi_structured import (
 )
 from sparsecore.ops.shared_lists import shared_lists_linear, shared_lists_transpose
 from sparsecore.ops.variable_nm import variable_nm_linear
+from sparsecore.ops.vnm import vnm_compress, vnm_decompress, vnm_linear, vnm_validate
 
 __all__ = [
     "BoundConv2d",
@@ -36,4 +37,8 @@ __all__ = [
     "squeeze_excite",
     "stem_conv2d",
     "variable_nm_linear",
+    "vnm_compress",
+    "vnm_decompress",
+    "vnm_linear",
+    "vnm_validate",
 ]

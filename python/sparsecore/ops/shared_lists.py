@@ -29,7 +29,7 @@ def shared_lists_linear(
     """``activation(input @ W.T + bias)`` with W as shared lists.
 
     Differentiable in ``input``, ``values`` and ``bias`` where ``activation`` is ``"none"``. float64 tensors take the
-    reference path.
+    reference path. CUDA tensors are bfloat16 or float16, input and values alike, with a vector of 8, 16, 32 or 64.
 
     Args:
         input: ``(..., in_features)``, float32, bfloat16 or float16, any strides.
@@ -42,7 +42,8 @@ def shared_lists_linear(
         activation: Fused: ``none``, ``relu``, ``gelu``, ``gelu_tanh``, ``silu``, ``relu6``, ``hard_swish``,
             ``hard_sigmoid`` or ``sigmoid``.
         compute: ``"float32"``, ``"float16"``, or ``"int8"`` (int8 values; the input is quantised per token).
-        transposed: What :func:`shared_lists_transpose` returns, to spare the backward pass that work.
+        transposed: What :func:`shared_lists_transpose` returns, to spare the backward pass that work; CUDA tensors have
+            no use for it.
 
     Returns:
         ``(..., out_features)`` in the dtype of ``input``; sums are kept in float32 (int8: int32).
@@ -74,6 +75,17 @@ def shared_lists_transpose(
     )
 
 
+def unpacked_input_grad(
+    grad: Tensor, values: Tensor, columns: Tensor, group_ptr: Tensor, in_features: int
+) -> Tensor:
+    """``grad @ W`` by a dense product with the unpacked weight: what a GPU does.
+
+    The transposed weight shares no lists, so tensor cores could not skip what it lacks.
+    """
+    dense = torch.ops.sparsecore.shared_lists_unpack(values, columns, group_ptr, grad.shape[-1], in_features)
+    return grad @ dense  # type: ignore[no-any-return]
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     input, values, columns, group_ptr, scale, bias, out_features, activation, compute = inputs[:9]
     require_plain("shared_lists_linear", activation, compute)
@@ -89,7 +101,9 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         )
     ops, vector = torch.ops.sparsecore, values.shape[1]
     grads: list[Any] = [None] * 12
-    if ctx.needs_input_grad[0]:
+    if ctx.needs_input_grad[0] and grad.is_cuda:
+        grads[0] = unpacked_input_grad(grad, values, columns, group_ptr, input.shape[-1])
+    elif ctx.needs_input_grad[0]:
         if transposed[0] is None:
             transposed = ops.shared_lists_transpose(
                 columns, group_ptr, vector, ctx.out_features, input.shape[-1], TRANSPOSED_BLOCK

@@ -1,5 +1,6 @@
 """V:N:M weights on sparse tensor cores: V output channels pick the same four of every M inputs, and each channel keeps
-two of these. Compression and linear layers of CUDA tensors."""
+two of these. Compression and linear layers of CUDA tensors.
+"""
 
 from __future__ import annotations
 
@@ -69,14 +70,9 @@ def vnm_compress(
             f"vnm_compress: mask must be bool of shape {tuple(weight.shape)}, got {mask.dtype} of shape "
             f"{tuple(mask.shape)}."
         )
-    n, k = mask.shape
-    columns = vnm_select(
-        torch.nn.functional.pad(mask, (0, 0, 0, -n % vector)).view(-1, vector, k).any(1).repeat_interleave(vector, 0),
-        vector,
-        m,
-    )
+    columns = vnm_select(mask, vector, m)
     picked_mask = vnm_gather(mask, columns, vector)
-    per_group = picked_mask.view(n, -1, 4).sum(-1)
+    per_group = picked_mask.view(mask.shape[0], -1, 4).sum(-1)
     if int(picked_mask.sum()) != int(mask.sum()) or int((per_group > 2).sum()):
         raise ValueError(
             f"vnm_compress: the mask keeps more than {vector}:2:{m} allows: at most four of {m} inputs for "
@@ -115,7 +111,9 @@ def vnm_validate(
     index = vnm_columns(columns)
     none = index == 0xFFFF
     ascends = (index[:, 1:] > index[:, :-1]) | none[:, 1:] | none[:, :-1]
-    last = torch.where(none, -1, index).cummax(1).values  # no column may lie before one that was picked earlier
+    last = (
+        torch.where(none, -1, index).cummax(1).values
+    )  # no column may lie before one that was picked earlier
     ascends &= none[:, 1:] | (index[:, 1:] > last[:, :-1])
     wrong = ~none & (index >= in_features)
     wrong[:, 1:] |= ~ascends
@@ -182,7 +180,9 @@ def vnm_linear(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, values, metadata, columns, scale, token_scale, bias, _, out_features, vector, activation, _ = inputs
+    input, values, metadata, columns, scale, token_scale, bias, _, out_features, vector, activation, _ = (
+        inputs
+    )
     if activation or scale is not None or token_scale is not None:
         raise RuntimeError(
             "vnm_linear: a fused activation and scales have no gradient. Call it with activation='none' and without "

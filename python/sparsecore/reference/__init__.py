@@ -42,6 +42,14 @@ from sparsecore.reference.shared_lists import (
     shared_lists_weight_grad,
 )
 from sparsecore.reference.variable_nm import variable_nm_linear, variable_nm_pack, variable_nm_unpack
+from sparsecore.reference.vnm import (
+    vnm_columns,
+    vnm_gather,
+    vnm_linear,
+    vnm_scatter,
+    vnm_select,
+    vnm_unpack,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -83,5 +91,11 @@ __all__ = [
     "variable_nm_linear",
     "variable_nm_pack",
     "variable_nm_unpack",
+    "vnm_columns",
+    "vnm_gather",
+    "vnm_linear",
+    "vnm_scatter",
+    "vnm_select",
+    "vnm_unpack",
     "window_lift_unpack",
 ]

@@ -21,7 +21,7 @@ def vnm_select(weight: Tensor, vector: int, m: int) -> Tensor:
     """The four inputs of every ``m`` that each run of ``vector`` channels picks: the largest sums of magnitudes.
 
     Args:
-        weight: ``(n, k)``, or anything of that shape that is larger where it matters more.
+        weight: ``(n, k)``, or a mask of that shape, whose kept inputs come first.
         vector: Channels that pick together.
         m: Inputs of a group, at least 4.
 
@@ -30,9 +30,11 @@ def vnm_select(weight: Tensor, vector: int, m: int) -> Tensor:
     """
     n, k = weight.shape
     runs, groups = -(-n // vector), -(-k // m)
-    padded = torch.nn.functional.pad(weight.abs().float(), (0, 0, 0, runs * vector - n))
+    padded = torch.nn.functional.pad(weight.float().abs(), (0, 0, 0, runs * vector - n))
     scores = torch.nn.functional.pad(padded.view(runs, vector, k).sum(1), (0, groups * m - k), value=-1.0)
-    picked = scores.view(runs, groups, m).argsort(-1, descending=True, stable=True)[..., :4].sort(-1).values
+    picked = (
+        scores.view(runs, groups, m).argsort(dim=-1, descending=True, stable=True)[..., :4].sort(-1).values
+    )
     picked = (picked + m * torch.arange(groups, device=weight.device)[:, None]).flatten(1)
     picked = torch.where(picked < k, picked, NO_COLUMN)
     return torch.where(picked > 0x7FFF, picked - 0x10000, picked).to(torch.int16)

@@ -1,0 +1,231 @@
+"""Mutants of products over gathered inputs: shared lists and V:N:M."""
+
+from __future__ import annotations
+
+from cuda_mutants.mutant import Family, Kernel
+
+TILED = "cuda/gathered/matmul_sm80.cuh"
+SMALL = "cuda/gathered/matmul_small_sm80.cuh"
+TRANSPOSE = "cuda/gathered/transpose_sm80.cuh"
+TILES = "cuda/gathered/tiles.cuh"
+ARGUMENTS = "cuda/gathered/arguments.h"
+LISTS = "cuda/shared_lists/shared_lists.h"
+RECORDS = "cuda/shared_lists/weights_sm80.cuh"
+GRADIENT = "cuda/shared_lists/weight_grad_sm80.cuh"
+UNPACK = "cuda/shared_lists/unpack_sm80.cuh"
+VNM = "cuda/vnm/weights_sm80.cuh"
+
+_tiled = Kernel("TILED", TILED).mutant
+_small = Kernel("SMALL", SMALL).mutant
+_gradient = Kernel("GRADIENT", GRADIENT).mutant
+_unpack = Kernel("UNPACK", UNPACK).mutant
+_vnm = Kernel("VNM", VNM).mutant
+_vnm_small = Kernel("VNM_SMALL", VNM).mutant
+
+MUTANTS = [
+    # x transposed
+    _tiled("x: no wait for copies", "  ptx::cp_async_wait<0>();\n", file=TRANSPOSE),
+    _tiled("x: no barrier before the tile is transposed", "  __syncthreads();\n", place=0, file=TRANSPOSE),
+    _tiled("x: no barrier before columns are read", "  __syncthreads();\n", place=1, file=TRANSPOSE),
+    _tiled(
+        "x: tokens past m are read",
+        "token + row < args.rows ? args.columns - first : 0",
+        "args.columns - first",
+        file=TRANSPOSE,
+    ),
+    _tiled(
+        "x: inputs past k are read",
+        "left >= kChunk ? kChunk : left > 0 ? static_cast<int>(left) : 0",
+        "kChunk",
+        file=TRANSPOSE,
+    ),
+    _tiled("x: elements past k are read", "if (i < valid) words", "words", file=TRANSPOSE),
+    _tiled(
+        "x: unaligned rows are copied sixteen bytes at a time",
+        "if (args.vectors) {",
+        "if (true) {",
+        file=TRANSPOSE,
+    ),
+    _tiled("x: inputs past k are written", "column + row < args.columns && ", file=TRANSPOSE),
+    _tiled("x: tokens past the pitch are written", " && to < pitch)", ")", file=TRANSPOSE),
+    _tiled("x: both halves hold the same tokens", "4 * half + i", "i", file=TRANSPOSE),
+    _gradient(
+        "x: the padding of tokens is not zero",
+        "token + row < args.rows ? args.columns - first : 0",
+        "(token + row < args.rows ? args.columns - first : args.columns - first > 0 ? 1 : 0)",
+        file=TRANSPOSE,
+    ),
+    # lists and gathering
+    _tiled("columns past the end of a list are read", "if (i >= length) return -1;", file=ARGUMENTS),
+    _tiled("columns past k are read", "return found < k ? found : -1;", "return found;", file=ARGUMENTS),
+    _tiled(
+        "tokens past the pitch are gathered", "columns[i] >= 0 && at < pitch", "columns[i] >= 0", file=TILES
+    ),
+    _tiled(
+        "rows that the list lacks are gathered", "columns[i] >= 0 && at < pitch", "at < pitch", file=TILES
+    ),
+    _tiled("what is lacking stays as it was", "source, exists ? 16 : 0);", "source, 16);", file=TILES),
+    _tiled(
+        "all rows of a thread gather the first column",
+        "xt + columns[i] * pitch",
+        "xt + columns[0] * pitch",
+        file=TILES,
+    ),
+    _tiled(
+        "the list ends where group_ptr says", "end < weight.records ? end : weight.records", "end", file=LISTS
+    ),
+    # many tokens
+    _tiled("no wait for copies", "    ptx::cp_async_wait<Tile::kStages - 2>();\n"),
+    _tiled(
+        "waits for one copy too few", "cp_async_wait<Tile::kStages - 2>", "cp_async_wait<Tile::kStages - 1>"
+    ),
+    _tiled("copies are not committed", "    ptx::cp_async_commit();\n"),
+    _tiled("no barrier in the loop", "    __syncthreads();\n", place=0),
+    _tiled("columns are not read ahead", "      gather.fetch(list, turn + 1, thread);\n"),
+    _tiled(
+        "columns are read a turn late",
+        "gather.fetch(list, turn + 1, thread)",
+        "gather.fetch(list, turn, thread)",
+    ),
+    _tiled(
+        "the ring has one stage", "(turn - range.first) % Tile::kStages * Tile::kStageBytes", "0", place=0
+    ),
+    _tiled("no barrier before sums overwrite stages", "  __syncthreads();\n#pragma", "#pragma"),
+    _tiled("no barrier before sums are read", "  __syncthreads();\n\n  constexpr", "\n  constexpr"),
+    _tiled("all warps take the first tokens", "warp * Tile::kColumns, lane", "0, lane"),
+    _tiled("tokens past m are stored", "row < kTokens && token + row < linear.p.m;", "row < kTokens;"),
+    _tiled("channels past n are stored", " || first >= linear.p.n) return;", ") return;"),
+    _tiled("channels past the vector are stored", "chunk >= Weights::channels(args) || "),
+    _tiled("records past the end are copied", "row < left && channel", "channel", file=RECORDS),
+    _tiled("channels past the vector are copied", " && channel < args.weight.vector;", ";", file=RECORDS),
+    _tiled(
+        "both halves of a fragment hold the same channels",
+        "2 * slice + lane / 8 % 2",
+        "2 * slice",
+        file=RECORDS,
+    ),
+    _tiled(
+        "both steps take the same inputs",
+        "ptx::mma<T>(sums, a[1], {b[2], b[3]})",
+        "ptx::mma<T>(sums, a[1], {b[0], b[1]})",
+        file=RECORDS,
+    ),
+    # few tokens
+    _small("no wait for copies", "    ptx::cp_async_wait<Tile::kStages - 2>();\n"),
+    _small(
+        "waits for one copy too few", "cp_async_wait<Tile::kStages - 2>", "cp_async_wait<Tile::kStages - 1>"
+    ),
+    _small("copies are not committed", "    ptx::cp_async_commit();\n"),
+    _small("no barrier before sums overwrite rings", "  __syncthreads();\n", place=0),
+    _small("no barrier before sums are read", "  __syncthreads();\n", place=1),
+    _small("the ring has one stage", "ring + turn % Tile::kStages * Tile::kStageBytes", "ring", place=0),
+    _small("warps take the same turns", "turn * Tile::kWarps + warp", "turn * Tile::kWarps"),
+    _small(
+        "columns of the wrong turn",
+        "gather.fetch(list, place_in_list(turn + 1), lane)",
+        "gather.fetch(list, place_in_list(turn), lane)",
+    ),
+    _small("tokens past m are stored", "token >= linear.p.m || "),
+    _small("channels past the vector are stored", "to >= Weights::channels(args) || "),
+    _small("channels past n are stored", " || channel + to >= linear.p.n) continue", ") continue"),
+    _small("a warp's sums are left out", "w < Tile::kWarps; ++w", "w < Tile::kWarps - 1; ++w"),
+    _small("splits write in one place", "(blockIdx.y * linear.p.m + token)", "(token)"),
+    # the gradient of the weights
+    _gradient("no wait for copies", "      ptx::cp_async_wait<Tile::kStages - 2>();\n"),
+    _gradient(
+        "waits for one copy too few", "cp_async_wait<Tile::kStages - 2>", "cp_async_wait<Tile::kStages - 1>"
+    ),
+    _gradient("copies are not committed", "      ptx::cp_async_commit();\n"),
+    _gradient("no barrier in the loop", "      __syncthreads();\n"),
+    _gradient("no barrier between parts", "    __syncthreads();\n\n#pragma", "\n#pragma"),
+    _gradient("tokens past the pitch are copied", "rows[i] && at < args.pitch", "rows[i]"),
+    _gradient(
+        "channels past n are read",
+        "row < args.weight.vector && channel + row < args.n",
+        "row < args.weight.vector",
+    ),
+    _gradient("channels past the vector are stored", " && to < args.weight.vector)", ")"),
+    _gradient("records past the list are stored", "record < list.length && "),
+    _gradient("parts are left out", "part += gridDim.y", "part += 2 * gridDim.y"),
+    _gradient(
+        "both steps take the same tokens", "{b[i][2 * step], b[i][2 * step + 1]}", "{b[i][0], b[i][1]}"
+    ),
+    _gradient(
+        "warps take the same records", "Tile::kChannels + 16 * warp + 8 * i", "Tile::kChannels + 8 * i"
+    ),
+    # the dense weight
+    _unpack("no barrier before places are noted", "  __syncthreads();\n", place=0),
+    _unpack("no barrier before places are read", "  __syncthreads();\n", place=1),
+    _unpack(
+        "channels past n are written",
+        "args.n - channel < args.weight.vector ? args.n - channel : args.weight.vector",
+        "args.weight.vector",
+    ),
+    _unpack(
+        "inputs past k are written",
+        "args.k - first < kUnpackWindow ? args.k - first : kUnpackWindow",
+        "kUnpackWindow",
+    ),
+    _unpack("records of the next group are noted", "i < records.last && ", ""),
+    _unpack("columns before the window are noted", "    if (args.weight.columns[i] >= first)\n"),
+    _unpack("columns behind the window are noted", " && args.weight.columns[i] < first + width;", ";"),
+    # V:N:M
+    _vnm("one selector for both spans", "if (span == 0) {", "if (true) {"),
+    _vnm(
+        "metadata of the next slice",
+        "kValueBytes + slice * kSliceMetadataBytes",
+        "kValueBytes + (slice + 1) % kSlices * kSliceMetadataBytes",
+    ),
+    _vnm(
+        "metadata is not copied", "i < kStageBytes; i += kThreads * 16", "i < kValueBytes; i += kThreads * 16"
+    ),
+    _vnm("both spans have the same values", "span_of_turn * 512 + "),
+    _vnm(
+        "every tile starts at the first slice of its block",
+        "* kBlockSlices + slice % kBlockSlices",
+        "* kBlockSlices",
+    ),
+    _vnm(
+        "every run has the first run's columns",
+        "args.weight.columns + run * args.weight.picked",
+        "args.weight.columns",
+    ),
+    _vnm_small(
+        "blocks of inputs follow those of channels",
+        "slice / kBlockSlices * args.k_blocks + turn",
+        "slice / kBlockSlices + turn",
+    ),
+    _vnm_small("one selector for both spans", "if (span == 0) {", "if (true) {"),
+]
+
+UNCATCHABLE = [
+    (
+        _tiled("turns past the last are loaded", "if (turn < range.last) {", "if (true) {"),
+        "they are zeros, copied into places of the ring that nobody reads. On a device they would race with the sums; "
+        "here a copy that nobody waits for happens at once or after the sums have been read",
+    ),
+    (
+        _small("turns past the last are loaded", "if (place_in_list(turn) < range.last) {", "if (true) {"),
+        "as for many tokens",
+    ),
+    (
+        _small("no warp barrier in the loop", "    __syncwarp();\n"),
+        "ldmatrix is itself a meeting of all lanes: none reads before every lane has waited, and none loads again "
+        "before all have read. The barrier orders the lanes' memory, of which the emulator has one view",
+    ),
+    (
+        _small(
+            "rings of the warps overlap",
+            "shared + warp * Tile::kRingBytes",
+            "shared + warp * Tile::kStageBytes",
+        ),
+        "a warp meets no other inside its loop, and the emulator changes warps where they meet",
+    ),
+]
+
+FAMILY = Family(
+    name="gathered",
+    support=("cuda/semi_structured/pack.cpp", "cpu/nm_decode/pack.cpp"),
+    mutants=tuple(MUTANTS),
+    uncatchable=tuple(UNCATCHABLE),
+)

@@ -164,7 +164,8 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
       "bias, Tensor? residual, int out_features, int activation, ScalarType out_dtype, Tensor? values_t=None, Tensor? "
       "metadata_t=None, int group=4) -> Tensor");
 
-  // V:N:M on CUDA: values and metadata as above, of the picked matrix, columns int16 (the bits of uint16) [runs, picked].
+  // V:N:M on CUDA: values and metadata as above, of the picked matrix, columns int16 (the bits of uint16) [runs,
+  // picked].
   m.def(
       "vnm_linear(Tensor input, Tensor values, Tensor metadata, Tensor columns, Tensor? scale, Tensor? token_scale, "
       "Tensor? bias, Tensor? residual, int out_features, int vector, int activation, ScalarType out_dtype) -> Tensor");

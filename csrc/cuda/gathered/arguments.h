@@ -1,5 +1,5 @@
-// Products whose weights keep whole columns for a run of V channels: the kept inputs of such a run are gathered once and
-// multiplied as if they were dense. What the kernels of these formats are given, and how they count.
+// Products whose weights keep whole columns for a run of V channels: the kept inputs of such a run are gathered once
+// and multiplied as if they were dense. What the kernels of these formats are given, and how they count.
 //
 //   xt         [k, pitch] 16 bits: x transposed, so that an input of all tokens is a row and gathering copies rows;
 //              pitch = m rounded up to 8, the padding zero

@@ -47,8 +47,8 @@ SC_DEVICE void multiply_turn(float (&sums)[Weights::kSlices][kColumns][4], const
 #pragma unroll
     for (int column = 0; column < kColumns; ++column) {
       uint32_t b[4];
-      ptx::ldmatrix_transposed(b,
-                               tokens + tile_place<kTokens, Weights::kDepth>(span * kSpan + lane, first_chunk + column));
+      ptx::ldmatrix_transposed(
+          b, tokens + tile_place<kTokens, Weights::kDepth>(span * kSpan + lane, first_chunk + column));
 #pragma unroll
       for (int slice = 0; slice < Weights::kSlices; ++slice) a[slice].multiply(sums[slice][column], b);
     }
@@ -101,8 +101,7 @@ __global__ void __launch_bounds__(128, 3) gathered_matmul(const typename Weights
       for (int e = 0; e < 4; ++e) {
         const int row = warp * Tile::kWarpTokens + 8 * column + 2 * (lane % 4) + e % 2;
         const int to = 16 * slice + lane / 4 + 8 * (e / 2);
-        ptx::store_shared_4(shared + (row * Tile::kSumsStride + to) * 4,
-                            cuda_linear::bits_of(sums[slice][column][e]));
+        ptx::store_shared_4(shared + (row * Tile::kSumsStride + to) * 4, cuda_linear::bits_of(sums[slice][column][e]));
       }
   __syncthreads();
 

@@ -30,7 +30,8 @@ struct SmallTile {
 
 // Budget of sm80::gathered_matmul_small: 168 registers.
 template <class Weights, int kTokens>
-__global__ void __launch_bounds__(SmallTile<Weights, kTokens>::kThreads, SmallTile<Weights, kTokens>::kWarps == 8 ? 2 : 3)
+__global__ void __launch_bounds__(SmallTile<Weights, kTokens>::kThreads,
+                                  SmallTile<Weights, kTokens>::kWarps == 8 ? 2 : 3)
     gathered_matmul_small(const typename Weights::Arguments args) {
   using Tile = SmallTile<Weights, kTokens>;
   const cuda_linear::Arguments& linear = args.linear;
@@ -85,12 +86,12 @@ __global__ void __launch_bounds__(SmallTile<Weights, kTokens>::kThreads, SmallTi
     float sum = 0;
 #pragma unroll
     for (int w = 0; w < Tile::kWarps; ++w)
-      sum += __uint_as_float(
-          ptx::load_shared_4(shared + ((w * Tile::kChannels + to) * Tile::kSumsStride + token) * 4));
+      sum += __uint_as_float(ptx::load_shared_4(shared + ((w * Tile::kChannels + to) * Tile::kSumsStride + token) * 4));
     if (linear.splits > 1) {
-      static_cast<float*>(linear.p.workspace)[(blockIdx.y * linear.p.m + token) *
-                                                  cuda_linear::padded_channels(linear.p.n) +
-                                              channel + to] = sum;
+      static_cast<float*>(
+          linear.p
+              .workspace)[(blockIdx.y * linear.p.m + token) * cuda_linear::padded_channels(linear.p.n) + channel + to] =
+          sum;
     } else {
       cuda_linear::finish_one(linear, token, channel + to, sum);
     }

@@ -1,7 +1,8 @@
 // xt[i, t] = x[t, i] for 16-bit elements; tokens from m to the pitch become zero.
 //
-// A block takes 64 tokens x 64 inputs: rows of x into shared memory, transposed by ldmatrix into a second tile, and rows
-// of xt out of that. Both tiles are rows of 128 bytes, swizzled; global memory sees 128 neighbouring bytes at a time.
+// A block takes 64 tokens x 64 inputs: rows of x into shared memory, transposed by ldmatrix into a second tile, and
+// rows of xt out of that. Both tiles are rows of 128 bytes, swizzled; global memory sees 128 neighbouring bytes at a
+// time.
 #pragma once
 
 #include "cuda/common/ldmatrix.h"
@@ -43,14 +44,16 @@ __global__ void __launch_bounds__(kThreads) gathered_transpose(const TransposeAr
   ptx::cp_async_wait<0>();
   __syncthreads();
 
-  // Warp w transposes inputs 8w .. 8w + 7: register i of lane 4g + t then holds tokens 8i + 2t and 8i + 2t + 1 of input g.
+  // Warp w transposes inputs 8w .. 8w + 7: register i of lane 4g + t then holds tokens 8i + 2t and 8i + 2t + 1 of input
+  // g.
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     uint32_t pairs[4];
     ptx::ldmatrix_transposed(pairs, rows + tile_place<kSide, kSide>(32 * half + lane, warp));
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-      ptx::store_shared_4(columns + tile_place<kSide, kSide>(8 * warp + lane / 4, 4 * half + i) + lane % 4 * 4, pairs[i]);
+      ptx::store_shared_4(columns + tile_place<kSide, kSide>(8 * warp + lane / 4, 4 * half + i) + lane % 4 * 4,
+                          pairs[i]);
   }
   __syncthreads();
 

@@ -19,8 +19,9 @@ Status launch_grad(const char* function, const WeightGradArguments& args, void* 
   using Tile = sm80::GradTile<kSlices>;
   const int64_t groups = ceil_div(args.n, args.weight.vector);
   LaunchConfig config;
-  config.grid = dim3(static_cast<unsigned>(groups), static_cast<unsigned>(std::clamp<int64_t>(
-                                                        args.weight.records / (groups * Tile::kRecords), 1, 1024)));
+  config.grid =
+      dim3(static_cast<unsigned>(groups),
+           static_cast<unsigned>(std::clamp<int64_t>(args.weight.records / (groups * Tile::kRecords), 1, 1024)));
   config.block = dim3(Tile::kThreads);
   config.shared_bytes = Tile::kSharedBytes;
   config.stream = static_cast<Stream>(stream);

@@ -1,5 +1,5 @@
-// out[r, v] = sum over tokens of grad_y[t, first channel of r's group + v] * x[t, columns[r]]: of the dense gradient only
-// what the weight keeps.
+// out[r, v] = sum over tokens of grad_y[t, first channel of r's group + v] * x[t, columns[r]]: of the dense gradient
+// only what the weight keeps.
 //
 //   operands       both transposed first, so that tokens lie side by side: A is V rows of grad_y^T, B the gathered rows
 //                  of x^T, both as mma wants them and without a transposing ldmatrix
@@ -93,8 +93,8 @@ __global__ void __launch_bounds__(128) shared_lists_weight_grad(const WeightGrad
 #pragma unroll
           for (int step = 0; step < 2; ++step) {
             uint32_t a[4];
-            ptx::ldmatrix(a, stage + swizzled<Swizzle::k128>(16 * slice + lane % 16,
-                                                             64 * span + 32 * step + lane / 16 * 16));
+            ptx::ldmatrix(
+                a, stage + swizzled<Swizzle::k128>(16 * slice + lane % 16, 64 * span + 32 * step + lane / 16 * 16));
 #pragma unroll
             for (int i = 0; i < 2; ++i) ptx::mma<T>(sums[slice][i], a, {b[i][2 * step], b[i][2 * step + 1]});
           }

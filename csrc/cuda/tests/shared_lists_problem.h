@@ -21,8 +21,8 @@ struct SharedListsShape {
 };
 
 // Small integers: every product and sum is exact. No list keeps the first of several inputs, which is NaN, so that a
-// weight that does not exist may not be multiplied with it either. x and y begin `offset` elements into their buffers, rows are `pad`
-// elements longer than the next multiple of 8. y is float32.
+// weight that does not exist may not be multiplied with it either. x and y begin `offset` elements into their buffers,
+// rows are `pad` elements longer than the next multiple of 8. y is float32.
 template <class T>
 struct SharedListsProblem {
   SharedListsShape shape;

@@ -29,10 +29,8 @@ void check(const Plan& plan, SharedListsProblem<T>& problem) {
   CHECK(problem.first_wrong() == -1);
 }
 
-constexpr Plan kPlans[] = {{Kernel::kSmallSm80, 8, 1},
-                           {Kernel::kSmallSm80, 32, 1},
-                           {Kernel::kTiledSm80, 64, 1},
-                           {Kernel::kTiledSm80, 128, 1}};
+constexpr Plan kPlans[] = {
+    {Kernel::kSmallSm80, 8, 1}, {Kernel::kSmallSm80, 32, 1}, {Kernel::kTiledSm80, 64, 1}, {Kernel::kTiledSm80, 128, 1}};
 
 }  // namespace
 
@@ -110,7 +108,8 @@ TEST_CASE("shared lists: damaged lists read nothing outside") {
 
 TEST_CASE("shared lists: the gradient of the kept weights") {
   for (const int vector : {8, 16, 32, 64})
-    for (const auto& [m, n, k, pad] : {std::array<int64_t, 4>{70, 3 * vector - 3, 350, 0}, {1, 5, 9, 1}, {0, 20, 9, 0}}) {
+    for (const auto& [m, n, k, pad] :
+         {std::array<int64_t, 4>{70, 3 * vector - 3, 350, 0}, {1, 5, 9, 1}, {0, 20, 9, 0}}) {
       CAPTURE(vector);
       CAPTURE(m);
       SharedListsProblem<BFloat16> problem({m, n, k, vector, 0.6}, 0, pad);
@@ -144,7 +143,8 @@ TEST_CASE("shared lists: the gradient of the kept weights") {
             double sum = 0;
             if (g * vector + v < n)
               for (int64_t t = 0; t < m; ++t)
-                sum += static_cast<double>(grads[t * n + g * vector + v]) * problem.x_values[t * k + problem.columns[r]];
+                sum +=
+                    static_cast<double>(grads[t * n + g * vector + v]) * problem.x_values[t * k + problem.columns[r]];
             if (wrong < 0 && !(out[r * vector + v] == sum)) wrong = r * vector + v;
           }
       CHECK(wrong == -1);
@@ -157,7 +157,8 @@ TEST_CASE("shared lists: the dense weight comes back") {
       SharedListsProblem<Float16> problem({1, n, k, vector});
       cuda_emulation::GlobalBuffer<Float16> dense(n * k);
       const cuda_emulation::ScopedOptions scoped(next_adversary(80));
-      REQUIRE(shared_lists_unpack_device(problem.weight(), DType::kFloat16, n, k, dense.data(), nullptr) == Status::kOk);
+      REQUIRE(shared_lists_unpack_device(problem.weight(), DType::kFloat16, n, k, dense.data(), nullptr) ==
+              Status::kOk);
       int64_t wrong = -1;
       for (int64_t i = 0; i < n * k && wrong < 0; ++i)
         if (widen(dense[i]) != problem.dense[i]) wrong = i;

@@ -1,4 +1,5 @@
-// V:N:M products on the emulator: every tile, run length and type against float64, with adversarial schedules and copies.
+// V:N:M products on the emulator: every tile, run length and type against float64, with adversarial schedules and
+// copies.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -30,10 +31,8 @@ void check(const Plan& plan, VnmProblem<T>& problem) {
   CHECK(problem.first_wrong() == -1);
 }
 
-constexpr Plan kPlans[] = {{Kernel::kSmallSm80, 8, 1},
-                           {Kernel::kSmallSm80, 32, 1},
-                           {Kernel::kTiledSm80, 64, 1},
-                           {Kernel::kTiledSm80, 128, 1}};
+constexpr Plan kPlans[] = {
+    {Kernel::kSmallSm80, 8, 1}, {Kernel::kSmallSm80, 32, 1}, {Kernel::kTiledSm80, 64, 1}, {Kernel::kTiledSm80, 128, 1}};
 
 }  // namespace
 

@@ -60,8 +60,8 @@ struct VnmProblem {
         const bool exists = columns[o / s.vector * picked + j] != kNoColumn;
         narrow(exists ? draw() : 0.0f, &dense[o * picked + j]);
         // Zero, one or two of four.
-        mask[o * picked + j] = exists && random() % 3 == 0 &&
-                               std::count(&mask[o * picked + j / 4 * 4], &mask[o * picked + j], 1) < 2;
+        mask[o * picked + j] =
+            exists && random() % 3 == 0 && std::count(&mask[o * picked + j / 4 * 4], &mask[o * picked + j], 1) < 2;
       }
     if (semi_structured_pack(dense.data(), kDType, mask.data(), s.n, picked, values.data(), metadata.data()) !=
         Status::kOk)

@@ -39,17 +39,18 @@ Status check_weight(const VnmWeight& weight, DType dtype, int64_t n, int64_t k) 
                   kName, number(k + 3), number(k), number(weight.picked));
   const Status status = semi_structured_check(weight.packed, dtype, n, weight.picked);
   if (status == Status::kBadShape)
-    return refuse(status,
-                  "%s: the picked weight [%lld, %lld] has %lld bytes of values and %lld words of metadata, got %lld and "
-                  "%lld",
-                  kName, number(n), number(weight.picked), number(semi_structured_value_bytes(n, weight.picked, dtype)),
-                  number(semi_structured_metadata_words(n, weight.picked, dtype)), number(weight.packed.value_bytes),
-                  number(weight.packed.metadata_words));
+    return refuse(
+        status,
+        "%s: the picked weight [%lld, %lld] has %lld bytes of values and %lld words of metadata, got %lld and "
+        "%lld",
+        kName, number(n), number(weight.picked), number(semi_structured_value_bytes(n, weight.picked, dtype)),
+        number(semi_structured_metadata_words(n, weight.picked, dtype)), number(weight.packed.value_bytes),
+        number(weight.packed.metadata_words));
   const auto unaligned = [](const void* array) { return reinterpret_cast<uintptr_t>(array) % 16 != 0; };
   if (status != Status::kOk || (n > 0 && weight.picked > 0 && !weight.columns) || unaligned(weight.packed.values) ||
       unaligned(weight.packed.metadata))
-    return refuse(Status::kNullPointer, "%s: needs values, metadata and columns, the first two at multiples of 16 bytes",
-                  kName);
+    return refuse(Status::kNullPointer,
+                  "%s: needs values, metadata and columns, the first two at multiples of 16 bytes", kName);
   return Status::kOk;
 }
 

@@ -1,5 +1,5 @@
-// V:N:M as a format of gathered products (gathered/matmul_sm80.cuh): a tile is a run of channels, or half of one of 128;
-// a turn is a block of Sp24, 64 picked inputs.
+// V:N:M as a format of gathered products (gathered/matmul_sm80.cuh): a tile is a run of channels, or half of one of
+// 128; a turn is a block of Sp24, 64 picked inputs.
 //
 // Sp24 holds values and metadata as the lanes of mma.sp want them, so a turn's weights are copied as they are and every
 // lane reads its 16 bytes of values, and 4 of metadata for both spans.

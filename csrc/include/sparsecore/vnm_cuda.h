@@ -6,8 +6,8 @@
 //   packed     Sp24 (sparsecore/semi_structured.h) of the picked matrix [n, 4 * groups]: element (o, j) is
 //              w[o, columns[o / V, j]], or 0 where there is no such column
 //
-// bytes = n * k / M * (2 * size + 1) + runs * 8 * groups. Kernels do not ask for M: 4 * groups is all they count in, and
-// they read nothing outside of x whatever the columns hold.
+// bytes = n * k / M * (2 * size + 1) + runs * 8 * groups. Kernels do not ask for M: 4 * groups is all they count in,
+// and they read nothing outside of x whatever the columns hold.
 #pragma once
 
 #include "sparsecore/linear_cuda.h"

@@ -26,10 +26,9 @@ SharedLists view(const char* function, const Tensor& columns, const Tensor& grou
 
 // (records, vector), or a copy of it where it does not begin at a multiple of 16 bytes.
 Tensor checked_values(const char* function, const Tensor& values, const Tensor& columns) {
-  STD_TORCH_CHECK(values.dim() == 2 && columns.dim() == 1 && values.size(0) == columns.size(0) &&
-                      values.is_contiguous(),
-                  function, ": values must be contiguous (records, vector) with as many records as columns, ",
-                  columns.numel(), ".");
+  STD_TORCH_CHECK(
+      values.dim() == 2 && columns.dim() == 1 && values.size(0) == columns.size(0) && values.is_contiguous(), function,
+      ": values must be contiguous (records, vector) with as many records as columns, ", columns.numel(), ".");
   return reinterpret_cast<uintptr_t>(values.const_data_ptr()) % 16 ? torch::stable::clone(values) : values;
 }
 

@@ -81,6 +81,7 @@ _ON_CPU = (
 _ON_CUDA = (
     Row("channels", lambda p: isinstance(p, Channel)),
     Row("semi_structured", _two_of_four),
+    Row("shared_lists", lambda p: _shares(p, 8)),
 )
 
 # Only sizes that follow from the shape can be had without the weights.

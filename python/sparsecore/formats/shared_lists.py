@@ -73,7 +73,7 @@ class SharedLists(PackedWeight):
         require_tensor("shared_lists", "columns", self.columns, torch.int16, (self.values.shape[0],))
         require_tensor("shared_lists", "group_ptr", self.group_ptr, torch.int32, (-(-n // self.vector) + 1,))
         status, where = torch.ops.sparsecore.shared_lists_validate(
-            self.columns.cpu(), self.group_ptr.cpu(), self.vector, n, k
+            self.columns, self.group_ptr, self.vector, n, k
         )
         self._raise_status(status, where, "record")
         return self
@@ -85,12 +85,7 @@ class SharedLists(PackedWeight):
             raise ValueError(
                 "shared_lists: int8 weights cannot be transposed; their scales belong to the rows."
             )
-        structure = self.transposed_structure()
-        if structure is None:
-            raise ValueError(
-                f"shared_lists: the weight is on {self.columns.device}; it is transposed on the CPU. Use .cpu()."
-            )
-        offsets, block_ptr, order = structure
+        offsets, block_ptr, order = self._transposed()
         values = self.values.flatten().index_select(0, order)
         return (
             RowLists((k, n), self.pattern, values, None, offsets, block_ptr, TRANSPOSED_BLOCK),
@@ -98,9 +93,10 @@ class SharedLists(PackedWeight):
         )
 
     def transposed_structure(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Offsets and block_ptr of the transposed weight as row lists, and ``order``; None on a GPU, which uses none."""
-        if self.columns.is_cuda:
-            return None
+        """Offsets and block_ptr of the transposed weight as row lists, and ``order``; None on a GPU."""
+        return None if self.columns.is_cuda else self._transposed()
+
+    def _transposed(self) -> tuple[Tensor, Tensor, Tensor]:
         n, k = self.shape
         return shared_lists_transpose(
             self.columns, self.group_ptr, vector=self.vector, out_features=n, in_features=k

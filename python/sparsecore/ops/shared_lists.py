@@ -52,6 +52,9 @@ def shared_lists_linear(
         return reference.shared_lists_linear(
             input, values, columns, group_ptr, scale, bias, out_features, activation
         )
+    if input.is_cuda and torch.is_autocast_enabled("cuda"):
+        narrow = torch.get_autocast_dtype("cuda")
+        input, values = input.to(narrow), values.to(narrow)
     return torch.ops.sparsecore.shared_lists_linear(  # type: ignore[no-any-return]
         input,
         values,

@@ -1,5 +1,6 @@
-"""V:N:M weights on sparse tensor cores: V output channels pick the same four of every M inputs, and each channel keeps
-two of these. Compression and linear layers of CUDA tensors.
+"""V:N:M weights on sparse tensor cores: compression and linear layers of CUDA tensors.
+
+V output channels pick the same four of every M inputs, and each channel keeps two of these.
 """
 
 from __future__ import annotations

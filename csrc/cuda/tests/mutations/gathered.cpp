@@ -1,6 +1,6 @@
-// One kernel of the gathered products on the emulator, with every adversary: what tools/cuda_mutations.py compiles again
-// and again with one line of the kernel changed. Exit status 0: every answer right and no rule broken; 1: caught, with
-// the reason in one line. Compiled with -DKERNEL_TILED, _SMALL, _GRADIENT, _UNPACK, _VNM or _VNM_SMALL.
+// One kernel of the gathered products on the emulator, with every adversary: what tools/cuda_mutations.py compiles
+// again and again with one line of the kernel changed. Exit status 0: every answer right and no rule broken; 1: caught,
+// with the reason in one line. Compiled with -DKERNEL_TILED, _SMALL, _GRADIENT, _UNPACK, _VNM or _VNM_SMALL.
 #include <cstdio>
 #include <string>
 
@@ -59,7 +59,8 @@ std::string check(Problem& problem, typename Weights::Arguments args, int64_t ti
     launch(config, gathered::sm80::gathered_matmul_small<Weights, kTokens>, args);
   } else {
     using Tile = gathered::sm80::Tile<Weights, kTokens>;
-    config.grid = dim3(static_cast<unsigned>(tiles * ceil_div(problem.shape.m, kTokens)), static_cast<unsigned>(splits));
+    config.grid =
+        dim3(static_cast<unsigned>(tiles * ceil_div(problem.shape.m, kTokens)), static_cast<unsigned>(splits));
     config.block = dim3(Tile::kThreads);
     config.shared_bytes = Tile::kSharedBytes;
     launch(config, gathered::sm80::gathered_matmul<Weights, kTokens>, args);
@@ -119,7 +120,7 @@ std::string run(const VnmShape& shape, int splits) {
   args.weight = problem.params(none).weight;
   args.k_blocks = ceil_div(problem.picked, cuda_vnm::kBlockInputs);
   return check<cuda_vnm::sm80::Weights<BFloat16, kSlices>, kTokens, kSmall>(problem, args,
-                                                                           ceil_div(shape.n, 16 * kSlices), splits);
+                                                                            ceil_div(shape.n, 16 * kSlices), splits);
 }
 std::string run() {
   std::string wrong = run<1>({7, 90, 1300, 16, 8}, 1);

@@ -23,6 +23,9 @@ using Stream = void*;
 using Stream = cudaStream_t;
 #endif
 
+// Dynamic shared memory that a block may ask for: on every device from sm_80 on, and on sm_90.
+constexpr int kSharedBytesEverywhere = 99 << 10, kSharedBytesSm90 = 227 << 10;
+
 struct LaunchConfig {
   dim3 grid, block;
   dim3 cluster;             // blocks, (1, 1, 1) for none; sm_90

@@ -19,6 +19,7 @@ Status launch_small(const char* function, const MatmulArguments& args, void* str
   LaunchConfig config;
   config.grid = dim3(static_cast<unsigned>(ceil_div(args.p.n, Tile::kChannels)), static_cast<unsigned>(args.splits));
   config.block = dim3(Tile::kThreads);
+  static_assert(Tile::kSharedBytes <= kSharedBytesEverywhere);
   config.shared_bytes = Tile::kSharedBytes;
   config.stream = static_cast<Stream>(stream);
   return launched(function, launch(config, sm80::matmul_small<T, kTokens, Inputs>, args));
@@ -36,6 +37,7 @@ Status launch_tiled(const char* function, MatmulArguments args, void* stream) {
   LaunchConfig config;
   config.grid = dim3(static_cast<unsigned>(tiles), 1, static_cast<unsigned>(args.splits));
   config.block = dim3(Tile::kThreads);
+  static_assert(Tile::kSharedBytes <= kSharedBytesEverywhere);
   config.shared_bytes = Tile::kSharedBytes;
   config.stream = static_cast<Stream>(stream);
   return launched(function, launch(config, sm80::matmul<T, kTokens, Inputs>, args));

@@ -25,6 +25,7 @@ Status launch_tile(MatmulArguments args, void* stream) {
   LaunchConfig config;
   config.grid = dim3(static_cast<unsigned>(std::min<int64_t>(works, current_device().multiprocessors)));
   config.block = dim3(Tile::kThreads);
+  static_assert(Tile::kSharedBytes <= kSharedBytesSm90);
   config.shared_bytes = Tile::kSharedBytes;
   config.stream = static_cast<Stream>(stream);
   return launched(kName, launch(config, sm90::matmul<T, kTokens>, args, map, static_cast<int>(works)));

@@ -2,7 +2,7 @@
 
     y[t, r B + o] = bias[r B + o] + sum over blocks b of block row r, i < B of values[b, o, i] * x[t, column[b] B + i]
 
-One program makes kTokens x B of y and walks the blocks of its row. Blocks of 16 to 128, 16-bit floats, float32 sums.
+One program makes TOKENS x B of y and walks the blocks of its row. Indices are torch's, 64 bits. Blocks of 16 to 128, 16-bit floats, float32 sums.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def bsr_linear_kernel(
         column = tl.load(columns + block)
         inputs = x + rows[:, None].to(tl.int64) * x_stride + column * BLOCK + inner[None, :]
         # [input, output]: the block transposed.
-        weights = values + block.to(tl.int64) * BLOCK * BLOCK + inner[None, :] * BLOCK + inner[:, None]
+        weights = values + block * BLOCK * BLOCK + inner[None, :] * BLOCK + inner[:, None]
         sums = tl.dot(tl.load(inputs, mask=present, other=0.0), tl.load(weights), sums)
     outputs = block_row * BLOCK + inner
     if BIAS:
@@ -67,8 +67,8 @@ def bsr_linear(
     grid = (weight.shape[0] // block, triton.cdiv(x.shape[0], tokens))
     bsr_linear_kernel[grid](
         x,
-        weight.crow_indices().int(),
-        weight.col_indices().int(),
+        weight.crow_indices(),
+        weight.col_indices(),
         values,
         bias if bias is not None else x,
         y,

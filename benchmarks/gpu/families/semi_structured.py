@@ -20,12 +20,20 @@ TOKENS = (1, 16, 4096, 256, 64, 8, 32, 1024, 16384)
 
 
 def two_of_four(weight: Tensor) -> Tensor:
-    """A mask that keeps the two largest of four neighbouring inputs, by torch."""
+    """A mask that keeps the two largest of four neighbouring inputs, of equal ones the earlier, by torch.
+
+    Kept is what fewer than two of its group go before; sorting millions of groups of four takes torch far longer.
+    """
     rows, inputs = weight.shape
     padded = torch.nn.functional.pad(weight.float().abs(), (0, -inputs % 4), value=-1.0)
     groups = padded.reshape(rows, -1, 4)
-    mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, groups.topk(2, -1).indices, True)
-    return mask.flatten(1)[:, :inputs].contiguous()
+    before = torch.zeros_like(groups, dtype=torch.int8)
+    for i in range(4):
+        for j in range(4):
+            if i != j:
+                first, second = groups[..., j], groups[..., i]
+                before[..., i] += first >= second if j < i else first > second
+    return (before < 2).flatten(1)[:, :inputs].contiguous()
 
 
 def masked(weight: Tensor, mask: Tensor) -> Tensor:
@@ -71,11 +79,7 @@ def keeps_the_largest(device: str, small: bool) -> str:
     semi_structured_validate(values, metadata, out_features=rows, in_features=inputs)
     return every(
         (
-            (
-                torch.equal(dense.double().abs().sum(1), largest.double().abs().sum(1)),
-                "by_row: not the two largest",
-            ),
-            (torch.equal(torch.where(dense != 0, weight, dense), dense), "by_row: values are changed"),
+            (torch.equal(dense, largest), "by_row: not the two largest"),
             (torch.equal(both, unpacked), "two_way: decompression is not the layout"),
             (torch.equal(both, other.T), "two_way: the transposed packing is another matrix"),
             (int(stored.reshape(rows, -1, 4).sum(-1).max()) <= 2, "two_way: more than two of four inputs"),

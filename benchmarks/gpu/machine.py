@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 
@@ -41,13 +42,29 @@ def describe(dry: bool) -> dict[str, Any]:
     except ImportError:
         found["triton"] = None
     if not dry:
-        properties = torch.cuda.get_device_properties(0)
-        found |= {
-            "gpu": properties.name,
-            "capability": 10 * properties.major + properties.minor,
-            "multiprocessors": properties.multi_processor_count,
-            "l2_bytes": properties.L2_cache_size,
-            "memory_bytes": properties.total_memory,
-            "cublas": torch.cuda.get_device_name(0) and str(torch.backends.cuda.preferred_blas_library()),
-        }
+        found |= of_gpu()
+    return found
+
+
+def of_gpu() -> dict[str, Any]:
+    """The device, and whether the operators load beside this torch: ``import sparsecore`` would go on without them."""
+    import torch
+
+    import sparsecore
+
+    if not torch.cuda.is_available():
+        return {"ok": False, "wrong": "torch sees no GPU"}
+    properties = torch.cuda.get_device_properties(0)
+    found: dict[str, Any] = {
+        "gpu": properties.name,
+        "capability": 10 * properties.major + properties.minor,
+        "multiprocessors": properties.multi_processor_count,
+        "l2_bytes": properties.L2_cache_size,
+        "memory_bytes": properties.total_memory,
+    }
+    library = Path(sparsecore.__file__).parent / "lib" / "libsparsecore_torch_cuda.so"
+    try:
+        torch.ops.load_library(str(library))
+    except OSError as error:
+        found |= {"ok": False, "wrong": f"{library.name} does not load: {error}"}
     return found

@@ -173,7 +173,7 @@ def supervise(
         process = subprocess.Popen([*command, "--stage", stage.name, "--until", str(until)], cwd=ROOT)
         hung = over = False
         while process.poll() is None and not (hung or over):
-            time.sleep(0.05)
+            time.sleep(0.1)
             running = Record(record_path).data["running"]
             hung = bool(running) and time.time() > running["since"] + running["limit"]
             over = time.time() > end
@@ -216,7 +216,7 @@ def run(arguments: argparse.Namespace, place: Place, record_path: Path) -> int:
     record = Record(record_path, arguments.copy)
     prepared = json.loads(PREPARED.read_text("utf-8")) if PREPARED.exists() else {"commit": "dry run"}
     for key, value in {"dry": place.dry, **prepared}.items():
-        if record.data.setdefault(key, value) != value:
+        if record.data.setdefault(key, value) != value and key in ("dry", "commit"):
             sys.exit(
                 f"gpu.visit: {record_path} was begun with {key} = {record.data[key]!r}, and this is {value!r}. "
                 "Results of one build belong together: move the record away to begin another."

@@ -11,15 +11,15 @@ from torch import Tensor
 Call = Callable[[], object]
 
 FLOATS = (torch.bfloat16, torch.float16)
-# Of ||got - expected|| / ||expected||, by the type that products are made of and the type that is written. Tensor cores
-# add float8 products with about 14 bits.
+# Of ||got - expected|| / ||expected||, by the type that products are made of and the type that is written. Hopper's
+# tensor cores add float8 products with about 14 bits and cut off what is below.
 TOLERANCES = {
     (torch.bfloat16, torch.bfloat16): 3e-3,
     (torch.float16, torch.float16): 6e-4,
     (torch.bfloat16, torch.float32): 5e-5,
     (torch.float16, torch.float32): 5e-5,
     (torch.int8, torch.bfloat16): 3e-3,
-    (torch.float8_e4m3fn, torch.bfloat16): 5e-3,
+    (torch.float8_e4m3fn, torch.bfloat16): 1e-2,
 }
 
 

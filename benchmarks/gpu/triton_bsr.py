@@ -2,7 +2,8 @@
 
     y[t, r B + o] = bias[r B + o] + sum over blocks b of block row r, i < B of values[b, o, i] * x[t, column[b] B + i]
 
-One program makes TOKENS x B of y and walks the blocks of its row. Indices are torch's, 64 bits. Blocks of 16 to 128, 16-bit floats, float32 sums.
+One program makes TOKENS x B of y and walks the blocks of its row. Blocks of 16 to 128, 16-bit floats, float32 sums;
+indices are torch's, 64 bits.
 """
 
 from __future__ import annotations

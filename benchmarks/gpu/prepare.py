@@ -20,7 +20,6 @@ from .machine import first_line
 from .programs import ROOT
 
 TARGETS = ("sparsecore", "sparsecore_torch", "sparsecore_torch_cuda", "cuda_conformance", "cuda_questions")
-LIBRARIES = ("libsparsecore.so", "libsparsecore_torch.so", "libsparsecore_torch_cuda.so")
 PROGRAMS = ("cuda_conformance", "cuda_questions")
 LARGEST = 64 << 20  # bytes
 
@@ -71,12 +70,13 @@ def prepare(folder: Path) -> None:
     ):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, folder / path)
-    for names, place in ((LIBRARIES, "python/sparsecore/lib"), (PROGRAMS, "bin")):
-        (folder / place).mkdir(parents=True, exist_ok=True)
-        for name in names:
-            found = next(path for path in built.rglob(name) if path.is_file())
-            shutil.copy(found, folder / place / name)
-            subprocess.run(["strip", "--strip-unneeded", folder / place / name], check=True)
+    # Installed, not copied: only then do the libraries look for each other where they lie.
+    subprocess.run(["cmake", "--install", built, "--prefix", folder / "python", "--strip"], check=True)
+    (folder / "bin").mkdir(parents=True)
+    for name in PROGRAMS:
+        found = next(path for path in built.rglob(name) if path.is_file())
+        shutil.copy(found, folder / "bin" / name)
+        subprocess.run(["strip", "--strip-unneeded", folder / "bin" / name], check=True)
     compilers = f"{first_line('c++', '--version')}; nvcc {nvcc_release()}"
     facts = {"commit": commit(), "compiler": compilers, "prepared": date.today().isoformat()}
     (folder / "prepared.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")

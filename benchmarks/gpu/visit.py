@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,8 @@ def supervise(
         if running:
             record.put(running["stage"], running["item"], {"ok": False, "wrong": wrong})
         elif process.returncode != 3:
-            record.put(stage.name, "between items", {"ok": False, "wrong": wrong})
+            if not record.has(stage.name, "between items"):
+                record.put(stage.name, "between items", {"ok": False, "wrong": wrong})
             return False
     return False
 
@@ -294,7 +296,11 @@ def main() -> None:
     if arguments.stage:
         record = Record(arguments.record, arguments.copy)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        sys.exit(run_stage(STAGES[arguments.stage], place, record, arguments.until))
+        try:
+            sys.exit(run_stage(STAGES[arguments.stage], place, record, arguments.until))
+        except Exception:
+            record.put(arguments.stage, "between items", {"ok": False, "wrong": traceback.format_exc()[-2000:]})
+            raise
     if PREPARED.exists():
         os.environ["PYTHONPATH"] = str(ROOT / "python")
     if arguments.dry_run and arguments.record == ROOT / "gpu_visit.json":

@@ -1,6 +1,8 @@
-"""2:4 weights."""
+"""2:4 weights, and those with all but two of six or eight, which are packed as 2:4."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,39 +21,46 @@ LAYERS = ((4096, 4096), (14336, 4096), (4096, 14336), (8192, 8192), (28672, 8192
 TOKENS = (1, 16, 4096, 256, 64, 8, 32, 1024, 16384)
 
 
-def two_of_four(weight: Tensor) -> Tensor:
-    """A mask that keeps the two largest of four neighbouring inputs, of equal ones the earlier, by torch.
+def largest_of(weight: Tensor, group: int = 4) -> Tensor:
+    """A mask that keeps the ``group - 2`` largest of ``group`` neighbouring inputs, of equal ones the earlier, by torch.
 
-    Kept is what fewer than two of its group go before; sorting millions of groups of four takes torch far longer.
+    Kept is what fewer of its group go before; sorting millions of groups of four takes torch far longer.
     """
     rows, inputs = weight.shape
-    padded = torch.nn.functional.pad(weight.float().abs(), (0, -inputs % 4), value=-1.0)
-    groups = padded.reshape(rows, -1, 4)
+    padded = torch.nn.functional.pad(weight.float().abs(), (0, -inputs % group), value=-1.0)
+    groups = padded.reshape(rows, -1, group)
     before = torch.zeros_like(groups, dtype=torch.int8)
-    for i in range(4):
-        for j in range(4):
+    for i in range(group):
+        for j in range(group):
             if i != j:
                 first, second = groups[..., j], groups[..., i]
                 before[..., i] += first >= second if j < i else first > second
-    return (before < 2).flatten(1)[:, :inputs].contiguous()
+    return (before < group - 2).flatten(1)[:, :inputs].contiguous()
 
 
 def masked(weight: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, weight.float(), torch.zeros((), device=weight.device)).to(weight.dtype)
 
 
-def make(weight: Tensor) -> Layer:
-    mask, outputs = two_of_four(weight), weight.shape[0]
-    packed = semi_structured_compress(weight, mask)
-    dtype = weight.dtype if weight.dtype in FLOATS else torch.bfloat16
-    scale = None
-    if weight.dtype == torch.int8:
-        scale = torch.linspace(0.5, 1.5, outputs, device=weight.device) * 1e-4
+def make_with(group: int) -> Callable[[Tensor], Layer]:
+    """Layers that keep all but two of ``group`` inputs."""
 
-    def linear(x: Tensor, bias: Tensor | None) -> Tensor:
-        return semi_structured_linear(x, *packed, scale, bias, out_features=outputs, out_dtype=dtype)
+    def make(weight: Tensor) -> Layer:
+        mask, outputs = largest_of(weight, group), weight.shape[0]
+        packed = semi_structured_compress(weight, mask, group=group)
+        dtype = weight.dtype if weight.dtype in FLOATS else torch.bfloat16
+        scale = None
+        if weight.dtype == torch.int8:
+            scale = torch.linspace(0.5, 1.5, outputs, device=weight.device) * 1e-4
 
-    return Layer(masked(weight, mask), linear, scale, dtype)
+        def linear(x: Tensor, bias: Tensor | None) -> Tensor:
+            return semi_structured_linear(
+                x, *packed, scale, bias, out_features=outputs, out_dtype=dtype, group=group
+            )
+
+        return Layer(masked(weight, mask), linear, scale, dtype)
+
+    return make
 
 
 def targets(shape: Shape) -> tuple[Target, ...]:
@@ -68,7 +77,7 @@ def keeps_the_largest(device: str, small: bool) -> str:
     weight = torch.randn(rows, inputs, device=device).to(torch.bfloat16)
     packed = semi_structured_compress(weight)
     dense = semi_structured_decompress(*packed, out_features=rows, in_features=inputs)
-    largest = masked(weight, two_of_four(weight))
+    largest = masked(weight, largest_of(weight))
     values, metadata, values_t, metadata_t = semi_structured_compress(
         weight, selection="two_way", transposed=True
     )
@@ -145,11 +154,28 @@ def compress_task(selection: str) -> Task:
         if device == "cuda":
             calls["torch CUTLASS tile"] = lambda: torch._sparse_semi_structured_tile(weight)
             if not transposed:
-                sparse = masked(weight, two_of_four(weight))
+                sparse = masked(weight, largest_of(weight))
                 calls["cuSPARSELt compress"] = lambda: torch._cslt_compress(sparse)
         return Prepared(calls, moved_bytes=moved)
 
     return Task(f"compress {selection}, bfloat16, 8192 x 8192", 1, prepare, (Target("copy", 0.75, 0.88),))
+
+
+def variant(group: int, dtype: torch.dtype) -> Variant:
+    """All but two of ``group``: 2:4, 4:6, 6:8."""
+    whole = group == 4 and dtype == torch.bfloat16
+    return Variant(
+        name=f"{group - 2}:{group} {str(dtype).removeprefix('torch.')}",
+        dtype=dtype,
+        density=(group - 2) / group,
+        make=make_with(group),
+        peers=("cuBLAS", "cuSPARSELt", "CUTLASS 2:4") if group == 4 else ("cuBLAS",),
+        targets=targets if group == 4 and dtype in FLOATS else lambda shape: (),
+        layers=LAYERS if whole else LAYERS[:1],
+        tokens=TOKENS if whole else TOKENS[:4],
+        ragged=(1005, 1011),
+        differentiable=dtype in FLOATS,
+    )
 
 
 FAMILY = Family(
@@ -160,20 +186,10 @@ FAMILY = Family(
         "semi_structured_decompress",
         "semi_structured_validate",
     ),
-    variants=tuple(
-        Variant(
-            name=f"2:4 {str(dtype).removeprefix('torch.')}",
-            dtype=dtype,
-            density=0.5,
-            make=make,
-            peers=("cuBLAS", "cuSPARSELt", "CUTLASS 2:4"),
-            targets=targets if dtype in FLOATS else lambda shape: (),
-            layers=LAYERS if dtype == torch.bfloat16 else LAYERS[:1],
-            tokens=TOKENS if dtype == torch.bfloat16 else TOKENS[:4],
-            ragged=(1005, 1011),
-            differentiable=dtype in FLOATS,
-        )
-        for dtype in (*FLOATS, torch.int8, torch.float8_e4m3fn)
+    variants=(
+        *(variant(4, dtype) for dtype in (*FLOATS, torch.int8, torch.float8_e4m3fn)),
+        variant(8, torch.bfloat16),
+        variant(6, torch.float16),
     ),
     checks=(
         Check("compress", keeps_the_largest),

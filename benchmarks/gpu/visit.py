@@ -235,13 +235,16 @@ def run(arguments: argparse.Namespace, place: Place, record_path: Path) -> int:
         stage = STAGES[name]
         until = last if arguments.whole_stages else min(last, time.time() + stage.seconds)
         whole = begin + 60 * arguments.minutes
+        record = Record(record_path, arguments.copy)
+        record.data["stages"].get(name, {}).pop("between items", None)  # it may go well this time
+        record.write()
         done = supervise(stage, command, record_path, arguments.copy, until, whole) and done
     text, wrong = summarize(Record(record_path))
     print(text)
     print(
         "all stages are done"
         if done
-        else "the time was over: the same command goes on where this one stopped"
+        else "not all stages are done: the same command goes on where this one stopped"
     )
     if place.dry and wrong:
         return 1

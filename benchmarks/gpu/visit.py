@@ -302,7 +302,9 @@ def main() -> None:
         try:
             sys.exit(run_stage(STAGES[arguments.stage], place, record, arguments.until))
         except Exception:
-            record.put(arguments.stage, "between items", {"ok": False, "wrong": traceback.format_exc()[-2000:]})
+            record.put(
+                arguments.stage, "between items", {"ok": False, "wrong": traceback.format_exc()[-2000:]}
+            )
             raise
     if PREPARED.exists():
         os.environ["PYTHONPATH"] = str(ROOT / "python")

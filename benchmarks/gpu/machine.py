@@ -23,7 +23,6 @@ def describe(dry: bool) -> dict[str, Any]:
     import torch
 
     found: dict[str, Any] = {
-        "gpu": "none (dry run)",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -41,9 +40,7 @@ def describe(dry: bool) -> dict[str, Any]:
         found["triton"] = triton.__version__
     except ImportError:
         found["triton"] = None
-    if not dry:
-        found |= of_gpu()
-    return found
+    return found | ({"gpu": "none (dry run)"} if dry else of_gpu())
 
 
 def of_gpu() -> dict[str, Any]:

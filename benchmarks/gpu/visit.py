@@ -236,9 +236,17 @@ def run(arguments: argparse.Namespace, place: Place, record_path: Path) -> int:
         until = last if arguments.whole_stages else min(last, time.time() + stage.seconds)
         whole = begin + 60 * arguments.minutes
         record = Record(record_path, arguments.copy)
-        record.data["stages"].get(name, {}).pop("between items", None)  # it may go well this time
+        # These may go well this time.
+        record.data["stages"].get(name, {}).pop("between items", None)
+        if "gpu" not in record.data["stages"].get("machine", {}).get("machine", {}):
+            record.data["stages"].pop("machine", None)
         record.write()
         done = supervise(stage, command, record_path, arguments.copy, until, whole) and done
+        found = Record(record_path).data["stages"].get("machine", {}).get("machine", {})
+        if not place.dry and "gpu" not in found:
+            sys.exit(
+                f"gpu.visit: {found.get('wrong', 'the stage machine has to run first')}. Nothing was measured."
+            )
     text, wrong = summarize(Record(record_path))
     print(text)
     print(

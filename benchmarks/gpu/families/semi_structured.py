@@ -22,7 +22,7 @@ TOKENS = (1, 16, 4096, 256, 64, 8, 32, 1024, 16384)
 
 
 def largest_of(weight: Tensor, group: int = 4) -> Tensor:
-    """A mask that keeps the ``group - 2`` largest of ``group`` neighbouring inputs, of equal ones the earlier, by torch.
+    """A mask by torch: the ``group - 2`` largest of ``group`` neighbouring inputs, of equal ones the earlier.
 
     Kept is what fewer of its group go before; sorting millions of groups of four takes torch far longer.
     """

@@ -162,7 +162,20 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
       "semi_structured_linear(Tensor input, Tensor values, Tensor metadata, Tensor? scale, Tensor? token_scale, "
       "Tensor? "
       "bias, Tensor? residual, int out_features, int activation, ScalarType out_dtype, Tensor? values_t=None, Tensor? "
-      "metadata_t=None, int group=4) -> Tensor");
+      "metadata_t=None, int group=4, int weight_gradient=0) -> Tensor");
+
+  // The product of the packed part of a dense weight, whose gradient is the dense weight's, decay included.
+  m.def(
+      "semi_structured_masked_linear(Tensor input, Tensor weight, Tensor? bias, Tensor values, Tensor metadata, "
+      "Tensor? values_t, Tensor? metadata_t, float decay) -> Tensor");
+
+  // Gradients of 2:4 weights of 16 bits: a dense gradient at the stored places; the product grad^T input there alone;
+  // grad + decay (weight - what is packed of it).
+  m.def("semi_structured_gather(Tensor dense, Tensor metadata) -> Tensor");
+  m.def("semi_structured_sampled(Tensor grad, Tensor input, Tensor metadata) -> Tensor");
+  m.def(
+      "semi_structured_straight_through(Tensor grad, Tensor weight, Tensor values, Tensor metadata, float decay) -> "
+      "Tensor");
 
   // V:N:M on CUDA: values and metadata as above, of the picked matrix, columns int16 (the bits of uint16) [runs,
   // picked].

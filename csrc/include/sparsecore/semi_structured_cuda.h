@@ -38,6 +38,43 @@ SPARSECORE_API Status semi_structured_compress(const SemiStructuredCompressParam
 SPARSECORE_API Status semi_structured_decompress(const SemiStructured& weight, DType dtype, int64_t n, int64_t k,
                                                  void* dense, int64_t row_stride, void* stream);
 
+// Gradients of weights of 16 bits; dtype is bfloat16 or float16. The metadata is trusted.
+//
+// values[e] = dense[place of e], zero past n and k: what a dense gradient leaves for the stored weights.
+struct SemiStructuredGatherParams {
+  const void* dense = nullptr;         // [n, k], columns dense
+  const uint32_t* metadata = nullptr;  // of Sp24
+  void* values = nullptr;              // of Sp24
+  int64_t n = 0, k = 0, row_stride = 0, metadata_words = 0;
+  DType dtype = DType::kBFloat16;
+};
+SPARSECORE_API Status semi_structured_gather(const SemiStructuredGatherParams& params, void* stream);
+
+// values[e] = sum over t of grad[t, channel of e] * x[t, input of e], in float32 and the order of the tokens: the same
+// without a dense gradient in memory.
+struct SemiStructuredSampledParams {
+  const void* grad = nullptr;          // [m, n], columns dense
+  const void* x = nullptr;             // [m, k], columns dense
+  const uint32_t* metadata = nullptr;  // of Sp24, [n, k]
+  void* values = nullptr;              // of Sp24
+  int64_t m = 0, n = 0, k = 0, grad_row_stride = 0, x_row_stride = 0, metadata_words = 0;
+  DType dtype = DType::kBFloat16;
+};
+SPARSECORE_API Status semi_structured_sampled(const SemiStructuredSampledParams& params, void* stream);
+
+// out = grad + decay * (dense - what the packing holds of it), computed in float32: the gradient of a dense weight
+// whose packed part was multiplied, with SR-STE's decay of the rest (Zhou et al. 2021).
+struct SemiStructuredStraightThroughParams {
+  const void* grad = nullptr;   // [n, k], columns dense
+  const void* dense = nullptr;  // [n, k], columns dense
+  SemiStructured weight;        // packed from dense
+  void* out = nullptr;          // [n, k], columns dense; may be grad
+  int64_t n = 0, k = 0, grad_row_stride = 0, dense_row_stride = 0, out_row_stride = 0;
+  float decay = 0;
+  DType dtype = DType::kBFloat16;
+};
+SPARSECORE_API Status semi_structured_straight_through(const SemiStructuredStraightThroughParams& params, void* stream);
+
 // Writes to where[0] (device memory) the place of the first group that semi_structured_validate would refuse, or -1.
 // Sparse instructions do anything with metadata that does not ascend: run it once on weights that came from elsewhere.
 SPARSECORE_API Status semi_structured_validate_device(const SemiStructured& weight, DType dtype, int64_t n, int64_t k,

@@ -106,7 +106,7 @@ Tensor validate(const Tensor& values, const Tensor& metadata, int64_t out_featur
 Tensor linear(const Tensor& input, const Tensor& values, const Tensor& metadata, std::optional<Tensor> scale,
               std::optional<Tensor> token_scale, std::optional<Tensor> bias, std::optional<Tensor> residual,
               int64_t out_features, int64_t activation, ScalarType out_dtype, std::optional<Tensor>,
-              std::optional<Tensor>, int64_t group) {
+              std::optional<Tensor>, int64_t group, int64_t) {
   constexpr const char* function = "semi_structured_linear";
   SemiStructuredMatmulParams params;
   STD_TORCH_CHECK(is_lift_group(group), function, ": group must be an even number from ", kSmallestLiftGroup, " to ",
@@ -123,6 +123,15 @@ Tensor linear(const Tensor& input, const Tensor& values, const Tensor& metadata,
   return side.output;
 }
 
+// weight is what values and metadata were packed from: the backward pass is about it.
+Tensor masked_linear(const Tensor& input, const Tensor& weight, std::optional<Tensor> bias, const Tensor& values,
+                     const Tensor& metadata, std::optional<Tensor>, std::optional<Tensor>, double) {
+  STD_TORCH_CHECK(weight.dim() == 2, "semi_structured_masked_linear: weight must be (out_features, in_features), got ",
+                  weight.dim(), " dimensions.");
+  return linear(input, values, metadata, std::nullopt, std::nullopt, bias, std::nullopt, weight.size(0), 0,
+                input.scalar_type(), std::nullopt, std::nullopt, kSmallestLiftGroup, 0);
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(sparsecore, SPARSECORE_DEVICE_KEY, m) {
@@ -130,6 +139,7 @@ STABLE_TORCH_LIBRARY_IMPL(sparsecore, SPARSECORE_DEVICE_KEY, m) {
   m.impl("semi_structured_decompress", TORCH_BOX(&decompress));
   m.impl("semi_structured_validate", TORCH_BOX(&validate));
   m.impl("semi_structured_linear", TORCH_BOX(&linear));
+  m.impl("semi_structured_masked_linear", TORCH_BOX(&masked_linear));
 }
 
 }  // namespace sparsecore

@@ -11,8 +11,14 @@ from sparsecore.ops.row_lists import row_lists_linear, row_lists_transpose
 from sparsecore.ops.semi_structured import (
     semi_structured_compress,
     semi_structured_decompress,
+    semi_structured_gather,
     semi_structured_linear,
+    semi_structured_sampled,
     semi_structured_validate,
+)
+from sparsecore.ops.semi_structured_training import (
+    semi_structured_masked_linear,
+    semi_structured_straight_through,
 )
 from sparsecore.ops.shared_lists import shared_lists_linear, shared_lists_transpose
 from sparsecore.ops.variable_nm import variable_nm_linear
@@ -30,7 +36,11 @@ __all__ = [
     "row_lists_transpose",
     "semi_structured_compress",
     "semi_structured_decompress",
+    "semi_structured_gather",
     "semi_structured_linear",
+    "semi_structured_masked_linear",
+    "semi_structured_sampled",
+    "semi_structured_straight_through",
     "semi_structured_validate",
     "shared_lists_linear",
     "shared_lists_transpose",

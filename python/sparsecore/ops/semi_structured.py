@@ -14,6 +14,12 @@ from sparsecore.ops import window_lift
 from sparsecore.ops._common import fake_kernel
 
 SELECTIONS = {"mask": 0, "by_row": 1, "two_way": 2}
+WEIGHT_GRADIENTS = {"auto": 0, "sampled": 1, "masked": 2}
+
+# "auto" samples up to so many tokens. Per weight, with m tokens on an H100: masked takes a dense product of 2 m at
+# 700 TFLOP/s, 2 bytes written and 3 moved by the gather at 3 TB/s; sampled 2 m at 350 TFLOP/s (mma.sync) and 1 byte.
+# They meet near 460. Arithmetic, not measurement.
+_SAMPLED_TOKENS = 256
 
 
 def serves(tensor: Tensor) -> bool:
@@ -177,6 +183,7 @@ def semi_structured_linear(
     out_dtype: torch.dtype | None = None,
     transposed: tuple[Tensor, Tensor] | None = None,
     group: int = 4,
+    weight_gradient: str = "auto",
 ) -> Tensor:
     """``activation(scale * token_scale * (input @ W.T) + bias) + residual`` with a 2:4 weight on a GPU.
 
@@ -194,6 +201,9 @@ def semi_structured_linear(
         out_dtype: float32, bfloat16 or float16; the input's where that is one of them, else bfloat16.
         transposed: ``values_t, metadata_t``: the gradient of the input is then a 2:4 product too.
         group: As of :func:`semi_structured_compress`; above 4 the kernels lift the inputs as they read them.
+        weight_gradient: How the gradient of ``values`` is made: ``"masked"``, a dense product of which the stored
+            places are taken; ``"sampled"``, sums for those places alone (:func:`semi_structured_sampled`); ``"auto"``,
+            sampled up to 256 tokens. With a group above 4 it is masked.
 
     Returns:
         ``(..., out_features)``. Sums are float32, int32 for int8, in an order that depends on the shape alone.
@@ -204,6 +214,11 @@ def semi_structured_linear(
         input = input.to(values.dtype)
     if out_dtype is None:
         out_dtype = input.dtype if input.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
+    if weight_gradient not in WEIGHT_GRADIENTS:
+        raise ValueError(
+            f"semi_structured_linear: weight_gradient must be one of {', '.join(WEIGHT_GRADIENTS)}, "
+            f"got {weight_gradient!r}."
+        )
     values_t, metadata_t = transposed if transposed is not None else (None, None)
     return torch.ops.sparsecore.semi_structured_linear(  # type: ignore[no-any-return]
         input,
@@ -219,7 +234,37 @@ def semi_structured_linear(
         values_t,
         metadata_t,
         group,
+        WEIGHT_GRADIENTS[weight_gradient],
     )
+
+
+def semi_structured_gather(dense: Tensor, metadata: Tensor) -> Tensor:
+    """What a dense matrix holds at the places of a packing, zero outside of it: a dense gradient as one of ``values``.
+
+    Args:
+        dense: ``(out_features, in_features)``, bfloat16 or float16, rows dense.
+        metadata: ``(n blocks, k blocks, 128)`` int32.
+
+    Returns:
+        ``(n blocks, k blocks, 2048)`` in the dtype of ``dense``.
+    """
+    _require_kernels("semi_structured_gather", dense)
+    return torch.ops.sparsecore.semi_structured_gather(dense, metadata)  # type: ignore[no-any-return]
+
+
+def semi_structured_sampled(grad: Tensor, input: Tensor, metadata: Tensor) -> Tensor:
+    """``grad.T @ input`` at the places of a packing alone: the gradient of ``values`` without a dense one in memory.
+
+    Args:
+        grad: ``(..., out_features)``, bfloat16 or float16.
+        input: ``(..., in_features)``, as many tokens, the same dtype.
+        metadata: ``(n blocks, k blocks, 128)`` int32.
+
+    Returns:
+        ``(n blocks, k blocks, 2048)``; sums are float32, in the order of the tokens.
+    """
+    _require_kernels("semi_structured_sampled", grad)
+    return torch.ops.sparsecore.semi_structured_sampled(grad, input, metadata)  # type: ignore[no-any-return]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -237,6 +282,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         values_t,
         metadata_t,
         group,
+        weight_gradient,
     ) = inputs
     if activation or scale is not None or token_scale is not None:
         raise RuntimeError(
@@ -244,13 +290,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
             "and without scales when training, and apply them after it."
         )
     ctx.save_for_backward(input, values, metadata, bias, values_t, metadata_t)
-    ctx.out_features, ctx.group = out_features, group
+    ctx.out_features, ctx.group, ctx.weight_gradient = out_features, group, weight_gradient
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     input, values, metadata, bias, values_t, metadata_t = ctx.saved_tensors
     ops, shape, group = torch.ops.sparsecore, (ctx.out_features, input.shape[-1]), ctx.group
-    grads: list[Any] = [None] * 13
+    grads: list[Any] = [None] * 14
     narrow = grad.to(input.dtype)
     if ctx.needs_input_grad[0]:
         if values_t is not None:
@@ -260,12 +306,15 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         else:
             grads[0] = narrow @ _decompress(values, metadata, *shape, group)
     if ctx.needs_input_grad[1]:
-        inputs = window_lift.lifted_inputs(shape[1], group) if group > 4 else shape[1]
-        stored = ops.semi_structured_decompress(torch.ones_like(values), metadata, shape[0], inputs) != 0
-        dense = narrow.flatten(0, -2).T @ input.flatten(0, -2)
-        if group > 4:
-            dense = window_lift.spread(dense, group)
-        grads[1] = ops.semi_structured_compress(dense, stored, SELECTIONS["mask"], False)[0]
+        of_tokens, tokens = narrow.reshape(-1, shape[0]), input.reshape(-1, shape[1])
+        few = ctx.weight_gradient == WEIGHT_GRADIENTS["auto"] and tokens.shape[0] <= _SAMPLED_TOKENS
+        if group == 4 and (few or ctx.weight_gradient == WEIGHT_GRADIENTS["sampled"]):
+            grads[1] = ops.semi_structured_sampled(of_tokens, tokens, metadata)
+        else:
+            dense = of_tokens.T @ tokens
+            grads[1] = ops.semi_structured_gather(
+                window_lift.spread(dense, group) if group > 4 else dense, metadata
+            )
     if ctx.needs_input_grad[5]:
         grads[5] = grad.flatten(0, -2).float().sum(0).to(bias.dtype)
     if ctx.needs_input_grad[6]:
@@ -301,6 +350,20 @@ def _validate_fake(values: Tensor, metadata: Tensor, out_features: int, in_featu
     return values.new_empty((1,), dtype=torch.int64)
 
 
+def _values_fake(like: Tensor, metadata: Tensor) -> Tensor:
+    return like.new_empty((metadata.shape[0], metadata.shape[1], 2048))
+
+
+@fake_kernel("semi_structured_gather")
+def _gather_fake(dense: Tensor, metadata: Tensor) -> Tensor:
+    return _values_fake(dense, metadata)
+
+
+@fake_kernel("semi_structured_sampled")
+def _sampled_fake(grad: Tensor, input: Tensor, metadata: Tensor) -> Tensor:
+    return _values_fake(grad, metadata)
+
+
 def _linear_fake(
     input: Tensor,
     values: Tensor,
@@ -315,6 +378,7 @@ def _linear_fake(
     values_t: Tensor | None = None,
     metadata_t: Tensor | None = None,
     group: int = 4,
+    weight_gradient: int = 0,
 ) -> Tensor:
     return input.new_empty((*input.shape[:-1], out_features), dtype=out_dtype)
 

@@ -31,7 +31,9 @@ from sparsecore.reference.semi_structured import (
     semi_structured_linear,
     semi_structured_pack,
     semi_structured_places,
+    semi_structured_straight_through,
     semi_structured_unpack,
+    two_way_mask,
     window_lift_unpack,
 )
 from sparsecore.reference.shared_lists import (
@@ -80,6 +82,7 @@ __all__ = [
     "semi_structured_linear",
     "semi_structured_pack",
     "semi_structured_places",
+    "semi_structured_straight_through",
     "semi_structured_unpack",
     "shared_lists_linear",
     "shared_lists_pack",
@@ -88,6 +91,7 @@ __all__ = [
     "shared_lists_weight_grad",
     "squeeze_excite",
     "stem_conv2d",
+    "two_way_mask",
     "variable_nm_linear",
     "variable_nm_pack",
     "variable_nm_unpack",

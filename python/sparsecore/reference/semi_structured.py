@@ -164,6 +164,43 @@ def semi_structured_pack(weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return values.contiguous().view(weight.dtype), words.reshape(like.shape)
 
 
+def semi_structured_straight_through(grad: Tensor, weight: Tensor, kept: Tensor, decay: float) -> Tensor:
+    """``grad + decay * (1 - mask) * weight``, SR-STE's gradient (Zhou et al. 2021), in float64.
+
+    Args:
+        grad: ``(out_features, in_features)``, of the weight that was multiplied.
+        weight: The dense weight.
+        kept: What of it was packed, zeros elsewhere.
+        decay: Of what was not.
+    """
+    return grad.double() + decay * (weight.double() - kept.double())
+
+
+def two_way_mask(score: Tensor) -> Tensor:
+    """At most two of four neighbours kept along both directions of each 4 x 4 tile, from the largest score on.
+
+    A weight stays if its row and its column of the tile hold fewer than two so far. Equal scores: the earlier row
+    first, then the earlier column; a NaN counts as the largest. What lies past the edges counts as zero.
+
+    Args:
+        score: ``(out_features, in_features)``, not negative.
+    """
+    rows, columns = score.shape
+    filled = score.detach().nan_to_num(nan=torch.inf)
+    padded = torch.nn.functional.pad(filled, (0, -columns % 4, 0, -rows % 4))
+    high, wide = padded.shape[0] // 4, padded.shape[1] // 4
+    tiles = padded.reshape(high, 4, wide, 4).transpose(1, 2).reshape(high * wide, 16)
+    order = tiles.argsort(dim=1, descending=True, stable=True)
+    kept = torch.zeros_like(tiles, dtype=torch.bool)
+    room = torch.full((high * wide, 8), 2, device=score.device)  # of the four rows, then of the four columns
+    for place in order.unbind(1):
+        row, column = (place // 4)[:, None], (place % 4 + 4)[:, None]
+        keep = (room.gather(1, row) > 0) & (room.gather(1, column) > 0)
+        kept.scatter_(1, place[:, None], keep)
+        room.scatter_add_(1, row, -keep.long()).scatter_add_(1, column, -keep.long())
+    return kept.reshape(high, wide, 4, 4).transpose(1, 2).reshape(padded.shape)[:rows, :columns].contiguous()
+
+
 def semi_structured_damage(values: Tensor, metadata: Tensor, out_features: int, in_features: int) -> Tensor:
     """Where a packing is not valid: places that do not ascend, or something stored outside of the matrix.
 

@@ -21,6 +21,7 @@ from sparsecore.sparsify.hidden import find_pairs
 from sparsecore.sparsify.initialization import grasp, snip, synflow
 from sparsecore.sparsify.kinds import ByWidth, Kernels, PerKind, choose_group
 from sparsecore.sparsify.masked import MaskedOptimizer, mask_parameters_, merge_lora, merge_lora_
+from sparsecore.sparsify.masked_linear import MaskedLinear, pack_masked_, train_masked_
 from sparsecore.sparsify.networks import fast_sparse_convnets, sparse_byte_nn
 from sparsecore.sparsify.once import apply_recipe, prune_once
 from sparsecore.sparsify.orderings import order_columns, order_rows
@@ -63,6 +64,7 @@ __all__ = [
     "Kernels",
     "LayerDistillation",
     "Magnitude",
+    "MaskedLinear",
     "MaskedOptimizer",
     "MomentumGrow",
     "OBSScore",
@@ -110,6 +112,7 @@ __all__ = [
     "order_columns",
     "order_hidden_",
     "order_rows",
+    "pack_masked_",
     "permute_hidden_",
     "prune_once",
     "rearrange_",
@@ -121,5 +124,6 @@ __all__ = [
     "sr_ste",
     "static_random",
     "synflow",
+    "train_masked_",
     "wanda",
 ]

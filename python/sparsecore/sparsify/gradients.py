@@ -77,6 +77,11 @@ class _StraightThrough(torch.autograd.Function):
         return grad, None, None
 
 
+def straight_through(weight: Tensor, mask: Tensor, decay: float) -> Tensor:
+    """``mask * w``, whose gradient G reaches w as ``G + decay (1 - mask) w``."""
+    return _StraightThrough.apply(weight, mask, decay)  # type: ignore[no-any-return, no-untyped-call]
+
+
 class MaskedWeight(nn.Module):
     """Parametrization: the stored weight is dense, the layer sees ``mask * w``.
 
@@ -98,7 +103,7 @@ class MaskedWeight(nn.Module):
         """``w_eff`` in the shape of ``weight``."""
         if self.decay is None:
             return weight * self.mask
-        return _StraightThrough.apply(weight, self.mask, self.decay)  # type: ignore[no-any-return, no-untyped-call]
+        return straight_through(weight, self.mask, self.decay)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Assigning to ``layer.weight`` stores what was given."""

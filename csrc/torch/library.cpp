@@ -150,6 +150,25 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
       "variable_nm_validate(Tensor values, Tensor indices, Tensor codes, int out_features, int in_features) "
       "-> (int, int)");
 
+  // Square blocks on CUDA. values [blocks, size, size]; the index as in torch's BSR, int32: crow_indices [rows + 1],
+  // col_indices [blocks], and order [rows], the rows from the longest to the shortest. Of the transposed matrix as in
+  // BSC: ccol_indices, row_indices, order_t, and source, the block of each entry.
+  // Only the CUDA operator library implements these.
+  m.def(
+      "block_sparse_linear(Tensor input, Tensor values, Tensor crow_indices, Tensor col_indices, Tensor order, Tensor? "
+      "scale, Tensor? token_scale, Tensor? bias, Tensor? residual, int out_features, int activation, ScalarType "
+      "out_dtype, Tensor? ccol_indices=None, Tensor? row_indices=None, Tensor? order_t=None, Tensor? source=None) -> "
+      "Tensor");
+  m.def(
+      "block_sparse_input_grad(Tensor grad_output, Tensor values, Tensor ccol_indices, Tensor row_indices, Tensor "
+      "order_t, Tensor source, int in_features) -> Tensor");
+  m.def(
+      "block_sparse_weight_grad(Tensor grad_output, Tensor input, Tensor crow_indices, Tensor col_indices, int "
+      "block_size, ScalarType out_dtype) -> Tensor");
+  m.def(
+      "block_sparse_validate(Tensor crow_indices, Tensor col_indices, Tensor order, Tensor? ccol_indices, Tensor? "
+      "row_indices, Tensor? order_t, Tensor? source, int out_features, int in_features, int block_size) -> Tensor");
+
   // 2:4 on CUDA. values of the weight's type [n blocks, k blocks, 4096 / bytes of a weight], metadata int32 (the
   // bits of uint32) [n blocks, k blocks, 256 / bytes of a weight]. selection: the enum of sparsecore/semi_structured.h.
   // Only the CUDA operator library implements these.

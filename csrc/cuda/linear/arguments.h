@@ -8,7 +8,8 @@
 
 namespace sparsecore::cuda_linear {
 
-constexpr int kRowBytes = 128;  // of a row of x, what one block of inputs covers
+constexpr int kRowBytes = 128;               // of a row of x, what one block of inputs covers
+constexpr int kTurnColumns = kRowBytes / 2;  // and as many inputs of 16 bits
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

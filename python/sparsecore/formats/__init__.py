@@ -3,6 +3,7 @@
 from sparsecore.formats.base import PackedWeight
 from sparsecore.formats.bitmap_decode import BitmapDecode
 from sparsecore.formats.bitmask24 import read_bitmask24, write_bitmask24
+from sparsecore.formats.block_sparse import BlockSparse
 from sparsecore.formats.channels import Channels
 from sparsecore.formats.check import PatternReport, check_pattern
 from sparsecore.formats.group_lists import GroupLists
@@ -20,6 +21,7 @@ from sparsecore.formats.variable_select import choose_codes, variable_mask, vari
 
 __all__ = [
     "BitmapDecode",
+    "BlockSparse",
     "Channels",
     "GroupLists",
     "NMDecode",

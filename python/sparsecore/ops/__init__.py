@@ -2,6 +2,11 @@
 
 from sparsecore import _library  # noqa: F401  (registers the operators first)
 from sparsecore.ops import _host  # noqa: F401  (registers what CUDA tensors do on the host)
+from sparsecore.ops.block_sparse import (
+    block_sparse_linear,
+    block_sparse_transpose,
+    block_sparse_validate,
+)
 from sparsecore.ops.bound_conv import BoundConv2d
 from sparsecore.ops.decode import bitmap_decode_linear, nm_decode_linear
 from sparsecore.ops.group_lists import group_lists_linear, group_lists_transpose
@@ -27,6 +32,9 @@ from sparsecore.ops.vnm import vnm_compress, vnm_decompress, vnm_linear, vnm_val
 __all__ = [
     "BoundConv2d",
     "bitmap_decode_linear",
+    "block_sparse_linear",
+    "block_sparse_transpose",
+    "block_sparse_validate",
     "depthwise_conv2d",
     "group_lists_conv2d",
     "group_lists_linear",

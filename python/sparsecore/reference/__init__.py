@@ -5,6 +5,14 @@ from sparsecore.reference.bitmap_decode import (
     bitmap_decode_pack,
     bitmap_decode_unpack,
 )
+from sparsecore.reference.block_sparse import (
+    block_sparse_linear,
+    block_sparse_order,
+    block_sparse_pack,
+    block_sparse_transpose,
+    block_sparse_unpack,
+    block_sparse_weight_grad,
+)
 from sparsecore.reference.group_lists import (
     group_lists_conv2d,
     group_lists_conv2d_weight_grad,
@@ -60,6 +68,12 @@ __all__ = [
     "bitmap_decode_linear",
     "bitmap_decode_pack",
     "bitmap_decode_unpack",
+    "block_sparse_linear",
+    "block_sparse_order",
+    "block_sparse_pack",
+    "block_sparse_transpose",
+    "block_sparse_unpack",
+    "block_sparse_weight_grad",
     "depthwise_conv2d",
     "group_lists_conv2d",
     "group_lists_conv2d_weight_grad",

@@ -1,0 +1,62 @@
+// What the kernels of the block-sparse family share: arguments and plans.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "cuda/common/elements.h"
+#include "cuda/linear/arguments.h"
+#include "sparsecore/block_sparse_cuda.h"
+
+namespace sparsecore::block_sparse {
+
+using cuda_linear::ceil_div;
+using cuda_linear::kTurnColumns;
+
+struct Plan {
+  enum class Kernel : int32_t { kSm80, kSm90 };
+  Kernel kernel = Kernel::kSm80;
+  int32_t tokens = 128;  // of a tile
+  int32_t splits = 1;    // of the entries of every row
+};
+
+struct LinearArguments : cuda_linear::Arguments {
+  BlockSparse weight;
+  int32_t rows = 0;  // of the matrix of blocks
+};
+
+struct GradArguments {
+  BlockSparseGradParams p;
+  int32_t rows = 0, splits = 1;
+  bool grad_y_vectors = false, x_vectors = false;  // every row begins at a multiple of 16 bytes
+};
+
+Plan choose_plan(int64_t m, int64_t n, int64_t k, int64_t blocks, int32_t size, DType dtype, int capability,
+                 bool tensor_copies);
+int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n);
+// With a plan given, as the tests do. Checks the parameters first.
+Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream);
+
+int32_t choose_grad_splits(int64_t m, int64_t blocks, int32_t size);
+constexpr int64_t grad_workspace_bytes(int32_t splits, int64_t blocks, int32_t size) {
+  return splits > 1 ? splits * blocks * size * size * 4 : 0;
+}
+Status run_grad(int32_t splits, const BlockSparseGradParams& params, void* stream);
+
+// Calls function(T()) with the element type, bfloat16 or float16.
+template <class Function>
+auto with_element(DType dtype, Function function) {
+  return dtype == DType::kBFloat16 ? function(BFloat16()) : function(Float16());
+}
+// Calls function(std::integral_constant<int, size>()).
+template <class Function>
+auto with_size(int32_t size, Function function) {
+  switch (size) {
+    case 16: return function(std::integral_constant<int, 16>());
+    case 32: return function(std::integral_constant<int, 32>());
+    case 64: return function(std::integral_constant<int, 64>());
+    default: return function(std::integral_constant<int, 128>());
+  }
+}
+
+}  // namespace sparsecore::block_sparse

@@ -1,0 +1,24 @@
+// Reading an index that nobody may have validated.
+#pragma once
+
+#include "cuda/block_sparse/block_sparse.h"
+
+namespace sparsecore::block_sparse {
+
+// Entries [first, last) of one split of a row of blocks: inside the index, whatever starts holds.
+struct Entries {
+  int32_t first, last;
+};
+SC_DEVICE Entries entries_of(const BlockSparse& weight, int64_t row, int split, int splits) {
+  const int32_t blocks = static_cast<int32_t>(weight.blocks);
+  const auto inside = [&](int32_t at) { return at < 0 ? 0 : at > blocks ? blocks : at; };
+  const int32_t first = inside(weight.starts[row]), last = inside(weight.starts[row + 1]);
+  const int64_t count = last > first ? last - first : 0;
+  return {static_cast<int32_t>(first + count * split / splits),
+          static_cast<int32_t>(first + count * (split + 1) / splits)};
+}
+
+// A number below the limit, or a negative one for what is none.
+SC_DEVICE int32_t inside_or_none(int32_t value, int64_t limit) { return value < limit ? value : -1; }
+
+}  // namespace sparsecore::block_sparse

@@ -1,0 +1,224 @@
+// One kernel of the block-sparse family on the emulator, with every adversary: what tools/cuda_mutations.py compiles
+// again and again with one line of the kernel changed. Exit status 0: every answer right and no rule broken; 1: caught,
+// with the reason in one line. Compiled with -DKERNEL_LINEAR, _TRANSPOSED, _GRAD or _VALIDATE.
+#include <cstdio>
+#include <string>
+
+#include "cuda/common/launch.h"
+#include "cuda/linear/finish_splits.cuh"
+#include "cuda/tests/block_sparse_problem.h"
+#if defined(KERNEL_LINEAR) || defined(KERNEL_TRANSPOSED)
+#include "cuda/block_sparse/linear_sm80.cuh"
+#elif defined(KERNEL_GRAD)
+#include "cuda/block_sparse/weight_grad_sm80.cuh"
+#else
+#include "cuda/block_sparse/validate_sm80.cuh"
+#endif
+
+using namespace sparsecore;
+using namespace sparsecore::block_sparse;
+
+namespace {
+
+struct Shape {
+  int64_t m, n, k;
+  int32_t size;
+  int splits;
+  bool vectors;
+  int damage;  // 0: none
+};
+
+#if defined(KERNEL_LINEAR) || defined(KERNEL_TRANSPOSED)
+#if defined(KERNEL_LINEAR)
+constexpr bool kTransposed = false;
+constexpr int kTokens = 32;
+constexpr Shape kShapes[] = {{35, 37, 40 * 16 + 5, 16, 1, true, 0}, {3, 150, 7 * 128 - 2, 128, 2, true, 0},
+                             {5, 70, 12 * 32 - 3, 32, 1, false, 0}, {5, 16, 48, 16, 1, true, 0},
+                             {5, 64, 96, 16, 1, true, 1},           {5, 64, 96, 16, 1, true, 2},
+                             {5, 64, 96, 16, 1, true, 3},           {5, 64, 96, 16, 1, true, 4}};
+#else
+constexpr bool kTransposed = true;
+constexpr int kTokens = 128;
+constexpr Shape kShapes[] = {{130, 37, 20 * 16 + 5, 16, 1, true, 0},
+                             {3, 150, 5 * 128 - 2, 128, 2, true, 0},
+                             {5, 70, 12 * 32 - 3, 32, 1, false, 0},
+                             {5, 64, 96, 16, 1, true, 5}};
+#endif
+
+template <int kSize>
+void launch_linear(LinearArguments args) {
+  using Tile = sm80::Tile<kSize, kTokens>;
+  args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, kTokens));
+  LaunchConfig config;
+  config.grid = dim3(static_cast<unsigned>(args.token_tiles * args.rows), static_cast<unsigned>(args.splits));
+  config.block = dim3(Tile::kThreads);
+  config.shared_bytes = Tile::kSharedBytes;
+  launch(config, sm80::linear<BFloat16, kSize, kTokens, kTransposed>, args);
+}
+
+std::string run(const Shape& shape) {
+  BlockOptions options;
+  options.out_dtype = DType::kBFloat16;
+  options.residual = true;
+  options.transposed = kTransposed;
+  options.density = 0.8;
+  if (!shape.vectors) options.x_pad = 1;
+  BlockProblem problem(shape.m, shape.n, shape.k, shape.size, options);
+  problem.forget();
+  LinearArguments args;
+  args.splits = shape.splits;
+  args.p = problem.params(cuda_linear::partial_sum_bytes(shape.splits, shape.m, shape.n));
+  args.weight = problem.index.weight(problem.values.data(), shape.size);
+  args.rows = static_cast<int32_t>(problem.used.rows);
+  args.x_vectors = shape.vectors;
+  args.y_vectors = true;
+  switch (shape.damage) {
+    case 1: problem.index.starts[1] = INT32_MIN; break;
+    case 2: problem.index.starts[3] = INT32_MAX; break;
+    case 3: problem.index.index[0] = INT32_MIN, problem.index.index[1] = INT32_MAX; break;
+    case 4: problem.index.order[0] = -1, problem.index.order[1] = 1 << 20; break;
+    case 5: problem.index.source[0] = INT32_MIN, problem.index.source[1] = INT32_MAX; break;
+  }
+  shape.size == 16 ? launch_linear<16>(args) : shape.size == 32 ? launch_linear<32>(args) : launch_linear<128>(args);
+  if (shape.splits > 1) {
+    LaunchConfig config;
+    config.grid = dim3(static_cast<unsigned>(shape.m),
+                       static_cast<unsigned>(ceil_div(shape.n, cuda_linear::kChunk * cuda_linear::kFinishThreads)));
+    config.block = dim3(cuda_linear::kFinishThreads);
+    launch(config, cuda_linear::add_splits<float>, static_cast<cuda_linear::Arguments>(args));
+  }
+  if (problem.strayed()) return "something beside y was written";
+  if (shape.damage) return "";
+  const int64_t wrong = problem.first_wrong(0);
+  return wrong < 0 ? ""
+                   : "y[" + std::to_string(wrong / shape.n) + ", " + std::to_string(wrong % shape.n) + "] is wrong";
+}
+#elif defined(KERNEL_GRAD)
+constexpr Shape kShapes[] = {{6 * 64 + 7, 37, 53, 16, 2, true, 0}, {9 * 64 - 3, 150, 253, 128, 2, true, 0},
+                             {7 * 64 - 5, 70, 61, 32, 1, true, 0}, {70, 70, 61, 32, 1, false, 0},
+                             {70, 64, 96, 16, 1, true, 1},         {70, 64, 96, 16, 1, true, 2}};
+
+template <int kSize>
+void launch_grad(const GradArguments& args) {
+  using Tile = sm80::GradTile<kSize>;
+  LaunchConfig config;
+  config.grid = dim3(static_cast<unsigned>(args.p.weight.blocks), static_cast<unsigned>(args.splits));
+  config.block = dim3(Tile::kThreads);
+  config.shared_bytes = Tile::kSharedBytes;
+  launch(config, sm80::weight_grad<BFloat16, kSize>, args);
+}
+
+std::string run(const Shape& shape) {
+  BlockGradProblem problem(shape.m, shape.n, shape.k, shape.size, DType::kBFloat16, DType::kFloat32, 0,
+                           shape.vectors ? 0 : 1, 3);
+  GradArguments args;
+  args.splits = shape.splits;
+  args.p = problem.params(shape.splits);
+  args.rows = static_cast<int32_t>(problem.host.rows);
+  args.grad_y_vectors = args.x_vectors = shape.vectors;
+  if (shape.damage == 1) problem.index.starts[1] = INT32_MIN, problem.index.starts[2] = INT32_MAX;
+  if (shape.damage == 2) problem.index.index[0] = INT32_MIN, problem.index.index[1] = INT32_MAX;
+  shape.size == 16 ? launch_grad<16>(args) : shape.size == 32 ? launch_grad<32>(args) : launch_grad<128>(args);
+  if (shape.splits > 1) {
+    const int64_t chunks = args.p.weight.blocks * shape.size * shape.size / cuda_linear::kChunk;
+    LaunchConfig config;
+    config.grid = dim3(static_cast<unsigned>(ceil_div(chunks, sm80::kGradFinishThreads)));
+    config.block = dim3(sm80::kGradFinishThreads);
+    launch(config, sm80::add_grad_splits, args, chunks);
+  }
+  if (problem.strayed()) return "something behind the gradient was written";
+  if (shape.damage) return "";
+  const int64_t wrong = problem.first_wrong();
+  return wrong < 0 ? "" : "gradient " + std::to_string(wrong) + " is wrong";
+}
+#else
+constexpr Shape kShapes[] = {{}};
+
+std::string run(const Shape&) {
+  const BlockIndex host = BlockProblem::draw(300, 7, {}), mirrored = host.transposed();
+  const int32_t blocks = static_cast<int32_t>(host.index.size());
+  int32_t row = 2;
+  while (host.starts[row + 1] - host.starts[row] < 2) ++row;
+  const int32_t entry = host.starts[row];
+  for (int damage = 0; damage < 19; ++damage) {
+    DeviceIndex index(host), other(mirrored);
+    sm80::ValidateArguments args{};
+    args.rows = 300;
+    args.columns = 7;
+    int64_t want[2] = {0, -1};
+    const auto expect = [&](BlockSparseFault fault, int64_t place) {
+      want[0] = static_cast<int64_t>(fault);
+      want[1] = place;
+    };
+    switch (damage) {
+      case 1: index.starts[0] = 1, expect(BlockSparseFault::kStarts, 0); break;
+      case 2: index.starts[300] = blocks + 1, expect(BlockSparseFault::kStarts, 299); break;
+      case 3: index.starts[row + 1] = -7, expect(BlockSparseFault::kStarts, row); break;
+      case 4: index.index[entry + 1] = 7, expect(BlockSparseFault::kIndex, entry + 1); break;
+      case 5: index.index[entry + 1] = index.index[entry], expect(BlockSparseFault::kIndex, entry + 1); break;
+      case 6: index.index[blocks - 1] = -1, expect(BlockSparseFault::kIndex, blocks - 1); break;
+      case 7: index.order[5] = index.order[4], expect(BlockSparseFault::kOrder, 5); break;
+      case 8: index.order[0] = 300, expect(BlockSparseFault::kOrder, 0); break;
+      case 9: std::swap(index.order[0], index.order[299]), expect(BlockSparseFault::kOrder, 1); break;
+      case 10: other.starts[0] = 1, expect(BlockSparseFault::kTransposed, 0); break;
+      case 11: other.index[0] = 300, expect(BlockSparseFault::kTransposed, 0); break;
+      case 12: std::swap(other.source[3], other.source[4]), expect(BlockSparseFault::kSource, 3); break;
+      case 13: other.source[0] = -1, expect(BlockSparseFault::kSource, 0); break;
+      case 14: other.source[blocks - 1] = blocks, expect(BlockSparseFault::kSource, blocks - 1); break;
+      case 15:  // of several the first, which lies in another thread's share than the others
+        index.index[blocks - 1] = -1, index.index[entry + 1] = 9, index.order[3] = -1;
+        expect(BlockSparseFault::kIndex, entry + 1);
+        break;
+      case 17:  // the same row's next column
+        for (int32_t j = 0; j < blocks; ++j)
+          if (mirrored.source[j] == entry) other.source[j] = entry + 1, expect(BlockSparseFault::kSource, j);
+        break;
+      case 18:
+        for (int32_t r = row; r < 300; ++r) index.starts[r + 1] = INT32_MAX;
+        for (int32_t j = 0; j < blocks; ++j) other.source[j] = INT32_MAX - 1;
+        expect(BlockSparseFault::kStarts, 299);
+        break;
+      case 16: {  // a row that is longer, and comes after one that is shorter
+        int32_t place = 1;
+        while (host.starts[host.order[place] + 1] - host.starts[host.order[place]] ==
+               host.starts[host.order[place - 1] + 1] - host.starts[host.order[place - 1]])
+          ++place;
+        std::swap(index.order[place], index.order[place - 1]);
+        expect(BlockSparseFault::kOrder, place);
+        break;
+      }
+    }
+    args.weight = index.weight(nullptr, 16);
+    args.transposed = other.weight(nullptr, 16);
+    args.has_transposed = true;
+    cuda_emulation::GlobalBuffer<int64_t> where(2);
+    args.where = where.data();
+    LaunchConfig config;
+    config.grid = dim3(1);
+    config.block = dim3(sm80::kValidateThreads);
+    config.shared_bytes = sm80::kValidateThreads * 8;
+    launch(config, sm80::validate, args);
+    if (where[0] != want[0] || where[1] != want[1]) return "fault " + std::to_string(damage) + " is not named";
+  }
+  return "";
+}
+#endif
+
+}  // namespace
+
+int main() {
+  for (const cuda_emulation::Options& options : cuda_emulation::adversaries(80))
+    for (const Shape& shape : kShapes) {
+      const cuda_emulation::ScopedOptions scoped(options);
+      std::string problem;
+      try {
+        problem = run(shape);
+      } catch (const cuda_emulation::Violation& violation) {
+        problem = violation.what();
+      }
+      if (problem.empty()) continue;
+      std::printf("%s\n", problem.substr(0, problem.find('\n')).c_str());
+      return 1;
+    }
+  return 0;
+}

@@ -1,0 +1,322 @@
+// Block-sparse products on the emulator: every kernel, tile and type against float64, with adversarial schedules and
+// copies.
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include "cuda/tests/block_sparse_problem.h"
+
+using namespace sparsecore;
+using block_sparse::Plan;
+
+namespace {
+
+constexpr int32_t kSizes[] = {16, 32, 64, 128};
+using Kernel = Plan::Kernel;
+
+// A different schedule and kind of copy for each call, all of them in turn.
+cuda_emulation::Options next_options(int capability) {
+  static const std::vector<cuda_emulation::Options> all = cuda_emulation::adversaries(90);
+  static size_t turn = 0;
+  cuda_emulation::Options options = all[turn++ % all.size()];
+  options.capability = capability;
+  return options;
+}
+
+void check_plan(const Plan& plan, BlockProblem& problem, double tolerance = 0) {
+  CAPTURE(static_cast<int>(plan.kernel));
+  CAPTURE(plan.tokens);
+  CAPTURE(plan.splits);
+  CAPTURE(problem.size);
+  CAPTURE(problem.m);
+  CAPTURE(problem.n);
+  CAPTURE(problem.k);
+  CAPTURE(problem.options.transposed);
+  CAPTURE(static_cast<int>(problem.options.dtype));
+  CAPTURE(static_cast<int>(problem.options.activation));
+  const cuda_emulation::ScopedOptions scoped(next_options(plan.kernel == Kernel::kSm90 ? 90 : 80));
+  problem.forget();
+  const BlockSparseParams params = problem.params(block_sparse::workspace_bytes(plan, problem.m, problem.n));
+  REQUIRE(block_sparse::run_plan(plan, params, nullptr) == Status::kOk);
+  CHECK(problem.first_wrong(tolerance) == -1);
+  CHECK(!problem.strayed());
+}
+
+const Plan kPlans[] = {{Kernel::kSm80, 32, 1}, {Kernel::kSm80, 128, 1}};
+
+}  // namespace
+
+TEST_CASE("block-sparse product: every size, tile and type, both ways, ragged in every direction, exact on integers") {
+  unsigned seed = 0;
+  for (const Plan& plan : kPlans)
+    for (const int32_t size : kSizes)
+      for (const bool transposed : {false, true})
+        for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+          if (transposed && plan.kernel == Kernel::kSm80 && plan.tokens == 32) continue;
+          const int64_t s = size;
+          std::vector<std::array<int64_t, 3>> shapes = {{plan.tokens - 1, 2 * s, 3 * s}, {1, 1, 1}};
+          // Longer than the ring, more than one tile of tokens.
+          if (dtype == DType::kBFloat16) shapes.push_back({plan.tokens + 3, 2 * s + 5, 64 * (size < 64 ? 7 : 5) + 9});
+          for (const auto& [m, n, k] : shapes) {
+            BlockOptions options;
+            options.dtype = dtype;
+            options.transposed = transposed;
+            options.density = m > plan.tokens ? 0.9 : 0.5;
+            options.seed = ++seed;
+            BlockProblem problem(m, n, k, size, options);
+            check_plan(plan, problem);
+          }
+        }
+}
+
+TEST_CASE("block-sparse product: splits of the entries sum to the same, more splits than entries included") {
+  for (const int32_t size : kSizes)
+    for (const int splits : {2, 7})
+      for (const bool transposed : {false, true}) {
+        BlockOptions options;
+        options.transposed = transposed;
+        options.residual = true;
+        options.out_dtype = DType::kBFloat16;
+        BlockProblem problem(9, 2 * size + 3, 5 * size - 9, size, options);
+        check_plan({Kernel::kSm80, transposed ? 128 : 32, splits}, problem);
+      }
+}
+
+TEST_CASE("block-sparse product: views that begin and step anywhere") {
+  for (const int32_t size : kSizes)
+    for (const auto& [offset, pad] : {std::pair{1, 0}, std::pair{0, 1}, std::pair{8, 24}}) {
+      BlockOptions options;
+      options.out_dtype = DType::kFloat16;
+      options.residual = true;
+      options.x_offset = options.y_offset = offset;
+      options.x_pad = options.y_pad = pad;
+      BlockProblem problem(13, 77, 150, size, options);
+      check_plan({Kernel::kSm80, 32, 1}, problem);
+    }
+}
+
+TEST_CASE("block-sparse product: scales, biases, activations and residuals, in every type of output") {
+  for (const int splits : {1, 2})
+    for (const DType out : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+      BlockOptions options;
+      options.out_dtype = out;
+      options.weight_scale = options.token_scale = options.residual = true;
+      options.bias_dtype = out == DType::kFloat32 ? DType::kBFloat16 : out;
+      options.activation = Activation::kRelu;
+      BlockProblem exact(6, 70, 100, 32, options);
+      check_plan({Kernel::kSm80, 32, splits}, exact);
+      options.integers = false;
+      for (const Activation activation : {Activation::kNone, Activation::kGelu, Activation::kHardSwish}) {
+        options.activation = activation;
+        BlockProblem problem(6, 70, 100, 32, options);
+        check_plan({Kernel::kSm80, 32, splits}, problem,
+                   out == DType::kFloat32   ? 1e-5
+                   : out == DType::kFloat16 ? 2e-3
+                                            : 1e-2);
+      }
+    }
+}
+
+TEST_CASE("block-sparse product: nothing to do, and rows without entries") {
+  for (const auto& [m, n, k] : {std::array<int64_t, 3>{0, 40, 40}, {5, 0, 40}, {5, 40, 0}}) {
+    BlockOptions options;
+    BlockProblem problem(m, n, k, 16, options);
+    check_plan({Kernel::kSm80, 32, 1}, problem);
+  }
+  BlockOptions empty;
+  empty.density = 0;
+  BlockProblem problem(5, 100, 100, 64, empty);
+  check_plan({Kernel::kSm80, 128, 1}, problem);
+  check_plan({Kernel::kSm80, 32, 2}, problem);
+}
+
+TEST_CASE("block-sparse product: an index that holds anything leads nowhere outside") {
+  for (const bool transposed : {false, true})
+    for (int damage = 0; damage < 5; ++damage) {
+      BlockOptions options;
+      options.transposed = transposed;
+      BlockProblem problem(5, 64, 96, 16, options);
+      switch (damage) {
+        case 0: problem.index.starts[1] = INT32_MIN; break;
+        case 1: problem.index.starts[2] = INT32_MAX; break;
+        case 2: problem.index.index[3] = -1, problem.index.index[1] = INT32_MAX; break;
+        case 3: problem.index.order[0] = -5, problem.index.order[1] = 4; break;
+        default:
+          if (transposed) problem.index.source[2] = -2, problem.index.source[0] = INT32_MAX;
+      }
+      const cuda_emulation::ScopedOptions scoped(next_options(80));
+      CHECK(block_sparse::run_plan({Kernel::kSm80, 128, 1}, problem.params(0), nullptr) == Status::kOk);
+      CHECK(!problem.strayed());
+    }
+}
+
+TEST_CASE("block-sparse product: what cannot be done is said, with what there is") {
+  BlockProblem problem(4, 32, 64, 16, {});
+  const BlockSparseParams good = problem.params(0);
+  const auto says = [](const char* text) { return std::string(cuda_message()).find(text) != std::string::npos; };
+  BlockSparseParams bad = good;
+  bad.dtype = DType::kInt8;
+  CHECK(block_sparse_linear(bad, nullptr) == Status::kUnsupportedDType);
+  CHECK(says("needs bfloat16 or float16, got int8"));
+  bad = good;
+  bad.weight.size = 48;
+  CHECK(block_sparse_linear(bad, nullptr) == Status::kBadPattern);
+  CHECK(says("16, 32, 64 or 128"));
+  bad = good;
+  bad.weight.values = static_cast<const char*>(good.weight.values) + 2;
+  CHECK(block_sparse_linear(bad, nullptr) == Status::kBadShape);
+  bad = good;
+  bad.weight.starts = nullptr;
+  CHECK(block_sparse_linear(bad, nullptr) == Status::kNullPointer);
+  bad = good;
+  bad.weight.order = nullptr;
+  CHECK(block_sparse_linear(bad, nullptr) == Status::kNullPointer);
+  bad = good;
+  bad.weight.blocks = -1;
+  CHECK(block_sparse_linear(bad, nullptr) == Status::kBadShape);
+  bad = good;
+  bad.y_row_stride = 31;
+  CHECK(block_sparse_linear(bad, nullptr) == Status::kBadShape);
+  {
+    const cuda_emulation::ScopedOptions scoped(next_options(75));
+    CHECK(block_sparse_linear(good, nullptr) == Status::kUnsupportedDType);
+    CHECK(says("no kernel for bfloat16 on sm_75"));
+    CHECK(says("linear_sm80: bfloat16 sm_80+, float16 sm_80+"));
+  }
+  const cuda_emulation::ScopedOptions scoped(next_options(80));
+  CHECK(block_sparse::run_plan({Kernel::kSm80, 32, 2}, good, nullptr) == Status::kOutOfMemory);
+  CHECK(says("workspace"));
+}
+
+TEST_CASE("block-sparse product: the plan follows the shape") {
+  const auto plan = [](int64_t m, int64_t n, int64_t k, int64_t blocks, int32_t size) {
+    return block_sparse::choose_plan(m, n, k, blocks, size, DType::kBFloat16, 80, true);
+  };
+  CHECK(plan(1, 4096, 4096, 1024, 64).tokens == 32);
+  CHECK(plan(4096, 4096, 4096, 1024, 64).tokens == 128);
+  CHECK(plan(4096, 4096, 4096, 1024, 64).splits == 1);
+  CHECK(plan(1, 512, 16384, 1024, 64).splits > 1);
+  CHECK(block_sparse_workspace(4096, 4096, 4096, 1024, 64) == 0);
+  CHECK(block_sparse_workspace(1, 508, 16384, 1024, 64) == plan(1, 508, 16384, 1024, 64).splits * int64_t{512} * 4);
+}
+
+TEST_CASE("block-sparse gradient: every size and type, ragged, split or not, from views that begin anywhere") {
+  unsigned seed = 0;
+  for (const int32_t size : kSizes)
+    for (const DType dtype : {DType::kBFloat16, DType::kFloat16})
+      for (const int32_t splits : {1, 3}) {
+        struct Case {
+          int64_t m, offset, pad;
+          DType out;
+        };
+        for (const Case& c : {Case{5 * 64 + 7, 0, 0, DType::kFloat32}, Case{1, 1, 0, dtype}, Case{70, 8, 1, dtype},
+                              Case{0, 0, 0, dtype}}) {
+          CAPTURE(size);
+          CAPTURE(splits);
+          CAPTURE(c.m);
+          BlockGradProblem problem(c.m, 2 * size + 3, 3 * size - 5, size, dtype, c.out, c.offset, c.pad, ++seed);
+          const cuda_emulation::ScopedOptions scoped(next_options(80));
+          REQUIRE(block_sparse::run_grad(splits, problem.params(splits), nullptr) == Status::kOk);
+          CHECK(problem.first_wrong() == -1);
+          CHECK(!problem.strayed());
+        }
+      }
+}
+
+TEST_CASE("block-sparse gradient: an index that holds anything leads nowhere outside") {
+  for (int damage = 0; damage < 3; ++damage) {
+    BlockGradProblem problem(70, 64, 96, 16, DType::kBFloat16, DType::kFloat32, 0, 0, 1);
+    if (damage == 0) problem.index.starts[1] = INT32_MIN, problem.index.starts[0] = INT32_MAX;
+    if (damage == 1) problem.index.starts[3] = INT32_MAX, problem.index.starts[2] = 7;
+    if (damage == 2) problem.index.index[3] = -1, problem.index.index[1] = INT32_MAX;
+    const cuda_emulation::ScopedOptions scoped(next_options(80));
+    CHECK(block_sparse::run_grad(1, problem.params(1), nullptr) == Status::kOk);
+  }
+}
+
+TEST_CASE("block-sparse gradient: what cannot be done is said") {
+  BlockGradProblem problem(70, 64, 96, 16, DType::kBFloat16, DType::kFloat32, 0, 0, 1);
+  const BlockSparseGradParams good = problem.params(1);
+  const auto says = [](const char* text) { return std::string(cuda_message()).find(text) != std::string::npos; };
+  BlockSparseGradParams bad = good;
+  bad.dtype = DType::kFloat32;
+  CHECK(block_sparse_weight_grad(bad, nullptr) == Status::kUnsupportedDType);
+  bad = good;
+  bad.out_dtype = DType::kInt8;
+  CHECK(block_sparse_weight_grad(bad, nullptr) == Status::kUnsupportedDType);
+  bad = good;
+  bad.k = 0;
+  CHECK(block_sparse_weight_grad(bad, nullptr) == Status::kBadShape);
+  bad = good;
+  bad.out = static_cast<char*>(good.out) + 4;
+  CHECK(block_sparse_weight_grad(bad, nullptr) == Status::kBadShape);
+  bad = good;
+  bad.x = nullptr;
+  CHECK(block_sparse_weight_grad(bad, nullptr) == Status::kNullPointer);
+  bad = good;
+  bad.m = -1;
+  CHECK(block_sparse_weight_grad(bad, nullptr) == Status::kBadShape);
+  CHECK(block_sparse::run_grad(2, good, nullptr) == Status::kOutOfMemory);
+  CHECK(says("workspace"));
+  const cuda_emulation::ScopedOptions scoped(next_options(75));
+  CHECK(block_sparse_weight_grad(good, nullptr) == Status::kUnsupportedDType);
+  CHECK(says("weight_grad_sm80: bfloat16 sm_80+"));
+}
+
+TEST_CASE("block-sparse index: the first fault is named with its place") {
+  const BlockIndex host = BlockProblem::draw(5, 7, {});
+  const BlockIndex mirrored = host.transposed();
+  REQUIRE(host.index.size() > 8);
+  struct Case {
+    std::function<void(DeviceIndex&, DeviceIndex&)> damage;
+    BlockSparseFault fault;
+    int64_t place;
+  };
+  const int32_t blocks = static_cast<int32_t>(host.index.size());
+  const int32_t second = host.starts[2];  // the first entry of row 2; row 1 is empty
+  REQUIRE(host.starts[3] > second + 1);
+  const Case cases[] = {
+      {[](DeviceIndex&, DeviceIndex&) {}, BlockSparseFault::kNone, -1},
+      {[](DeviceIndex& d, DeviceIndex&) { d.starts[0] = 1; }, BlockSparseFault::kStarts, 0},
+      {[&](DeviceIndex& d, DeviceIndex&) { d.starts[5] = blocks - 1; }, BlockSparseFault::kStarts, 4},
+      {[](DeviceIndex& d, DeviceIndex&) { d.starts[3] = -1; }, BlockSparseFault::kStarts, 2},
+      {[&](DeviceIndex& d, DeviceIndex&) { d.index[second] = 7; }, BlockSparseFault::kIndex, second},
+      {[&](DeviceIndex& d, DeviceIndex&) { d.index[second + 1] = d.index[second]; }, BlockSparseFault::kIndex,
+       second + 1},
+      {[&](DeviceIndex& d, DeviceIndex&) { d.index[second + 1] = -3; }, BlockSparseFault::kIndex, second + 1},
+      {[](DeviceIndex& d, DeviceIndex&) { std::swap(d.order[0], d.order[4]); }, BlockSparseFault::kOrder, 1},
+      {[](DeviceIndex& d, DeviceIndex&) { d.order[3] = d.order[2]; }, BlockSparseFault::kOrder, 3},
+      {[](DeviceIndex& d, DeviceIndex&) { d.order[4] = 5; }, BlockSparseFault::kOrder, 4},
+      {[](DeviceIndex&, DeviceIndex& t) { t.starts[7] = 0; }, BlockSparseFault::kTransposed, 6},
+      {[](DeviceIndex&, DeviceIndex& t) { t.index[0] = 5; }, BlockSparseFault::kTransposed, 0},
+      {[](DeviceIndex&, DeviceIndex& t) { std::swap(t.source[0], t.source[1]); }, BlockSparseFault::kSource, 0},
+      {[&](DeviceIndex&, DeviceIndex& t) { t.source[blocks - 1] = blocks; }, BlockSparseFault::kSource, blocks - 1},
+      {[](DeviceIndex&, DeviceIndex& t) { t.source[2] = -1; }, BlockSparseFault::kSource, 2},
+  };
+  for (const Case& c : cases) {
+    CAPTURE(static_cast<int>(c.fault));
+    CAPTURE(c.place);
+    DeviceIndex index(host), transposed(mirrored);
+    c.damage(index, transposed);
+    const BlockSparse weight = index.weight(nullptr, 16), other = transposed.weight(nullptr, 16);
+    cuda_emulation::GlobalBuffer<int64_t> where(2);
+    const cuda_emulation::ScopedOptions scoped(next_options(80));
+    REQUIRE(block_sparse_validate(weight, &other, 5 * 16 - 3, 7 * 16, where.data(), nullptr) == Status::kOk);
+    CHECK(where[0] == static_cast<int64_t>(c.fault));
+    CHECK(where[1] == c.place);
+  }
+}
+
+TEST_CASE("block-sparse index: matrices without rows or columns") {
+  for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{0, 3}, {3, 0}, {0, 0}}) {
+    const BlockIndex host(rows, columns, std::vector<uint8_t>(rows * columns));
+    const BlockIndex mirrored = host.transposed();
+    const DeviceIndex index(host), transposed(mirrored);
+    const BlockSparse weight = index.weight(nullptr, 32), other = transposed.weight(nullptr, 32);
+    cuda_emulation::GlobalBuffer<int64_t> where(2);
+    const cuda_emulation::ScopedOptions scoped(next_options(80));
+    REQUIRE(block_sparse_validate(weight, &other, rows * 32, columns * 32, where.data(), nullptr) == Status::kOk);
+    CHECK(where[0] == 0);
+    CHECK(where[1] == -1);
+  }
+}

@@ -1,0 +1,166 @@
+"""Mutants of the block-sparse family."""
+
+from __future__ import annotations
+
+from cuda_mutants.mutant import Family, Kernel
+
+INDEX = "cuda/block_sparse/index.cuh"
+PRODUCT = "cuda/linear/product_tile.cuh"
+SUM = "cuda/linear/grad_tile.cuh"
+
+_linear = Kernel("LINEAR", "cuda/block_sparse/linear_sm80.cuh").mutant
+_transposed = Kernel("TRANSPOSED", "cuda/block_sparse/linear_sm80.cuh").mutant
+_grad = Kernel("GRAD", "cuda/block_sparse/weight_grad_sm80.cuh").mutant
+_validate = Kernel("VALIDATE", "cuda/block_sparse/validate_sm80.cuh").mutant
+_index = Kernel("LINEAR", INDEX).mutant
+_product = Kernel("LINEAR", PRODUCT).mutant
+_sum = Kernel("GRAD", SUM).mutant
+
+MUTANTS = [
+    # the product
+    _linear("no wait for copies", "ptx::cp_async_wait<Tile::kStages - 2>();"),
+    _linear(
+        "waits for one copy too few", "cp_async_wait<Tile::kStages - 2>", "cp_async_wait<Tile::kStages - 1>"
+    ),
+    _linear("copies are not committed", "    ptx::cp_async_commit();\n"),
+    _linear("no barrier in the loop", "__syncthreads();", place=0),
+    _linear(
+        "the next turn is loaded before the barrier",
+        "    __syncthreads();\n    load_stage(turn + Tile::kStages - 1);",
+        "    load_stage(turn + Tile::kStages - 1);\n    __syncthreads();",
+    ),
+    _product("no barrier before sums overwrite tiles", "__syncthreads();", place=0),
+    _product("no barrier before sums are read", "__syncthreads();", place=1),
+    _linear("the ring has one place", "turn % Tile::kStages * Tile::kStageBytes;", "0;", place=0),
+    _linear("the index is not looked up ahead", "  look_up(Tile::kStages - 1);\n"),
+    _linear(
+        "the index of the turn before", "look_up(turn + Tile::kStages)", "look_up(turn + Tile::kStages - 1)"
+    ),
+    _linear("columns past the last entry are read", "first + slot_of_x < entries.last ? ", "true ? "),
+    _linear("weights past the last entry are read", "entry >= entries.last ? -1", "false ? -1"),
+    _linear("turns are rounded down", "entries.first + Tile::kBlocksOfTurn - 1)", "entries.first)"),
+    _linear("one half of a block for both", "? turn % Tile::kTurnsOfBlock : 0", "? 0 : 0"),
+    _linear("the first half's weights for both", "(kTransposed ? 0 : half * 2 * kTurnColumns)", "0"),
+    _linear("one entry for all chunks of x", "? chunk * 8 / kSize : 0", "? 0 : 0"),
+    _linear("one entry for all chunks of weights", "? q % 8 * 8 / Tile::kSize : 0", "? 0 : 0"),
+    _linear("rows outside of the matrix are made", "  if (row < 0) return;\n"),
+    _product("weights of the first step for both", "32 * pair + 16 * step", "32 * pair"),
+    _product("x of the first steps for all", "64 * pair + lane / 8 * 16", "lane / 8 * 16"),
+    _product("steps of x are exchanged", "{{b[0], b[1]}, {b[2], b[3]}}", "{{b[2], b[3]}, {b[0], b[1]}}"),
+    _product(
+        "tokens past m are stored", "t < Tile::kTokens && first_token + t < args.p.m;", "t < Tile::kTokens;"
+    ),
+    _product("chunks past n are stored", "    if (first >= args.p.n) return;\n"),
+    _index("splits of a row overlap", "count * split / splits)", "count * split / splits - (split > 0))"),
+    _index("a split ends early", "count * (split + 1) / splits)", "count * (split + 1) / splits - 1)"),
+    _index("starts below zero are followed", "at < 0 ? 0 : "),
+    _index("starts past the end are followed", "at > blocks ? blocks : at", "at"),
+    _transposed("large sources pass", "value < limit ? value : -1", "value", file=INDEX),
+    _product("tokens past m are read", "row + r < from.rows ? in_row : 0", "in_row", place=0),
+    _product("tokens past m are read one by one", "row + r < from.rows ? in_row : 0", "in_row", place=1),
+    _product("inputs past k are read", "left >= 16 ? 16 : left > 0 ? static_cast<int>(left) : 0", "16"),
+    _product("elements past k are read", "if (2 * i < valid)", "if (true)"),
+    _product("unaligned rows are copied sixteen bytes at a time", "if (from.vectors) {", "if (true) {"),
+    _product(
+        "rows 8 to 15 of A are the first eight", "row + lane % 16, 2 * column", "row + lane % 8, 2 * column"
+    ),
+    # the product with the transposed weight
+    _transposed(
+        "sources outside of the values are read",
+        "inside_or_none(weight.source[entry], weight.blocks)",
+        "weight.source[entry]",
+    ),
+    _transposed("sources are not followed", "kTransposed         ? inside", "false               ? inside"),
+    _transposed("inputs of one block for all slots", "? input / Tile::kSize : 0", "? 0 : 0"),
+    _transposed(
+        "inputs are not counted from their block", "? input % Tile::kSize : input", "? input : input"
+    ),
+    _transposed("the first half's weights for both", "(kTransposed ? half * kTurnColumns : 0)", "0"),
+    _transposed(
+        "weights are not transposed",
+        "load_a_transposed<kTurnColumns, Tile::kChannels>(",
+        "load_a<kTurnColumns, Tile::kChannels>(",
+        file=PRODUCT,
+    ),
+    _transposed(
+        "halves of A's inputs are exchanged",
+        "row + lane / 16 * 8 + lane % 8",
+        "row + (1 - lane / 16) * 8 + lane % 8",
+        file=PRODUCT,
+    ),
+    _transposed(
+        "halves of A's channels are exchanged", "lane / 8 % 2 * 16", "(1 - lane / 8 % 2) * 16", file=PRODUCT
+    ),
+    _transposed("spans of wide blocks overlap", "byte / kSpan * (kRows * kSpan)", "0", file=PRODUCT),
+    # gradients of kept blocks
+    _sum("no wait for copies", "ptx::cp_async_wait<Tile::kStages - 2>();"),
+    _sum(
+        "waits for one copy too few", "cp_async_wait<Tile::kStages - 2>", "cp_async_wait<Tile::kStages - 1>"
+    ),
+    _sum("copies are not committed", "    ptx::cp_async_commit();\n"),
+    _sum("no barrier in the loop", "__syncthreads();", place=0),
+    _sum(
+        "the next turn is loaded before the barrier",
+        "    __syncthreads();\n    load_stage(turn + Tile::kStages - 1);",
+        "    load_stage(turn + Tile::kStages - 1);\n    __syncthreads();",
+    ),
+    _sum("no barrier before sums overwrite tiles", "__syncthreads();", place=1),
+    _sum("no barrier before sums are read", "__syncthreads();", place=2),
+    _sum("the ring has one place", "(turn - range.first) % Tile::kStages", "0", place=0),
+    _grad("the row after the entry's", "return low;", "return high;"),
+    _grad("the search ends a step early", "high - low > 1", "high - low > 2"),
+    _grad("inputs of another column", "column * kSize, range", "(column ^ 1) * kSize, range"),
+    _sum("one span for both", "stage + span * (kTurnTokens * 128)", "stage"),
+    _sum("grad_y is not transposed", "load_a_transposed<kTurnTokens, kSize>(", "load_a<kTurnTokens, kSize>("),
+    _sum(
+        "columns of B's pair are exchanged",
+        "load_b_pair<kTurnTokens, kSize>(b[0], b[1],",
+        "load_b_pair<kTurnTokens, kSize>(b[1], b[0],",
+    ),
+    _sum("all warps take the same tokens", "i * Tile::kTokenWarps + warp_token", "i * Tile::kTokenWarps"),
+    _grad("a warp's sums are left out", "w < Tile::kTokenWarps; ++w", "w < 1; ++w"),
+    _sum("sums of the warps overlap", "shared + ((warp_token * kSize + o)", "shared + (o"),
+    _grad("splits write to one place", "blockIdx.y * args.p.weight.blocks * (kSize * kSize) + at", "at"),
+    _grad("the last split is not added", "split < args.splits; ++split", "split < args.splits - 1; ++split"),
+    _grad("chunks past the last are written", "  if (chunk >= chunks) return;\n"),
+    # the check of an index
+    _validate("starts may descend", "first > last || "),
+    _validate("starts may begin anywhere", "(row == 0 && first != 0)", "false"),
+    _validate("starts may end anywhere", "(row == rows - 1 && last != weight.blocks)", "false"),
+    _validate("columns may be outside", "column < 0 || "),
+    _validate("columns may repeat", "weight.index[j - 1] >= column", "weight.index[j - 1] > column"),
+    _validate("rows may be outside", "if (here < 0) {", "if (false) {"),
+    _validate("equal rows may be in any order", "before >= here", "before > here"),
+    _validate("shorter rows may come first", "longer < 0 || "),
+    _validate(
+        "sources may be outside", "inside_or_none(mirrored.source[j], weight.blocks)", "mirrored.source[j]"
+    ),
+    _validate(
+        "sources may name another column", "            weight.index[entry] != row)", "            false)"
+    ),
+    _validate(
+        "only some rows are looked at",
+        "row < args.rows; row += kValidateThreads",
+        "row < args.rows; row += 2 * kValidateThreads",
+    ),
+    _validate(
+        "the last fault is named",
+        "found < first ? found : first",
+        "found < first || first != kNoFault ? found : first",
+    ),
+    _validate("no barrier between rounds of comparison", "    __syncthreads();\n"),
+]
+
+FAMILY = Family(
+    name="block_sparse",
+    support=("cuda/semi_structured/pack.cpp", "cpu/nm_decode/pack.cpp"),
+    mutants=tuple(MUTANTS),
+    uncatchable=(
+        (
+            _validate(
+                "rows of sources are not looked at", "if (of_row < 0) continue;", "if (of_row < -1) continue;"
+            ),
+            "the number in front of starts is read, which the emulator does not see; the fault is named all the same",
+        ),
+    ),
+)

@@ -11,9 +11,20 @@ from torch.sparse._semi_structured_conversions import (
     sparse_semi_structured_from_dense_cutlass,
     sparse_semi_structured_to_dense_cutlass,
 )
+from torch.sparse.semi_structured import (
+    SparseSemiStructuredTensorCUSPARSELT,
+    SparseSemiStructuredTensorCUTLASS,
+)
 
 import sparsecore as sc
-from sparsecore.formats import from_semi_structured, to_semi_structured
+from sparsecore.formats import (
+    from_semi_structured,
+    from_torch_semi_structured,
+    to_semi_structured,
+    to_torch_semi_structured,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of SparseSemiStructuredTensor:UserWarning")
 
 # dtype: pattern, rows and inputs are multiples of
 KINDS = {
@@ -184,3 +195,62 @@ def test_what_cannot_go_out_is_refused() -> None:
         to_semi_structured(half.double())
     with pytest.raises(ValueError, match="needs a packed weight or a tensor"):
         to_semi_structured(half[0])
+
+
+@kinds
+@pytest.mark.parametrize("layout", ["auto", "semi_structured"])
+def test_torchs_own_tensors(dtype: torch.dtype, layout: str) -> None:
+    """Made and read by torch's plain functions, on the CPU."""
+    if dtype == torch.float32 and layout == "semi_structured":
+        pytest.skip("float32 is 1:2 in torch, which that layout does not hold")
+    weight, scale = _sparse(dtype, 64, 128, zeros=0.0), _scale(dtype, 64)
+    values, meta = sparse_semi_structured_from_dense_cutlass(weight)
+    tensor = SparseSemiStructuredTensorCUTLASS(weight.shape, values, meta, None, None, None)
+    packed = from_torch_semi_structured(tensor, scale=scale, layout=layout)
+    assert layout == "auto" or packed.layout == layout
+    assert torch.equal(packed.to_dense(), weight if scale is None else weight * scale[:, None])
+    again = to_torch_semi_structured(packed)
+    assert torch.equal(again.packed, values)
+    assert torch.equal(again.meta, meta)
+    if dtype != torch.float32:  # of which torch moves the halves, where copies of some nans change
+        assert torch.equal(again.to_dense(), weight)
+    assert again.shape == weight.shape
+
+
+class OpaqueTensor(SparseSemiStructuredTensorCUSPARSELT):
+    """Its buffer cannot be read here; what it gives is the dense matrix."""
+
+    dense: Tensor
+
+    def to_dense(self) -> Tensor:
+        return OpaqueTensor.dense
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int8], ids=str)
+def test_cusparselt_goes_through_the_dense_matrix(dtype: torch.dtype) -> None:
+    OpaqueTensor.dense, scale = _sparse(dtype, 64, 128), _scale(dtype, 64)
+    buffer = torch.empty(64 * 128 * 9 // 16, dtype=dtype)
+    tensor = OpaqueTensor(torch.Size((64, 128)), buffer, None, None, None, None)
+    packed = from_torch_semi_structured(tensor, scale=scale, layout="semi_structured")
+    dense = OpaqueTensor.dense
+    assert torch.equal(packed.to_dense(), dense if scale is None else dense * scale[:, None])
+    if scale is not None:
+        with pytest.raises(ValueError, match="int8 values need a scale"):
+            from_torch_semi_structured(tensor)
+    with pytest.raises(RuntimeError, match="Only CUDA tensors"):  # torch's own
+        to_torch_semi_structured(packed, backend="cusparselt")
+
+
+def test_other_tensors_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"needs a torch\.sparse\.SparseSemiStructuredTensor, got Tensor"):
+        from_torch_semi_structured(torch.ones(32, 64))
+    with pytest.raises(ValueError, match="backend must be 'cutlass' or 'cusparselt'"):
+        to_torch_semi_structured(sc.pack(torch.randn(32, 64).half(), "2:4"), backend="marlin")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("backend", ["cutlass", "cusparselt"])
+def test_both_backends_on_a_gpu(backend: str) -> None:
+    packed = sc.pack(torch.randn(128, 256, dtype=torch.float16, device="cuda"), "2:4")
+    tensor = to_torch_semi_structured(packed, backend=backend)
+    assert torch.equal(from_torch_semi_structured(tensor).to_dense(), packed.to_dense())

@@ -15,7 +15,12 @@ from sparsecore.formats.row_lists import RowLists
 from sparsecore.formats.select import select_mask
 from sparsecore.formats.semi_structured import SemiStructured
 from sparsecore.formats.shared_lists import SharedLists
-from sparsecore.formats.torch_semi_structured import from_semi_structured, to_semi_structured
+from sparsecore.formats.torch_semi_structured import (
+    from_semi_structured,
+    from_torch_semi_structured,
+    to_semi_structured,
+    to_torch_semi_structured,
+)
 from sparsecore.formats.variable_nm import VariableNM
 from sparsecore.formats.variable_select import choose_codes, variable_mask, variable_nbytes
 
@@ -36,6 +41,7 @@ __all__ = [
     "from_scipy",
     "from_semi_structured",
     "from_tensors",
+    "from_torch_semi_structured",
     "from_torch_sparse",
     "layouts_for",
     "pack",
@@ -43,6 +49,7 @@ __all__ = [
     "read_bitmask24",
     "select_mask",
     "to_semi_structured",
+    "to_torch_semi_structured",
     "to_torch_sparse",
     "variable_mask",
     "variable_nbytes",

@@ -81,8 +81,8 @@ def pack(
             raise ValueError("pack: give a mask or a sparsity, not both.")
         mask = _checked_mask(mask, weight, pattern)
     if dtype == torch.int8:
-        return _pack_layout(*quantize_rows(weight * mask), mask, pattern, layout)
-    return _pack_layout(weight.to(dtype or weight.dtype), None, mask, pattern, layout)
+        return pack_stored(*quantize_rows(weight * mask), mask, pattern, layout)
+    return pack_stored(weight.to(dtype or weight.dtype), None, mask, pattern, layout)
 
 
 def _checked_mask(mask: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
@@ -103,7 +103,7 @@ def _checked_mask(mask: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
     return mask
 
 
-def _pack_layout(
+def pack_stored(
     weight: Tensor, scale: Tensor | None, mask: Tensor, pattern: Pattern, layout: str
 ) -> PackedWeight:
     """Packs values of the dtype they are stored in."""
@@ -190,9 +190,9 @@ def placed(weight: PackedWeight, device: torch.device | str) -> PackedWeight:
     layout = default_layout("placed", weight.pattern, there.type)
     mask = weight.mask().to(there)
     if weight.scale is None:
-        return _pack_layout(weight.to_dense().to(there), None, mask, weight.pattern, layout)
+        return pack_stored(weight.to_dense().to(there), None, mask, weight.pattern, layout)
     dense = weight.integers().to(there)
-    return _pack_layout(dense, weight.scale.to(there), mask, weight.pattern, layout)
+    return pack_stored(dense, weight.scale.to(there), mask, weight.pattern, layout)
 
 
 def from_tensors(

@@ -2,7 +2,11 @@
 
 The layout is that of ``torch.sparse._semi_structured_conversions``, whose functions agree with these bit for bit; a
 ``SparseSemiStructuredTensorCUTLASS`` made by ``to_sparse_semi_structured`` holds the two tensors as ``packed`` and
-``meta``. cuSPARSELt keeps both in one opaque buffer, which only it can read.
+``meta``.
+
+cuSPARSELt keeps both in one buffer, ``torch._cslt_compress(dense)``. Of it torch documents that the first half of the
+weights are the kept ones and the rest is metadata; how the metadata is laid out only the library knows. So weights come
+from cuSPARSELt and go to it through the dense matrix, on the GPU that has it.
 
 ============== ============ ========= ================ ====================
 values         pattern      meta      rows multiple of inputs multiple of
@@ -19,13 +23,19 @@ the second in the high two. A float32 counts as two halves, so its codes are 0b0
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.sparse.semi_structured import (
+    SparseSemiStructuredTensor,
+    SparseSemiStructuredTensorCUSPARSELT,
+    SparseSemiStructuredTensorCUTLASS,
+)
 
 from sparsecore.formats.base import PackedWeight, require_tensor
-from sparsecore.formats.pack import pack
+from sparsecore.formats.layouts import default_layout
+from sparsecore.formats.pack import pack, pack_stored
 from sparsecore.patterns import NM
 
 _NONE = 0  # not a code: both places are 0
@@ -135,8 +145,7 @@ def _stored(weight: PackedWeight | Tensor, mask: Tensor | None) -> tuple[Tensor,
             raise ValueError("to_semi_structured: a packed weight has its own mask; leave mask out.")
         kept = weight.mask()
         if weight.dtype == torch.int8:
-            unscaled = replace(weight, values=weight.values.float(), scale=None)
-            return unscaled.to_dense().to(torch.int8), kept
+            return weight.integers(), kept
         return weight.to_dense().detach(), kept
     if not isinstance(weight, Tensor) or weight.dim() != 2:
         raise ValueError(
@@ -202,7 +211,8 @@ def from_semi_structured(
     Every place that the metadata names is stored, be its value zero or not.
 
     Args:
-        values: ``(out_features, in_features / 2)``, float16, bfloat16, float32 or int8, on the CPU.
+        values: ``(out_features, in_features / 2)``, float16, bfloat16, float32 or int8. The packed weight is on its
+            device.
         meta: ``(out_features, in_features / 16)`` int16 (beside float32 values ``/ 8``), or beside int8 values
             ``(out_features, in_features / 32)`` int32.
         scale: ``(out_features,)`` float32, beside int8 values only: a weight is ``scale * value``.
@@ -246,5 +256,70 @@ def from_semi_structured(
     mask = mask.view(rows, inputs)
     if scale is None:
         return pack(dense, pattern, mask, layout=layout)
-    packed = pack(dense.float(), pattern, mask, layout=layout)  # integers this small pass through unchanged
-    return replace(packed, values=packed.values.to(torch.int8), scale=scale.detach()).validate()
+    if layout == "auto":
+        layout = default_layout(owner, pattern, values.device.type)
+    return pack_stored(dense, scale.detach(), mask, pattern, layout).validate()
+
+
+def to_torch_semi_structured(weight: PackedWeight, *, backend: str = "cutlass") -> Tensor:
+    """A packed weight as torch's ``SparseSemiStructuredTensor``, on the same device.
+
+    Args:
+        weight: Of at most two of four inputs (float32: one of two); see :func:`to_semi_structured` for sizes. An int8
+            weight's scale is not part of the result.
+        backend: ``"cutlass"``, made anywhere; ``"cusparselt"``, made by that library from the dense matrix, on CUDA.
+
+    Raises:
+        ValueError: An unknown backend, or a weight that does not fit.
+    """
+    if backend not in ("cutlass", "cusparselt"):
+        raise ValueError(
+            f"to_torch_semi_structured: backend must be 'cutlass' or 'cusparselt', got {backend!r}."
+        )
+    if backend == "cusparselt":
+        dense = weight.integers() if weight.dtype == torch.int8 else weight.to_dense().detach()
+        return SparseSemiStructuredTensorCUSPARSELT.from_dense(dense)
+    values, meta = to_semi_structured(weight)
+    return SparseSemiStructuredTensorCUTLASS(
+        torch.Size(weight.shape), values, meta, None, None, None
+    )
+
+
+def from_torch_semi_structured(
+    tensor: Tensor, *, scale: Tensor | None = None, layout: str = "auto"
+) -> PackedWeight:
+    """A packed weight from torch's ``SparseSemiStructuredTensor``.
+
+    From the CUTLASS backend every stored place stays stored. From cuSPARSELt, whose metadata only it can read, and from
+    tensors that torch pruned itself (``prune_dense_static_sort``) the dense matrix is made by torch, as a product with
+    the identity, and its non-zero weights are packed.
+
+    Args:
+        tensor: What ``torch.sparse.to_sparse_semi_structured`` made.
+        scale: ``(out_features,)`` float32, beside int8 only: a weight is ``scale * value``.
+        layout: See :func:`sparsecore.pack`.
+
+    Raises:
+        TypeError: Not such a tensor.
+        ValueError: Damaged metadata, or a missing scale.
+    """
+    owner = "from_torch_semi_structured"
+    if not isinstance(tensor, SparseSemiStructuredTensor):
+        raise TypeError(
+            f"{owner}: needs a torch.sparse.SparseSemiStructuredTensor, got {type(tensor).__name__}. "
+            "from_semi_structured takes values and metadata."
+        )
+    values, meta = tensor.packed, tensor.meta
+    cutlass = isinstance(tensor, SparseSemiStructuredTensorCUTLASS)
+    if cutlass and values is not None and meta is not None and meta.dim() == 2:
+        return from_semi_structured(values, meta, scale=scale, layout=layout)
+    dense = tensor.to_dense().detach()
+    pattern = _layout(owner, dense.dtype).pattern
+    if dense.dtype != torch.int8:
+        return pack(dense, pattern, dense != 0, layout=layout)
+    if scale is None:
+        raise ValueError(
+            f"{owner}: int8 values need a scale (out_features,). Without scales, give torch.ones."
+        )
+    chosen = default_layout(owner, pattern, dense.device.type) if layout == "auto" else layout
+    return pack_stored(dense, scale.detach(), dense != 0, pattern, chosen).validate()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from cuda_mutants import block_sparse, gathered, semi_structured
+from cuda_mutants import block_sparse, gathered, semi_structured, semi_structured_gradient
 from cuda_mutants.mutant import Family, Mutant
 
-FAMILIES: tuple[Family, ...] = (block_sparse.FAMILY, gathered.FAMILY, semi_structured.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    block_sparse.FAMILY,
+    gathered.FAMILY,
+    semi_structured.FAMILY,
+    semi_structured_gradient.FAMILY,
+)
 
 __all__ = ["FAMILIES", "Family", "Mutant"]

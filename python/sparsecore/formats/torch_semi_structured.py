@@ -280,9 +280,7 @@ def to_torch_semi_structured(weight: PackedWeight, *, backend: str = "cutlass") 
         dense = weight.integers() if weight.dtype == torch.int8 else weight.to_dense().detach()
         return SparseSemiStructuredTensorCUSPARSELT.from_dense(dense)
     values, meta = to_semi_structured(weight)
-    return SparseSemiStructuredTensorCUTLASS(
-        torch.Size(weight.shape), values, meta, None, None, None
-    )
+    return SparseSemiStructuredTensorCUTLASS(torch.Size(weight.shape), values, meta, None, None, None)
 
 
 def from_torch_semi_structured(

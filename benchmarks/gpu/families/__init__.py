@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from . import semi_structured
+from . import semi_structured, shared_lists, vnm
 from .base import Family
 
-FAMILIES: tuple[Family, ...] = (semi_structured.FAMILY,)
+FAMILIES: tuple[Family, ...] = (
+    semi_structured.FAMILY,
+    vnm.FAMILY,
+    shared_lists.FAMILY,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpu import collect, correctness, device, programs, sampling, visit
+from gpu import collect, correctness, device, peers, programs, sampling, visit
 from gpu.record import Record
 from tables.gpu import gpu_section
 
@@ -151,6 +152,124 @@ def test_candidates_take_turns() -> None:
     samples = sampling.interleaved(device.Rehearsal(), calls, 3)
     assert order == ["a", "a", "b", "b", *"ab" * 3]
     assert sampling.microseconds(samples["a"]) == [1.0, 1.0, 1.0]
+
+
+def work(dtype: torch.dtype, tokens: int = 5, block: tuple[int, int] | None = None) -> peers.Work:
+    weight = torch.randint(-3, 4, (64, 32)).to(dtype)
+    x = torch.randint(-3, 4, (tokens, 32)).to(dtype)
+    return peers.Work(x, weight, torch.randn(64).to(torch.bfloat16), torch.bfloat16, block)
+
+
+def product_of(work: peers.Work, bias: bool) -> torch.Tensor:
+    y = work.x.double() @ work.weight.double().T
+    return y + work.bias.double() if bias else y
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8], ids=str)
+def test_cusparselt_by_its_best_algorithm(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its functions are replaced by dense ones of the same signature; algorithms past the third do not exist."""
+    asked: list[int] = []
+
+    def sparse_mm(
+        packed: torch.Tensor,
+        dense: torch.Tensor,
+        *,
+        bias: torch.Tensor | None,
+        out_dtype: torch.dtype | None,
+        transpose_result: bool,
+        alg_id: int,
+        split_k: int,
+        split_k_mode: int,
+    ) -> torch.Tensor:
+        assert dense.shape[1] % 8 == 0 and transpose_result
+        if alg_id > 2:
+            raise RuntimeError("cuSPARSELt: no such algorithm")
+        asked.append(alg_id)
+        y = dense.T.double() @ packed.double().T
+        return (y if bias is None else y + bias.double()).to(out_dtype or dtype)
+
+    class Search:
+        mm_search = staticmethod(lambda *arguments: (1, 2, 0, 4))
+
+    monkeypatch.setattr(torch, "_cslt_compress", lambda weight: weight, raising=False)
+    monkeypatch.setattr(torch, "_cslt_sparse_mm", sparse_mm, raising=False)
+    monkeypatch.setattr(torch._C, "_cusparselt", Search, raising=False)
+    given = work(dtype)
+    note, call = peers.cusparselt(given, device.Rehearsal())
+    assert set(asked) == {0, 1, 2} and ("algorithm" in note)
+    expected = product_of(given, dtype == torch.bfloat16)
+    torch.testing.assert_close(call()[:5].double(), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_cutlass_takes_padded_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sparse:
+        from_dense = staticmethod(lambda weight: weight)
+
+    monkeypatch.setattr(torch.sparse, "SparseSemiStructuredTensorCUTLASS", Sparse)
+    given = work(torch.bfloat16)
+    _, call = peers.cutlass(given, device.Rehearsal())
+    assert call().shape == (8, 64)
+    torch.testing.assert_close(call()[:5].double(), product_of(given, True), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8, torch.float8_e4m3fn], ids=str)
+def test_cublas_of_every_type(dtype: torch.dtype) -> None:
+    given = work(dtype)
+    _, call = peers.cublas(given, device.Rehearsal())
+    expected = product_of(given, dtype == torch.bfloat16)
+    torch.testing.assert_close(call()[:5].double(), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_peers_without_a_configuration_say_why() -> None:
+    def fails() -> None:
+        raise RuntimeError("out of registers")
+
+    with pytest.raises(RuntimeError, match="no configuration works: out of registers"):
+        peers.fastest({"a": fails}, device.Rehearsal())
+
+
+def test_the_device_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events around the call alone, after the flush; graphs replay what was captured."""
+    done: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            done.append("event")
+
+        def elapsed_time(self, end: Event) -> float:
+            return 2.0
+
+    class Stream:
+        def wait_stream(self, other: Stream) -> None:
+            done.append("wait")
+
+    class Graph:
+        def replay(self) -> None:
+            done.append("replay")
+
+    monkeypatch.setattr(device.Gpu, "name", "cpu")
+    monkeypatch.setattr(device.Gpu, "FLUSHED", 64)
+    for name, value in {
+        "Event": Event,
+        "Stream": Stream,
+        "CUDAGraph": Graph,
+        "current_stream": Stream,
+        "stream": lambda stream: contextlib.nullcontext(),
+        "graph": lambda graph: contextlib.nullcontext(),
+        "synchronize": lambda: done.append("synchronize"),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    gpu = device.Gpu()
+    monkeypatch.setattr(gpu, "flush", lambda flush=gpu.flush: (flush(), done.append("flush")))
+    samples = sampling.interleaved(gpu, {"a": lambda: done.append("a")}, 2)
+    assert samples == {"a": [2e-3, 2e-3]}
+    assert done == ["a", "a", *["flush", "event", "a", "event"] * 2, "synchronize"]
+    done.clear()
+    gpu.graph(lambda: done.append("a"))()
+    assert done == ["wait", "a", "wait", "a", "replay"]
 
 
 def a_record(tmp_path: Path) -> Path:

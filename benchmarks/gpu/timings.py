@@ -16,7 +16,7 @@ from .peers import Work, peer
 from .sampling import interleaved, microseconds
 
 ROUNDS = 31
-SMALL_TOKENS = (1, 40)
+SMALL_TOKENS = (40,)
 
 
 @dataclass(frozen=True)

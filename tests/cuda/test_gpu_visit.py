@@ -54,8 +54,12 @@ def test_dry_run(tmp_path: Path) -> None:
     assert stages["questions"]["bulk.runs4"]["emulated"]
     assert stages["conformance"]["wrappers"]["passed"] > 50
     assert len(stages["correctness"]) > 20
-    row = next(row for row in stages["timings"].values() if "cuBLAS" in row.get("ratios", {}))
-    assert row["notes"]["cuBLAS"] == "stand-in: dense torch"
+    for name, row in stages["timings"].items():
+        assert row["ratios"] and set(row["us"]) == set(row["us_graph"]), (name, row)
+        assert not [
+            note for note in row["notes"].values() if note != "stand-in: dense torch" and "bias" not in note
+        ]
+    assert "cuBLAS" not in stages["timings"]["2:4 bfloat16, 72 x 136, 40 tokens"]["notes"]
     assert stages["tests"]["tests/cuda"]["skipped"] >= 8 and not stages["tests"]["tests/cuda"]["failed"]
 
     refused = subprocess.run(

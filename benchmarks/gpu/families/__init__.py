@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from . import semi_structured, shared_lists, vnm
+from . import block_sparse, semi_structured, shared_lists, vnm
 from .base import Family
 
 FAMILIES: tuple[Family, ...] = (
     semi_structured.FAMILY,
     vnm.FAMILY,
     shared_lists.FAMILY,
+    block_sparse.FAMILY,
 )

@@ -12,10 +12,24 @@ from sparsecore.ops import (
     semi_structured_compress,
     semi_structured_decompress,
     semi_structured_linear,
+    semi_structured_masked_linear,
     semi_structured_validate,
 )
 
-from .base import FLOATS, Check, Family, Layer, Prepared, Shape, Target, Task, Variant, every, relative_error
+from .base import (
+    FLOATS,
+    Call,
+    Check,
+    Family,
+    Layer,
+    Prepared,
+    Shape,
+    Target,
+    Task,
+    Variant,
+    every,
+    relative_error,
+)
 
 LAYERS = ((4096, 4096), (14336, 4096), (4096, 14336), (8192, 8192), (28672, 8192))
 TOKENS = (1, 16, 4096, 256, 64, 8, 32, 1024, 16384)
@@ -113,7 +127,7 @@ def damaged_is_refused(device: str, small: bool) -> str:
 
 
 def gradients(device: str, small: bool) -> str:
-    """Of a layer with a transposed packing, against float64."""
+    """Of a layer with a transposed packing, against float64; of the weight by a masked and by a sampled product."""
     tokens, rows, inputs = (5, 64, 128) if small else (512, 4096, 4096)
     weight = torch.randn(rows, inputs, device=device).to(torch.bfloat16)
     values, metadata, *other = semi_structured_compress(weight, selection="two_way", transposed=True)
@@ -121,19 +135,73 @@ def gradients(device: str, small: bool) -> str:
     x = torch.randn(tokens, inputs, device=device).to(torch.bfloat16).requires_grad_()
     values.requires_grad_()
     grad = torch.randn(tokens, rows, device=device).to(torch.bfloat16)
-    y = semi_structured_linear(x, values, metadata, out_features=rows, transposed=(other[0], other[1]))
-    to_x, to_values = torch.autograd.grad(y, (x, values), grad)
-    of_weight = semi_structured_decompress(to_values, metadata, out_features=rows, in_features=inputs)
-    dense_grad = grad.double().T @ x.detach().double()
-    kept = torch.where(of_weight != 0, dense_grad, torch.zeros((), dtype=torch.float64, device=device))
-    x_error = relative_error(to_x, grad.double() @ dense.double())
-    weight_error = relative_error(of_weight, kept)
-    return every(
-        (
-            (x_error <= 4e-3, f"the gradient of x is off by {x_error:.1e}"),
-            (weight_error <= 4e-3, f"the gradient of the weight is off by {weight_error:.1e}"),
-        )
+    # A group that keeps fewer than two stores zeros, which have a gradient as well.
+    places = semi_structured_decompress(
+        torch.ones_like(values), metadata, out_features=rows, in_features=inputs
     )
+    of_weight = torch.where(places != 0, grad.double().T @ x.detach().double(), 0.0)
+    wrong = []
+    for way in ("masked", "sampled"):
+        y = semi_structured_linear(
+            x,
+            values,
+            metadata,
+            out_features=rows,
+            transposed=(other[0], other[1]),
+            weight_gradient=way,
+        )
+        to_x, to_values = torch.autograd.grad(y, (x, values), grad)
+        got = semi_structured_decompress(to_values, metadata, out_features=rows, in_features=inputs)
+        x_error = relative_error(to_x, grad.double() @ dense.double())
+        error = relative_error(got, of_weight)
+        wrong += [
+            (x_error <= 4e-3, f"the gradient of x is off by {x_error:.1e}"),
+            (error <= 4e-3, f"the {way} gradient of the weight is off by {error:.1e}"),
+        ]
+    return every(wrong)
+
+
+def training_step(device: str, small: bool) -> str:
+    """SR-STE with the two-way selection: y, and the gradients of x and of the dense weight."""
+    tokens, rows, inputs = (9, 64, 128) if small else (512, 4096, 4096)
+    weight = torch.randn(rows, inputs, device=device).to(torch.bfloat16).requires_grad_()
+    x = torch.randn(tokens, inputs, device=device).to(torch.bfloat16).requires_grad_()
+    grad = torch.randn(tokens, rows, device=device).to(torch.bfloat16)
+    decay = 0.5
+    y = semi_structured_masked_linear(x, weight, selection="two_way", decay=decay)
+    to_x, to_weight = torch.autograd.grad(y, (x, weight), grad)
+    values, metadata = semi_structured_compress(weight.detach(), selection="two_way")
+    kept = semi_structured_decompress(values, metadata, out_features=rows, in_features=inputs).double()
+    expected = grad.double().T @ x.detach().double() + decay * (weight.detach().double() - kept)
+    errors = {
+        "y": relative_error(y.detach(), x.detach().double() @ kept.T),
+        "the gradient of x": relative_error(to_x, grad.double() @ kept),
+        "the gradient of the weight": relative_error(to_weight, expected),
+    }
+    return every((error <= 5e-3, f"{name} is off by {error:.1e}") for name, error in errors.items())
+
+
+def training_task() -> Task:
+    """Forward and backward of a layer whose weight stays dense: selected and packed in both directions each time."""
+
+    def prepare(device: str, small: bool) -> Prepared:
+        width, tokens = (64, 40) if small else (4096, 4096)
+        weight = torch.randn(width, width, device=device).to(torch.bfloat16).requires_grad_()
+        x = torch.randn(tokens, width, device=device).to(torch.bfloat16).requires_grad_()
+        grad = torch.randn(tokens, width, device=device).to(torch.bfloat16)
+
+        def step(product: Callable[[], Tensor]) -> Call:
+            return lambda: torch.autograd.grad(product(), (x, weight), grad)
+
+        return Prepared(
+            {
+                "ours": step(lambda: semi_structured_masked_linear(x, weight, selection="two_way")),
+                "cuBLAS": step(lambda: torch.nn.functional.linear(x, weight)),
+            },
+            operations=6.0 * width * width * tokens,
+        )
+
+    return Task("training step two_way, bfloat16, 4096 cubed", 2, prepare)
 
 
 def compress_task(selection: str) -> Task:
@@ -185,6 +253,8 @@ FAMILY = Family(
         "semi_structured_compress",
         "semi_structured_decompress",
         "semi_structured_validate",
+        "semi_structured_sampled",
+        "semi_structured_straight_through",
     ),
     variants=(
         *(variant(4, dtype) for dtype in (*FLOATS, torch.int8, torch.float8_e4m3fn)),
@@ -195,6 +265,7 @@ FAMILY = Family(
         Check("compress", keeps_the_largest),
         Check("damaged metadata", damaged_is_refused),
         Check("gradients", gradients),
+        Check("training step", training_step),
     ),
-    tasks=(compress_task("by_row"), compress_task("two_way")),
+    tasks=(compress_task("by_row"), compress_task("two_way"), training_task()),
 )

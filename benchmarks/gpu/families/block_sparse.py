@@ -1,0 +1,121 @@
+"""Square blocks: products, and the gradient of the weight, which samples a product at the kept blocks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparsecore import reference
+from sparsecore.formats import BlockSparse
+
+from .base import Check, Family, Layer, Prepared, Shape, Target, Task, Variant, every, relative_error
+
+LAYERS = ((4096, 4096), (8192, 8192))
+TOKENS = (4096, 512, 128)
+
+
+def block_mask(rows: int, columns: int, size: int, density: float, device: str) -> Tensor:
+    """As many blocks in every row, at random."""
+    height, width = -(-rows // size), -(-columns // size)
+    scores = torch.rand(height, width, device=device)
+    count = max(1, round(density * width))
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, scores.topk(count, 1).indices, True)
+
+
+def shares(size: int) -> tuple[float, float]:
+    """Of the time that the dense product would take for the kept blocks alone: must and stretch."""
+    return (0.75, 0.88) if size >= 64 else (0.35, 0.5)
+
+
+def variant(size: int, density: float, dtype: torch.dtype = torch.bfloat16) -> Variant:
+    """Blocks of ``size`` squared, a share of ``density`` kept."""
+
+    def make(weight: Tensor) -> Layer:
+        mask = block_mask(*weight.shape, size, density, weight.device.type)
+        packed = BlockSparse.from_dense(weight, mask, block_size=size)
+        kept = mask.repeat_interleave(size, 0).repeat_interleave(size, 1)
+        kept = kept[: weight.shape[0], : weight.shape[1]]
+        return Layer(
+            torch.where(kept, weight, torch.zeros_like(weight)),
+            lambda x, bias: packed.linear(x, bias),
+            out_dtype=dtype,
+        )
+
+    def targets(shape: Shape) -> tuple[Target, ...]:
+        if shape.tokens < 1024:
+            return ()
+        must, stretch = (share / density for share in shares(size))
+        return (
+            Target("cuBLAS", round(must, 2), round(stretch, 2)),
+            *((Target("torch BSR", 1.3, 1.3),) if size >= 64 else ()),
+        )
+
+    return Variant(
+        name=f"blocks of {size}, {density:.0%}, {str(dtype).removeprefix('torch.')}",
+        dtype=dtype,
+        density=density,
+        make=make,
+        peers=("cuBLAS", "torch BSR", "Triton BSR"),
+        targets=targets,
+        layers=LAYERS,
+        tokens=TOKENS,
+        ragged=(1005, 1011),
+        differentiable=True,
+        block=(size, size),
+        small=(256, 128),
+    )
+
+
+def sampled_product(device: str, small: bool) -> str:
+    """The gradient of the values: dense products where blocks are kept, in float64."""
+    tokens, rows, inputs, size = (20, 128, 96, 32) if small else (1000, 4096, 4096, 64)
+    weight = torch.randn(rows, inputs, device=device).to(torch.bfloat16)
+    mask = block_mask(rows, inputs, size, 0.3, device)
+    packed = BlockSparse.from_dense(weight, mask, block_size=size)
+    values = packed.values.detach().requires_grad_()
+    x = torch.randn(tokens, inputs, device=device).to(torch.bfloat16)
+    grad = torch.randn(tokens, rows, device=device).to(torch.bfloat16)
+    (got,) = torch.autograd.grad(packed.with_values(values).linear(x), values, grad)
+    dense = grad.double().T @ x.double()
+    kept = mask.repeat_interleave(size, 0).repeat_interleave(size, 1)
+    expected = torch.where(kept, dense, torch.zeros_like(dense))
+    spread = reference.block_sparse_unpack(got, packed.crow_indices, packed.col_indices, rows, inputs)
+    error = relative_error(spread, expected)
+    return every(((error <= 4e-3, f"the gradient of the values is off by {error:.1e}"),))
+
+
+def sampled_task(size: int, density: float) -> Task:
+    """The sampled product beside the whole dense one."""
+
+    def prepare(device: str, small: bool) -> Prepared:
+        width, tokens = (128, 40) if small else (4096, 4096)
+        mask = block_mask(width, width, size, density, device)
+        packed = BlockSparse.from_dense(
+            torch.randn(width, width, device=device).to(torch.bfloat16), mask, block_size=size
+        )
+        x, grad = (torch.randn(tokens, width, device=device).to(torch.bfloat16) for _ in range(2))
+        index = packed.crow_indices, packed.col_indices
+
+        def ours() -> Tensor:
+            return torch.ops.sparsecore.block_sparse_weight_grad(grad, x, *index, size, torch.bfloat16)
+
+        return Prepared({"ours": ours, "cuBLAS": lambda: grad.T @ x}, operations=2.0 * width * width * tokens)
+
+    target = Target("cuBLAS", round(0.65 / density, 2), round(0.8 / density, 2))
+    return Task(f"sampled product, blocks of {size}, {density:.0%}, 4096 cubed", 1, prepare, (target,))
+
+
+FAMILY = Family(
+    name="block-sparse",
+    operators=("block_sparse_linear", "block_sparse_input_grad", "block_sparse_weight_grad"),
+    variants=(
+        variant(64, 0.1),
+        variant(128, 0.1),
+        variant(64, 0.3),
+        variant(32, 0.1),
+        variant(16, 0.1),
+        variant(128, 0.5, torch.float16),
+    ),
+    checks=(Check("sampled product", sampled_product),),
+    tasks=(sampled_task(64, 0.1), sampled_task(128, 0.1), sampled_task(64, 0.3)),
+)

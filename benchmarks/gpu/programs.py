@@ -157,7 +157,8 @@ def sanitize(place: Place, tool: str, what: str, seconds: float) -> Result:
     if what == "conformance":
         command = [place.conformance, str(int(seconds)), "60"]
     else:
-        command = [sys.executable, "-m", "benchmarks.gpu.correctness"]
+        # A dry run has just gone through the same cases.
+        command = [sys.executable, "-m", "benchmarks.gpu.correctness", *(["V:N:M"] if place.dry else [])]
     prefix: list[str | Path] = []
     if sanitizer is not None and not place.dry:
         prefix = [sanitizer, "--tool", tool, "--target-processes", "all", "--error-exitcode", "9"]

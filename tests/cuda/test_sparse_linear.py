@@ -95,6 +95,24 @@ def test_training_moves_kept_weights_only(device: str) -> None:
     layer.weight.validate()
 
 
+def test_connections_are_exchanged(device: str) -> None:
+    layer = make_layer(device)
+    optimizer = torch.optim.Adam(layer.parameters(), 1e-3)
+    layer(torch.randn(4, 72, device=device, dtype=torch.bfloat16)).sum().backward()
+    optimizer.step()
+    old, mask, moments = layer.weight.to_dense(), layer.weight.mask(), optimizer.state[layer.weight_values]
+    before = layer.weight.with_values(moments["exp_avg"]).to_dense()
+    count = sc.sparsify.exchange_(nn.Sequential(layer), optimizer, 0.25, init=0.1)
+    stayed, grown = mask & layer.weight.mask(), layer.weight.mask() & ~mask
+    assert 0 < count == int(grown.sum())
+    assert int(layer.weight.mask().sum()) == int(mask.sum())
+    assert torch.equal(layer.weight.to_dense()[stayed], old[stayed])
+    after = layer.weight.with_values(moments["exp_avg"]).to_dense()
+    assert torch.equal(after[stayed], before[stayed])
+    assert not after[grown].any()
+    layer.weight.validate()
+
+
 def test_float32_weights_train_under_autocast(device: str) -> None:
     layer = make_layer(device, torch.float32)
     assert layer.weight_values.dtype == torch.float32
@@ -187,6 +205,25 @@ def test_crafted_metadata_is_refused(device: str, tmp_path: Path) -> None:
         broken = layer.weight
         broken.metadata.view(-1)[5] = 0
         sc.nn.SparseLinear.from_packed(broken)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8], ids=str)
+def test_the_plain_check_agrees_with_the_kernel(dtype: torch.dtype, device: str) -> None:
+    refused = 0
+    for trial in range(60):
+        n, k = int(torch.randint(1, 150, ())), int(torch.randint(1, 300, ()))
+        mask = sc.formats.select_mask(torch.rand(n, k), sc.NM(2, 4))
+        values, metadata = sc.reference.semi_structured_pack(torch.randint(-9, 9, (n, k)).to(dtype), mask)
+        for _ in range(trial % 3):
+            at = int(torch.randint(0, metadata.numel(), ()))
+            metadata.view(-1)[at] ^= 1 << int(torch.randint(0, 31, ()))
+        if trial % 5 == 0:
+            values.view(-1)[int(torch.randint(0, values.numel(), ()))] = 1
+        want = int(sc.reference.semi_structured_damage(values, metadata, n, k))
+        on_device = (values.to(device), metadata.to(device))
+        assert int(torch.ops.sparsecore.semi_structured_validate(*on_device, n, k)) == want
+        refused += want >= 0
+    assert 20 < refused < 60
 
 
 def test_copies_are_equal_and_independent(device: str) -> None:

@@ -23,6 +23,7 @@ from sparsecore._memory import give_back_freed
 from sparsecore.convert import _replace, densify_
 from sparsecore.formats.base import VALUE_DTYPES
 from sparsecore.formats.layouts import LAYOUTS
+from sparsecore.formats.pack import placed
 from sparsecore.nn._packed import COMPUTE_DTYPES, packed_from_state, read_extra_state
 from sparsecore.nn.linear import SparseLinear
 from sparsecore.patterns import Pattern, pattern_name
@@ -216,7 +217,9 @@ class _Slot(nn.Module):
         state: dict[str, Any] = {
             f"weight_{name}": getattr(self, f"weight_{name}").detach().clone() for name in self.parts
         }
-        packed = packed_from_state(state | {"_extra_state": self.described}, "")
+        packed = placed(
+            packed_from_state(state | {"_extra_state": self.described}, ""), self.weight_values.device
+        )
         compute = COMPUTE_DTYPES[described["compute"] or "float32"]
         layer = SparseLinear.from_packed(
             packed, self.bias, activation=described["activation"], compute_dtype=compute

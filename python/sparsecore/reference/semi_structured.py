@@ -16,6 +16,7 @@ from sparsecore.reference.linear import activate
 # One unit is eight bytes of a dense row: a register of stored weights, and their places. In the order of the values:
 # slice, step, g and t of the lane, and of the register b and half.
 _UNITS = (4, 2, 8, 4, 2, 2)
+_AT_ONCE = 1 << 22  # places, of 16 bytes
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32}
 
 
@@ -86,7 +87,10 @@ def semi_structured_unpack(values: Tensor, metadata: Tensor, out_features: int, 
     """
     stored = _bits(values.detach())
     dense = _padded(stored.new_zeros(0, 0), metadata)
-    dense[semi_structured_places(metadata)] = stored
+    step = max(1, _AT_ONCE // max(values[:1].numel(), 1))
+    for first in range(0, metadata.shape[0], step):
+        rows, columns = semi_structured_places(metadata[first : first + step])
+        dense[rows + 64 * first, columns] = stored[first : first + step]
     return dense[:out_features, :in_features].contiguous().view(values.dtype)
 
 
@@ -208,13 +212,28 @@ def semi_structured_damage(values: Tensor, metadata: Tensor, out_features: int, 
         int64 ``(1,)``: ``channel * columns + input`` of the first group that offends, in the matrix filled up to
         whole blocks, or -1.
     """
-    rows, columns = (index.reshape(-1, 2) for index in semi_structured_places(metadata))
-    outside = (rows >= out_features) | (columns >= in_features)
-    wrong = (columns[:, 0] >= columns[:, 1]) | (outside & (_bits(values).reshape(-1, 2) != 0)).any(1)
-    width = metadata.shape[1] * (metadata.shape[-1] // 2)
-    places = (rows[:, 0] * width + columns[:, 0] // 4 * 4)[wrong]
-    nowhere = torch.full((1,), -1, dtype=torch.int64, device=metadata.device)
-    return places.min().reshape(1) if places.numel() else nowhere
+    depth, columns_of_blocks = metadata.shape[-1] // 2, metadata.shape[1]
+    # Of eight places at once, two bits each: whether the second of a pair is above the first.
+    words = metadata.long() & 0xFFFFFFFF
+    low, high = words & 0x33333333, words >> 2 & 0x33333333
+    suspect = ((high + 0x44444444 - low - 0x11111111) >> 2 & 0x11111111 != 0x11111111).any(-1)
+    suspect[out_features // 64 :] = True
+    suspect[:, in_features // depth :] = True
+    n_block, k_block = suspect.nonzero().unbind(1)
+    found = [2**62]
+    for one in range(0, len(n_block), _AT_ONCE // 4096):
+        some = slice(one, one + _AT_ONCE // 4096)
+        n, k = n_block[some, None, None], k_block[some, None, None]
+        rows, columns = semi_structured_places(metadata[n_block[some], k_block[some]].unsqueeze(1))
+        rows, columns = rows % 64 + 64 * n, columns + depth * k
+        outside = (rows >= out_features) | (columns >= in_features)
+        wrong = outside & (_bits(values[n_block[some], k_block[some]].unsqueeze(1)) != 0)
+        pairs = columns.unflatten(-1, (-1, 2))
+        offends = (pairs[..., 0] >= pairs[..., 1]) | wrong.unflatten(-1, (-1, 2)).any(-1)
+        places = rows[..., ::2] * (columns_of_blocks * depth) + pairs[..., 0] // 4 * 4
+        found.append(int(torch.where(offends, places, 2**62).min()))
+    first = min(found)
+    return torch.tensor([first if first < 2**62 else -1], device=metadata.device)
 
 
 def semi_structured_linear(

@@ -20,7 +20,7 @@ from sparsecore.nn._packed import PackedLayer
 from sparsecore.sparsify.exchange import competitors, exchange
 from sparsecore.sparsify.scores import Magnitude, Score, SignedMagnitude, Statistics, uniform
 
-_LISTS = ("row_lists", "shared_lists", "group_lists")
+_LAYOUTS = ("row_lists", "shared_lists", "group_lists", "semi_structured")
 _SCORES: dict[str, Score] = {"magnitude": Magnitude(), "signed": SignedMagnitude()}
 
 
@@ -41,7 +41,7 @@ def exchange_(
     optimizer state; survivors keep theirs.
 
     Args:
-        model: Its packed layers in row lists, shared lists or group lists are changed, convolutions too.
+        model: Its packed layers in row lists, shared lists, group lists or 2:4 on CUDA are changed, convolutions too.
         optimizer: That trains them, or None.
         fraction: Share of the kept weights to exchange, in ``[0, 1]``.
         step: Training step: another draw for each.
@@ -62,10 +62,11 @@ def exchange_(
         )
     layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, PackedLayer)]
     layers = [(name, layer) for name, layer in layers if isinstance(layer.weight_values, nn.Parameter)]
-    layers = [(name, layer) for name, layer in layers if layer.layout in _LISTS]
+    layers = [(name, layer) for name, layer in layers if layer.layout in _LAYOUTS]
     if not layers:
         raise ValueError(
-            "exchange_: the model has no trainable SparseLinear or SparseConv2d in lists. Call sparsify_ first."
+            "exchange_: the model has no trainable SparseLinear or SparseConv2d of a layout that can change. Call "
+            "sparsify_ first."
         )
     return sum(
         _exchange_layer(name, layer, optimizer, fraction, step, seed, _SCORES[score], init)
@@ -98,7 +99,7 @@ def _exchange_layer(
     if init:
         generator = torch.Generator().manual_seed(seed + 1_000_003 * step)
         fresh = init * torch.randn(int(grown.sum()), generator=generator)
-        dense[grown] = fresh.to(dense.dtype)
+        dense[grown] = fresh.to(dense)
     packed = pack(dense, old.pattern, new, layout=old.layout)
     for state, key in _states(layer, optimizer):
         state[key] = _moved(old, state[key], new, packed)

@@ -14,6 +14,8 @@ RECORDS = "cuda/shared_lists/weights_sm80.cuh"
 GRADIENT = "cuda/shared_lists/weight_grad_sm80.cuh"
 UNPACK = "cuda/shared_lists/unpack_sm80.cuh"
 VNM = "cuda/vnm/weights_sm80.cuh"
+WGMMA = "cuda/gathered/matmul_sm90.cuh"
+VNM_WGMMA = "cuda/vnm/weights_sm90.cuh"
 
 _tiled = Kernel("TILED", TILED).mutant
 _small = Kernel("SMALL", SMALL).mutant
@@ -21,6 +23,8 @@ _gradient = Kernel("GRADIENT", GRADIENT).mutant
 _unpack = Kernel("UNPACK", UNPACK).mutant
 _vnm = Kernel("VNM", VNM).mutant
 _vnm_small = Kernel("VNM_SMALL", VNM).mutant
+_wgmma = Kernel("WGMMA", WGMMA).mutant
+_vnm_wgmma = Kernel("VNM_WGMMA", VNM_WGMMA).mutant
 
 MUTANTS = [
     # x transposed
@@ -196,6 +200,72 @@ MUTANTS = [
         "slice / kBlockSlices + turn",
     ),
     _vnm_small("one selector for both spans", "if (span == 0) {", "if (true) {"),
+    # wgmma
+    _wgmma("no wait for a stage", "    ptx::mbarrier_wait(&full[stage], phase);\n"),
+    _wgmma("no wait for an empty stage", "    ptx::mbarrier_wait(&empty[stage], phase ^ 1);\n"),
+    _wgmma("the producer waits for the wrong phase", "phase ^ 1);", "phase);"),
+    _wgmma("consumers wait for the wrong phase", "&full[stage], phase);", "&full[stage], phase ^ 1);"),
+    _wgmma("the producer does not arrive", "    ptx::mbarrier_arrive_after_cp_async(&full[stage]);\n"),
+    _wgmma(
+        "the producer arrives before its copies are done", "mbarrier_arrive_after_cp_async", "mbarrier_arrive"
+    ),
+    _wgmma(
+        "half of the producer is enough",
+        "mbarrier_init(&full[stage], Tile::kProducers)",
+        "mbarrier_init(&full[stage], Tile::kProducers / 2)",
+    ),
+    _wgmma("one consumer's arrivals are enough", "kConsumerWarps = 8", "kConsumerWarps = 4"),
+    _wgmma("an arrival too many is asked for", "kConsumerWarps = 8", "kConsumerWarps = 9"),
+    _wgmma("barriers are used before they are initialised", "  __syncthreads();\n"),
+    _wgmma("no fence between the proxies", "    ptx::fence_proxy_async_shared();\n"),
+    _wgmma("no fence before the products", "    weights[kBuffer].fence(sums);\n"),
+    _wgmma("products are not committed", "    ptx::wgmma_commit();\n"),
+    _wgmma("no wait in the loop", "    ptx::wgmma_wait<1>();\n"),
+    _wgmma("sums are read before the products are done", "  ptx::wgmma_wait<0>(sums);\n"),
+    _wgmma(
+        "the stage in use is given back", "empty[(turn - 1) % Tile::kStages]", "empty[turn % Tile::kStages]"
+    ),
+    _wgmma(
+        "stages are not given back",
+        "if (at > range.first && lane == 0) ptx::mbarrier_arrive",
+        "if (false) ptx::mbarrier_arrive",
+    ),
+    _wgmma("columns are not read ahead", "    gather.fetch(list, at + 1, thread);\n"),
+    _wgmma("sums overwrite a ring in use", "  ptx::named_barrier_sync(1, 256);\n"),
+    _wgmma("no barrier before sums are read", "  ptx::named_barrier_sync(2 + consumer, 128);\n"),
+    _wgmma("both consumers stage in one place", "shared + consumer * Tile::kSumsBytes", "shared"),
+    _wgmma("both consumers take the same tokens", "from + first_token / 64 * kTileBytes", "from"),
+    _wgmma("eights of inputs lie elsewhere", "kTileBytes, 8 * kRowBytes)", "kTileBytes, 4 * kRowBytes)"),
+    _wgmma("all products take the first inputs", "first * kRowBytes >> 4", "0 * first"),
+    _wgmma("tokens past m are stored", " && first_row + row < linear.p.m;", ";"),
+    _wgmma("channels past n are stored", "  if (first >= linear.p.n) return;\n"),
+    _vnm_wgmma("no wait in the loop", "    ptx::wgmma_wait<1>();\n", file=WGMMA),
+    _vnm_wgmma("two groups may be unfinished", "wgmma_wait<1>", "wgmma_wait<2>", file=WGMMA),
+    _vnm_wgmma(
+        "weights are loaded while they are read",
+        "weights[kBuffer ^ 1].load",
+        "weights[kBuffer].load",
+        file=WGMMA,
+    ),
+    _vnm_wgmma(
+        "weights past the last block are loaded", "if (at + 1 < range.last) weights", "weights", file=WGMMA
+    ),
+    _vnm_wgmma(
+        "both consumers take the first tokens", "from + first_token / 64 * kTileBytes", "from", file=WGMMA
+    ),
+    _vnm_wgmma(
+        "sixty-fours of tokens lie elsewhere",
+        "kTileBytes, 8 * kRowBytes)",
+        "2 * kTileBytes, 8 * kRowBytes)",
+        file=WGMMA,
+    ),
+    _vnm_wgmma(
+        "both consumers take the same channels", "tile * kChannelGroups + group", "tile * kChannelGroups"
+    ),
+    _vnm_wgmma("weights of channels past n are read", "(n_block < last ? n_block : last)", "n_block"),
+    _vnm_wgmma("one selector for both spans", "wgmma_sparse<T, 1, ", "wgmma_sparse<T, 0, "),
+    _vnm_wgmma("both spans take the same inputs", "tokens + gathered::sm90::rows_on(32)", "tokens"),
+    _vnm_wgmma("the warps have the same slice", " * kBlockSlices + slice;", " * kBlockSlices;"),
 ]
 
 UNCATCHABLE = [

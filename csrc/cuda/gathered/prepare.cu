@@ -37,6 +37,14 @@ Plan choose_plan(int64_t m, int64_t channel_tiles, int64_t turns) {
   return plan;
 }
 
+Plan choose_wgmma_plan(int64_t m, int64_t channel_tiles, int64_t turns, bool wide) {
+  Plan plan;
+  plan.kernel = Plan::Kernel::kWgmmaSm90;
+  plan.tokens = wide && channel_tiles * ceil_div(m, 256) >= cuda_linear::kEnoughBlocks ? 256 : 128;
+  plan.splits = cuda_linear::splits_of(channel_tiles * ceil_div(m, plan.tokens), turns);
+  return plan;
+}
+
 Status prepare(const char* function, const Plan& plan, const DeviceLinear& params, Arguments* args, void* stream) {
   const Status status =
       cuda_linear::check_workspace(function, params, workspace_bytes(plan, params.m, params.n, params.k));

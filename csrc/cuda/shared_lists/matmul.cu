@@ -20,6 +20,8 @@ constexpr const char* kName = "shared_lists_linear";
 
 // What each kernel can do. The chooser takes the first row that fits.
 constexpr cuda_linear::Capability kCapabilities[] = {
+    {static_cast<int>(Kernel::kWgmmaSm90), "matmul_sm90 (vectors of 64)", DType::kBFloat16, 90, 90},
+    {static_cast<int>(Kernel::kWgmmaSm90), "matmul_sm90 (vectors of 64)", DType::kFloat16, 90, 90},
     {static_cast<int>(Kernel::kSmallSm80), "matmul_small_sm80", DType::kBFloat16, 80, cuda_linear::kAnyNewer},
     {static_cast<int>(Kernel::kSmallSm80), "matmul_small_sm80", DType::kFloat16, 80, cuda_linear::kAnyNewer},
     {static_cast<int>(Kernel::kTiledSm80), "matmul_sm80", DType::kBFloat16, 80, cuda_linear::kAnyNewer},
@@ -28,9 +30,11 @@ constexpr cuda_linear::Capability kCapabilities[] = {
 
 }  // namespace
 
-Plan choose_plan(int64_t m, int64_t n, int64_t records, int32_t vector) {
-  const int64_t groups = ceil_div(n, vector);
-  return gathered::choose_plan(m, groups, ceil_div(records, std::max<int64_t>(groups, 1) * 32));
+Plan choose_plan(int64_t m, int64_t n, int64_t records, int32_t vector, int capability) {
+  const int64_t groups = ceil_div(n, vector), average = ceil_div(records, std::max<int64_t>(groups, 1));
+  if (capability == 90 && vector == 64 && m > 64)
+    return gathered::choose_wgmma_plan(m, groups, ceil_div(average, 64), true);
+  return gathered::choose_plan(m, groups, ceil_div(average, 32));
 }
 
 Status run_plan(const Plan& plan, const SharedListsLinearParams& params, void* stream) {
@@ -48,6 +52,10 @@ Status run_plan(const Plan& plan, const SharedListsLinearParams& params, void* s
   args.linear.channel_tiles = static_cast<int32_t>(ceil_div(params.n, params.weight.vector));
   status = gathered::prepare(kName, plan, params, &args, stream);
   if (status != Status::kOk) return status;
+  if (plan.kernel == Kernel::kWgmmaSm90) {
+    status = launch_sm90(kName, plan, args, stream);
+    return status == Status::kOk && plan.splits > 1 ? cuda_linear::finish_splits(kName, args.linear, stream) : status;
+  }
   const int slices = (params.weight.vector + 15) / 16;
   status = params.dtype == DType::kBFloat16
                ? gathered::sm80::launch_matmul<sm80::Weights, BFloat16>(kName, plan, slices, args, stream)
@@ -60,14 +68,17 @@ Status run_plan(const Plan& plan, const SharedListsLinearParams& params, void* s
 int64_t shared_lists_linear_workspace(int64_t m, int64_t n, int64_t k, int64_t records, int32_t vector) {
   using namespace cuda_shared_lists;
   if (m <= 0 || n <= 0 || k < 0 || records < 0 || vector <= 0) return 0;
-  return gathered::workspace_bytes(choose_plan(m, n, records, vector), m, n, k);
+  // Of whichever kernel the device has.
+  return std::max(gathered::workspace_bytes(choose_plan(m, n, records, vector, 80), m, n, k),
+                  gathered::workspace_bytes(choose_plan(m, n, records, vector, 90), m, n, k));
 }
 
 Status shared_lists_linear_device(const SharedListsLinearParams& p, void* stream) {
   using namespace cuda_shared_lists;
   const auto length = [](int64_t value) { return std::max<int64_t>(value, 0); };
-  return run_plan(choose_plan(length(p.m), length(p.n), length(p.weight.records), std::max(p.weight.vector, 1)), p,
-                  stream);
+  return run_plan(choose_plan(length(p.m), length(p.n), length(p.weight.records), std::max(p.weight.vector, 1),
+                              current_device().capability),
+                  p, stream);
 }
 
 }  // namespace sparsecore

@@ -25,11 +25,12 @@ struct MatmulArguments : gathered::Arguments {
   SharedLists weight;
 };
 
-Plan choose_plan(int64_t m, int64_t n, int64_t records, int32_t vector);
+// capability: as 80, 86, 89 or 90.
+Plan choose_plan(int64_t m, int64_t n, int64_t records, int32_t vector, int capability);
 // With a plan given, as the tests do. Checks the parameters first.
 Status run_plan(const Plan& plan, const SharedListsLinearParams& params, void* stream);
 
 // Of run_plan, in a file of its own: compiled for sm_90a alone.
-Status launch_sm90(const Plan& plan, MatmulArguments args, void* stream);
+Status launch_sm90(const char* function, const Plan& plan, const MatmulArguments& args, void* stream);
 
 }  // namespace sparsecore::cuda_shared_lists

@@ -1,4 +1,4 @@
-// Shared lists as a format of gathered products (gathered/matmul_sm80.cuh): a tile is a group, a turn 32 records.
+// Shared lists as a format of gathered products (gathered/matmul_sm80.cuh): a tile is a group, a turn kDepth records.
 //
 // A record holds the V weights of one kept column, so 16 records are the A operand of an mma with channels contiguous:
 // ldmatrix transposes it on the way, and the packed file needs no rearrangement.
@@ -11,10 +11,10 @@
 
 namespace sparsecore::cuda_shared_lists::sm80 {
 
-template <class T, int kSlicesOfGroup>
-struct Weights {
+template <class T, int kSlicesOfGroup, int kRecords>
+struct RecordWeights {
   using Arguments = MatmulArguments;
-  static constexpr int kSlices = kSlicesOfGroup, kWidth = 16 * kSlices, kDepth = 32, kStages = 4;
+  static constexpr int kSlices = kSlicesOfGroup, kWidth = 16 * kSlices, kDepth = kRecords, kStages = 4;
   static constexpr int kStageBytes = kDepth * kWidth * 2;
 
   SC_DEVICE static int channels(const Arguments& args) { return args.weight.vector; }
@@ -56,5 +56,8 @@ struct Weights {
     }
   };
 };
+
+template <class T, int kSlices>
+using Weights = RecordWeights<T, kSlices, 32>;
 
 }  // namespace sparsecore::cuda_shared_lists::sm80

@@ -32,6 +32,9 @@ void check(const Plan& plan, SharedListsProblem<T>& problem) {
 constexpr Plan kPlans[] = {
     {Kernel::kSmallSm80, 8, 1}, {Kernel::kSmallSm80, 32, 1}, {Kernel::kTiledSm80, 64, 1}, {Kernel::kTiledSm80, 128, 1}};
 
+constexpr Plan kWgmmaPlans[] = {
+    {Kernel::kWgmmaSm90, 128, 1}, {Kernel::kWgmmaSm90, 256, 1}, {Kernel::kWgmmaSm90, 128, 3}};
+
 }  // namespace
 
 TEST_CASE("shared lists: every tile and vector, ragged in every direction, exact on integers") {
@@ -49,6 +52,20 @@ TEST_CASE("shared lists: every tile and vector, ragged in every direction, exact
         check(plan, half);
       }
     }
+}
+
+TEST_CASE("shared lists: wgmma, longer than its ring and ragged in every direction") {
+  for (const Plan& plan : kWgmmaPlans)
+    for (const auto& [m, n, k] :
+         {std::array<int64_t, 3>{plan.tokens, 128, 320}, {1, 1, 1}, {70, 67, 1900}, {plan.tokens + 1, 61, 200}}) {
+      SharedListsProblem<BFloat16> problem({m, n, k, 64});
+      check(plan, problem);
+      if (n != 67) continue;
+      SharedListsProblem<Float16> half({m, n, k, 64}, 1, 3);
+      check(plan, half);
+    }
+  SharedListsProblem<BFloat16> empty({70, 64, 100, 64, 0.0});
+  check(kWgmmaPlans[0], empty);
 }
 
 TEST_CASE("shared lists: splits of the lists sum to the same, more splits than turns included") {
@@ -76,11 +93,12 @@ TEST_CASE("shared lists: views that begin and step anywhere, empty lists and emp
 
 TEST_CASE("shared lists: the plan of a shape fits its workspace") {
   for (const auto& [m, n, k] : {std::array<int64_t, 3>{1, 70, 3000}, {20, 64, 1100}, {70, 130, 600}, {130, 96, 64}}) {
-    SharedListsProblem<Float16> problem({m, n, k, 32});
+    const int vector = m > 64 ? 64 : 32;
+    SharedListsProblem<Float16> problem({m, n, k, vector});
     for (const int capability : {80, 90}) {
       const cuda_emulation::ScopedOptions scoped(next_adversary(capability));
       cuda_emulation::GlobalBuffer<char> workspace(
-          shared_lists_linear_workspace(m, n, k, static_cast<int64_t>(problem.columns.size()), 32));
+          shared_lists_linear_workspace(m, n, k, static_cast<int64_t>(problem.columns.size()), vector));
       problem.forget();
       REQUIRE(shared_lists_linear_device(problem.params(workspace), nullptr) == Status::kOk);
       CHECK(problem.first_wrong() == -1);

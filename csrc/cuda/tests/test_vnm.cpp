@@ -53,6 +53,21 @@ TEST_CASE("V:N:M: every tile and run of channels, ragged in every direction, exa
     }
 }
 
+TEST_CASE("V:N:M: wgmma.sp, longer than its ring and ragged in every direction") {
+  for (const auto& [tokens, vector, splits] :
+       {std::array<int, 3>{128, 64, 1}, {256, 64, 1}, {128, 128, 1}, {128, 64, 3}, {128, 128, 2}}) {
+    const Plan plan{Kernel::kWgmmaSm90, tokens, splits};
+    for (const auto& [m, n, k] :
+         {std::array<int64_t, 3>{tokens, vector, 256}, {1, 1, 1}, {70, vector + 3, 1400}, {tokens + 1, 61, 200}}) {
+      VnmProblem<BFloat16> problem({m, n, k, vector, 8});
+      check(plan, problem);
+      if (m != 70) continue;
+      VnmProblem<Float16> half({m, n, k, vector, 5}, 1, 3);
+      check(plan, half);
+    }
+  }
+}
+
 TEST_CASE("V:N:M: splits, views and empty sizes") {
   for (const Plan& plan : {Plan{Kernel::kSmallSm80, 8, 3}, Plan{Kernel::kSmallSm80, 32, 16},
                            Plan{Kernel::kTiledSm80, 64, 2}, Plan{Kernel::kTiledSm80, 128, 5}})
@@ -64,12 +79,15 @@ TEST_CASE("V:N:M: splits, views and empty sizes") {
 
 TEST_CASE("V:N:M: the plan of a shape fits its workspace") {
   for (const auto& [m, n, k] : {std::array<int64_t, 3>{1, 70, 3000}, {20, 64, 1100}, {70, 130, 600}, {130, 96, 64}}) {
-    VnmProblem<Float16> problem({m, n, k, 32, 12});
-    const cuda_emulation::ScopedOptions scoped(next_adversary(80));
-    cuda_emulation::GlobalBuffer<char> workspace(vnm_linear_workspace(m, n, k, problem.picked, 32));
-    problem.forget();
-    REQUIRE(vnm_linear_device(problem.params(workspace), nullptr) == Status::kOk);
-    CHECK(problem.first_wrong() == -1);
+    const int vector = m > 64 ? 128 : 32;
+    VnmProblem<Float16> problem({m, n, k, vector, 12});
+    for (const int capability : {80, 90}) {
+      const cuda_emulation::ScopedOptions scoped(next_adversary(capability));
+      cuda_emulation::GlobalBuffer<char> workspace(vnm_linear_workspace(m, n, k, problem.picked, vector));
+      problem.forget();
+      REQUIRE(vnm_linear_device(problem.params(workspace), nullptr) == Status::kOk);
+      CHECK(problem.first_wrong() == -1);
+    }
   }
 }
 

@@ -19,6 +19,8 @@ constexpr const char* kName = "vnm_linear";
 
 // What each kernel can do. The chooser takes the first row that fits.
 constexpr cuda_linear::Capability kCapabilities[] = {
+    {static_cast<int>(Kernel::kWgmmaSm90), "matmul_sm90 (runs of 64 and 128)", DType::kBFloat16, 90, 90},
+    {static_cast<int>(Kernel::kWgmmaSm90), "matmul_sm90 (runs of 64 and 128)", DType::kFloat16, 90, 90},
     {static_cast<int>(Kernel::kSmallSm80), "matmul_small_sm80", DType::kBFloat16, 80, cuda_linear::kAnyNewer},
     {static_cast<int>(Kernel::kSmallSm80), "matmul_small_sm80", DType::kFloat16, 80, cuda_linear::kAnyNewer},
     {static_cast<int>(Kernel::kTiledSm80), "matmul_sm80", DType::kBFloat16, 80, cuda_linear::kAnyNewer},
@@ -56,7 +58,9 @@ Status check_weight(const VnmWeight& weight, DType dtype, int64_t n, int64_t k) 
 
 }  // namespace
 
-Plan choose_plan(int64_t m, int64_t n, int64_t picked, int32_t vector) {
+Plan choose_plan(int64_t m, int64_t n, int64_t picked, int32_t vector, int capability) {
+  if (capability == 90 && vector >= 64 && m > 64)
+    return gathered::choose_wgmma_plan(m, ceil_div(n, vector), ceil_div(picked, kBlockInputs), vector == 64);
   return gathered::choose_plan(m, ceil_div(n, tile_channels(vector)), ceil_div(picked, kBlockInputs));
 }
 
@@ -75,6 +79,10 @@ Status run_plan(const Plan& plan, const VnmLinearParams& params, void* stream) {
   args.linear.channel_tiles = static_cast<int32_t>(ceil_div(params.n, tile_channels(params.weight.vector)));
   status = gathered::prepare(kName, plan, params, &args, stream);
   if (status != Status::kOk) return status;
+  if (plan.kernel == Kernel::kWgmmaSm90) {
+    status = launch_sm90(kName, plan, args, stream);
+    return status == Status::kOk && plan.splits > 1 ? cuda_linear::finish_splits(kName, args.linear, stream) : status;
+  }
   const int slices = tile_channels(params.weight.vector) / kSliceChannels;
   status = params.dtype == DType::kBFloat16
                ? gathered::sm80::launch_matmul<sm80::Weights, BFloat16>(kName, plan, slices, args, stream)
@@ -87,14 +95,17 @@ Status run_plan(const Plan& plan, const VnmLinearParams& params, void* stream) {
 int64_t vnm_linear_workspace(int64_t m, int64_t n, int64_t k, int64_t picked, int32_t vector) {
   using namespace cuda_vnm;
   if (m <= 0 || n <= 0 || k < 0 || picked < 0 || vector <= 0) return 0;
-  return gathered::workspace_bytes(choose_plan(m, n, picked, vector), m, n, k);
+  // Of whichever kernel the device has.
+  return std::max(gathered::workspace_bytes(choose_plan(m, n, picked, vector, 80), m, n, k),
+                  gathered::workspace_bytes(choose_plan(m, n, picked, vector, 90), m, n, k));
 }
 
 Status vnm_linear_device(const VnmLinearParams& p, void* stream) {
   using namespace cuda_vnm;
   const auto length = [](int64_t value) { return std::max<int64_t>(value, 0); };
-  return run_plan(choose_plan(length(p.m), length(p.n), length(p.weight.picked), std::max(p.weight.vector, 1)), p,
-                  stream);
+  return run_plan(choose_plan(length(p.m), length(p.n), length(p.weight.picked), std::max(p.weight.vector, 1),
+                              current_device().capability),
+                  p, stream);
 }
 
 }  // namespace sparsecore

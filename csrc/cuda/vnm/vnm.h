@@ -22,8 +22,12 @@ struct MatmulArguments : gathered::Arguments {
 // Channels of a tile: a run, or half of one of 128.
 constexpr int tile_channels(int32_t vector) { return vector < 64 ? vector : 64; }
 
-Plan choose_plan(int64_t m, int64_t n, int64_t picked, int32_t vector);
+// capability: as 80, 86, 89 or 90.
+Plan choose_plan(int64_t m, int64_t n, int64_t picked, int32_t vector, int capability);
 // With a plan given, as the tests do. Checks the parameters first.
 Status run_plan(const Plan& plan, const VnmLinearParams& params, void* stream);
+
+// Of run_plan, in a file of its own: compiled for sm_90a alone.
+Status launch_sm90(const char* function, const Plan& plan, const MatmulArguments& args, void* stream);
 
 }  // namespace sparsecore::cuda_vnm

@@ -1,6 +1,7 @@
 // One kernel of the gathered products on the emulator, with every adversary: what tools/cuda_mutations.py compiles
 // again and again with one line of the kernel changed. Exit status 0: every answer right and no rule broken; 1: caught,
-// with the reason in one line. Compiled with -DKERNEL_TILED, _SMALL, _GRADIENT, _UNPACK, _VNM or _VNM_SMALL.
+// with the reason in one line. Compiled with -DKERNEL_TILED, _SMALL, _WGMMA, _GRADIENT, _UNPACK, _VNM, _VNM_SMALL or
+// _VNM_WGMMA.
 #include <cstdio>
 #include <string>
 
@@ -10,9 +11,10 @@
 #include "cuda/linear/finish_splits.cuh"
 #include "cuda/shared_lists/unpack_sm80.cuh"
 #include "cuda/shared_lists/weight_grad_sm80.cuh"
-#include "cuda/shared_lists/weights_sm80.cuh"
+#include "cuda/shared_lists/weights_sm90.cuh"
 #include "cuda/tests/vnm_problem.h"
 #include "cuda/vnm/weights_sm80.cuh"
+#include "cuda/vnm/weights_sm90.cuh"
 
 using namespace sparsecore;
 using namespace sparsecore::gathered;
@@ -38,8 +40,10 @@ struct Transposed {
   }
 };
 
-// kTokens tokens to a tile; the small kernel where kSmall.
-template <class Weights, int kTokens, bool kSmall, class Problem>
+enum class Kernel { kTiled, kSmall, kWgmma };
+
+// kTokens tokens to a tile.
+template <class Weights, int kTokens, Kernel kKernel, class Problem>
 std::string check(Problem& problem, typename Weights::Arguments args, int64_t tiles, int splits) {
   cuda_emulation::GlobalBuffer<char> workspace(
       cuda_linear::partial_sum_bytes(splits, problem.shape.m, problem.shape.n));
@@ -51,12 +55,19 @@ std::string check(Problem& problem, typename Weights::Arguments args, int64_t ti
   args.xt = x.xt.data();
   args.pitch = pitch_of(problem.shape.m);
   LaunchConfig config;
-  if constexpr (kSmall) {
+  if constexpr (kKernel == Kernel::kSmall) {
     using Tile = gathered::sm80::SmallTile<Weights, kTokens>;
     config.grid = dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(splits));
     config.block = dim3(Tile::kThreads);
     config.shared_bytes = Tile::kSharedBytes;
     launch(config, gathered::sm80::gathered_matmul_small<Weights, kTokens>, args);
+  } else if constexpr (kKernel == Kernel::kWgmma) {
+    using Tile = gathered::sm90::Tile<Weights, kTokens>;
+    config.grid =
+        dim3(static_cast<unsigned>(tiles * ceil_div(problem.shape.m, kTokens)), static_cast<unsigned>(splits));
+    config.block = dim3(Tile::kThreads);
+    config.shared_bytes = Tile::kSharedBytes;
+    launch(config, gathered::sm90::gathered_matmul<Weights, kTokens>, args);
   } else {
     using Tile = gathered::sm80::Tile<Weights, kTokens>;
     config.grid =
@@ -78,11 +89,11 @@ std::string check(Problem& problem, typename Weights::Arguments args, int64_t ti
 #if defined(KERNEL_TILED) || defined(KERNEL_SMALL)
 #if defined(KERNEL_TILED)
 constexpr int kTokens = 64;
-constexpr bool kSmall = false;
+constexpr Kernel kKernel = Kernel::kTiled;
 constexpr int64_t kMany = 70, kFew = 9, kInputs = 859;
 #else
 constexpr int kTokens = 8;
-constexpr bool kSmall = true;
+constexpr Kernel kKernel = Kernel::kSmall;
 constexpr int64_t kMany = 8, kFew = 3, kInputs = 857;
 #endif
 template <int kSlices>
@@ -92,7 +103,7 @@ std::string run(const SharedListsShape& shape, int splits, int64_t pad) {
   args.weight = problem.weight();
   if (shape.n == 40) problem.columns[1] = 72;  // the page behind x; the answer is not looked at
   if (shape.n == 40) problem.group_ptr[1] = 1 << 30;
-  std::string wrong = check<cuda_shared_lists::sm80::Weights<BFloat16, kSlices>, kTokens, kSmall>(
+  std::string wrong = check<cuda_shared_lists::sm80::Weights<BFloat16, kSlices>, kTokens, kKernel>(
       problem, args, problem.groups, splits);
   return shape.n == 40 ? "" : wrong;
 }
@@ -107,10 +118,10 @@ std::string run() {
 #elif defined(KERNEL_VNM) || defined(KERNEL_VNM_SMALL)
 #if defined(KERNEL_VNM)
 constexpr int kTokens = 64;
-constexpr bool kSmall = false;
+constexpr Kernel kKernel = Kernel::kTiled;
 #else
 constexpr int kTokens = 8;
-constexpr bool kSmall = true;
+constexpr Kernel kKernel = Kernel::kSmall;
 #endif
 template <int kSlices>
 std::string run(const VnmShape& shape, int splits) {
@@ -119,12 +130,40 @@ std::string run(const VnmShape& shape, int splits) {
   cuda_emulation::GlobalBuffer<char> none(0);
   args.weight = problem.params(none).weight;
   args.k_blocks = ceil_div(problem.picked, cuda_vnm::kBlockInputs);
-  return check<cuda_vnm::sm80::Weights<BFloat16, kSlices>, kTokens, kSmall>(problem, args,
-                                                                            ceil_div(shape.n, 16 * kSlices), splits);
+  return check<cuda_vnm::sm80::Weights<BFloat16, kSlices>, kTokens, kKernel>(problem, args,
+                                                                             ceil_div(shape.n, 16 * kSlices), splits);
 }
 std::string run() {
   std::string wrong = run<1>({7, 90, 1300, 16, 8}, 1);
   if (wrong.empty()) wrong = run<4>({5, 150, 600, 128, 5}, 2);
+  return wrong;
+}
+#elif defined(KERNEL_WGMMA)
+std::string run(const SharedListsShape& shape, int splits) {
+  SharedListsProblem<BFloat16> problem(shape);
+  cuda_shared_lists::MatmulArguments args;
+  args.weight = problem.weight();
+  return check<cuda_shared_lists::sm90::Weights<BFloat16>, 128, Kernel::kWgmma>(problem, args, problem.groups, splits);
+}
+std::string run() {
+  std::string wrong = run({130, 70, 2100, 64}, 1);
+  if (wrong.empty()) wrong = run({70, 100, 500, 64}, 2);
+  return wrong;
+}
+#elif defined(KERNEL_VNM_WGMMA)
+template <int kGroups>
+std::string run(const VnmShape& shape, int splits) {
+  VnmProblem<BFloat16> problem(shape);
+  cuda_vnm::MatmulArguments args;
+  cuda_emulation::GlobalBuffer<char> none(0);
+  args.weight = problem.params(none).weight;
+  args.k_blocks = ceil_div(problem.picked, cuda_vnm::kBlockInputs);
+  return check<cuda_vnm::sm90::Weights<BFloat16, kGroups>, 128, Kernel::kWgmma>(
+      problem, args, ceil_div(shape.n, 64 * kGroups), splits);
+}
+std::string run() {
+  std::string wrong = run<1>({70, 100, 700, 64, 5}, 1);
+  if (wrong.empty()) wrong = run<2>({70, 190, 900, 128, 8}, 2);
   return wrong;
 }
 #elif defined(KERNEL_GRADIENT)
@@ -191,10 +230,16 @@ std::string run() {
 }
 #endif
 
+#if defined(KERNEL_WGMMA) || defined(KERNEL_VNM_WGMMA)
+constexpr int kCapability = 90;
+#else
+constexpr int kCapability = 80;
+#endif
+
 }  // namespace
 
 int main() {
-  for (const cuda_emulation::Options& options : cuda_emulation::adversaries(80)) {
+  for (const cuda_emulation::Options& options : cuda_emulation::adversaries(kCapability)) {
     const cuda_emulation::ScopedOptions scoped(options);
     std::string problem;
     try {

@@ -1,0 +1,21 @@
+// The launch of the wgmma kernel over shared lists, and nothing else: this file is compiled for sm_90a.
+#include "cuda/gathered/launch_sm90.cuh"
+#include "cuda/shared_lists/weights_sm90.cuh"
+
+namespace sparsecore::cuda_shared_lists {
+namespace {
+
+template <class T>
+Status launch_tokens(const char* function, const Plan& plan, const MatmulArguments& args, void* stream) {
+  return plan.tokens == 256 ? gathered::sm90::launch_tile<sm90::Weights<T>, 256>(function, plan, args, stream)
+                            : gathered::sm90::launch_tile<sm90::Weights<T>, 128>(function, plan, args, stream);
+}
+
+}  // namespace
+
+Status launch_sm90(const char* function, const Plan& plan, const MatmulArguments& args, void* stream) {
+  return args.linear.p.dtype == DType::kBFloat16 ? launch_tokens<BFloat16>(function, plan, args, stream)
+                                                 : launch_tokens<Float16>(function, plan, args, stream);
+}
+
+}  // namespace sparsecore::cuda_shared_lists

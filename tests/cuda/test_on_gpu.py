@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
+from benchmarks.gpu.families import FAMILIES
 from torch import Tensor
 
 from sparsecore.ops import semi_structured_compress, semi_structured_linear
@@ -17,47 +19,78 @@ pytestmark = [
 ]
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A layer whose few tokens need a workspace of split inputs, and inputs of it."""
+
+    call: Callable[[Tensor], Tensor]
+    inputs: tuple[Tensor, Tensor]
+
+
+VARIANTS = {variant.name: variant for family in FAMILIES for variant in family.variants}
+
+
+def make(name: str, device: str) -> Layer:
+    variant, generator = VARIANTS[name], torch.Generator(device).manual_seed(3)
+    packed = variant.make(variant.random(512, 4096, device=device, generator=generator))
+    x, other = (variant.random(64, 4096, device=device, generator=generator) for _ in range(2))
+    return Layer(lambda x: packed.linear(x, None), (x, other))
+
+
+@pytest.fixture(params=VARIANTS)
+def layer(device: str, request: pytest.FixtureRequest) -> Layer:
+    return make(request.param, device)
+
+
 @pytest.fixture
-def layer(device: str) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """A layer whose few tokens need a workspace of split inputs, and an input of it."""
-    weight = torch.randn(512, 4096, device=device).to(torch.bfloat16)
-    packed = semi_structured_compress(weight)
-    x = torch.randn(64, 4096, device=device).to(torch.bfloat16)
-    return lambda x: semi_structured_linear(x, *packed, out_features=512), x
+def semi_structured(device: str) -> Layer:
+    return make("2:4 bfloat16", device)
 
 
-def test_two_streams_at_once(layer: tuple[Callable[[Tensor], Tensor], Tensor]) -> None:
+def test_two_streams_at_once(layer: Layer) -> None:
     """Workspaces of calls that overlap are apart."""
-    call, x = layer
-    inputs = [x, -x]
-    expected = [call(input) for input in inputs]
+    expected = [layer.call(input) for input in layer.inputs]
     streams = [torch.cuda.Stream(), torch.cuda.Stream()]
     torch.cuda.synchronize()
     for _ in range(50):
         outputs = []
-        for stream, input in zip(streams, inputs, strict=True):
+        for stream, input in zip(streams, layer.inputs, strict=True):
             with torch.cuda.stream(stream):
-                outputs.append(call(input))
+                outputs.append(layer.call(input))
         torch.cuda.synchronize()
         assert all(torch.equal(*pair) for pair in zip(outputs, expected, strict=True))
 
 
-def test_the_current_stream_is_used(layer: tuple[Callable[[Tensor], Tensor], Tensor]) -> None:
+def test_the_current_stream_is_used(layer: Layer) -> None:
     """What another stream is still to write is not read early: the call waits behind a long kernel of its stream."""
-    call, x = layer
-    expected = call(x)
+    x = layer.inputs[0]
+    expected = layer.call(x)
     late = torch.zeros_like(x)
     torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
         torch.cuda._sleep(50_000_000)
         late.copy_(x)
-        output = call(late)
+        output = layer.call(late)
     torch.cuda.synchronize()
     assert torch.equal(output, expected)
 
 
-def test_nothing_waits_for_the_device(layer: tuple[Callable[[Tensor], Tensor], Tensor]) -> None:
-    call, x = layer
+def test_graph_replays_with_new_input(layer: Layer) -> None:
+    static = layer.inputs[0].clone()
+    layer.call(static)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = layer.call(static)
+    for other in (*layer.inputs, layer.inputs[0]):
+        static.copy_(other)
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(output, layer.call(other))
+
+
+def test_nothing_waits_for_the_device(semi_structured: Layer) -> None:
+    call, x = semi_structured.call, semi_structured.inputs[0]
     call(x)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -71,29 +104,17 @@ def test_nothing_waits_for_the_device(layer: tuple[Callable[[Tensor], Tensor], T
     torch.cuda.synchronize()
 
 
-def test_graph_replays_with_new_input(layer: tuple[Callable[[Tensor], Tensor], Tensor]) -> None:
-    call, x = layer
-    static = x.clone()
-    call(static)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = call(static)
-    for other in (x, -x, 2 * x):
-        static.copy_(other)
-        graph.replay()
-        torch.cuda.synchronize()
-        assert torch.equal(output, call(other))
-
-
-def test_compiled(layer: tuple[Callable[[Tensor], Tensor], Tensor]) -> None:
+@pytest.mark.filterwarnings("default")  # of the compiler
+def test_compiled(semi_structured: Layer) -> None:
     """By inductor, with CUDA graphs around it."""
-    call, x = layer
+    call, x = semi_structured.call, semi_structured.inputs[0]
     compiled = torch.compile(lambda x: call(x) * 2, fullgraph=True, mode="reduce-overhead")
     for _ in range(3):
         output = compiled(x)
     assert torch.equal(output, call(x) * 2)
 
 
+@pytest.mark.filterwarnings("default")  # of the compiler
 def test_gradients_in_a_compiled_step(device: str) -> None:
     weight = torch.randn(256, 512, device=device).to(torch.bfloat16)
     values, metadata, *other = semi_structured_compress(weight, selection="two_way", transposed=True)
@@ -109,8 +130,8 @@ def test_gradients_in_a_compiled_step(device: str) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_the_tensors_device_is_used(layer: tuple[Callable[[Tensor], Tensor], Tensor]) -> None:
-    call, x = layer
+def test_the_tensors_device_is_used(semi_structured: Layer) -> None:
+    call, x = semi_structured.call, semi_structured.inputs[0]
     expected = call(x)
     with torch.cuda.device(1):
         assert torch.equal(call(x), expected)
@@ -125,9 +146,9 @@ def test_tensors_of_different_devices_are_refused(device: str) -> None:
         semi_structured_linear(x, values, metadata.cpu(), out_features=64)
 
 
-def test_no_memory_for_the_workspace(layer: tuple[Callable[[Tensor], Tensor], Tensor]) -> None:
+def test_no_memory_for_the_workspace(semi_structured: Layer) -> None:
     """The error is torch's, and the next call works."""
-    call, x = layer
+    call, x = semi_structured.call, semi_structured.inputs[0]
     expected = call(x)
     torch.cuda.synchronize()
     torch.cuda.empty_cache()

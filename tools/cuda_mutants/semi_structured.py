@@ -10,6 +10,7 @@ WGMMA = "cuda/semi_structured/matmul_sm90.cuh"
 TOKENS = "cuda/linear/tokens.cuh"
 EPILOGUE = "cuda/linear/epilogue.cuh"
 ARGUMENTS = "cuda/linear/arguments.h"
+WARP_SUMS = "cuda/linear/warp_sums.cuh"
 FINISH = "cuda/linear/finish_splits.cuh"
 COMPRESS = "cuda/semi_structured/compress_sm80.cuh"
 INPUTS = "cuda/semi_structured/inputs.cuh"
@@ -117,13 +118,19 @@ MUTANTS = [
     _small("the second step's values are not copied", "step < 2; ++step", "step < 1; ++step"),
     _small(
         "tokens past m are stored",
-        "token >= args.p.m || channel + to >= args.p.n",
-        "channel + to >= args.p.n",
+        "token + t >= args.p.m || channel + o >= args.p.n",
+        "channel + o >= args.p.n",
+        file=WARP_SUMS,
     ),
     _small(
-        "channels past n are stored", "token >= args.p.m || channel + to >= args.p.n", "token >= args.p.m"
+        "channels past n are stored",
+        "token + t >= args.p.m || channel + o >= args.p.n",
+        "token + t >= args.p.m",
+        file=WARP_SUMS,
     ),
-    _small("a warp's sums are left out", "w < Tile::kWarps; ++w", "w < Tile::kWarps - 1; ++w"),
+    _small(
+        "a warp's sums are left out", "part < kParts; ++part", "part < kParts - 1; ++part", file=WARP_SUMS
+    ),
     # lifted inputs
     _lifted("groups that end inside a block are not skipped", "return (place + i) *", "return 0 *"),
     _lifted("groups are counted from the block's first window", "return (place + i) *", "return i *"),

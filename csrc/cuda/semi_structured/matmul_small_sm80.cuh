@@ -10,7 +10,7 @@
 
 #include "cuda/common/cache_hints.h"
 #include "cuda/common/mma_sparse.h"
-#include "cuda/linear/epilogue.cuh"
+#include "cuda/linear/warp_sums.cuh"
 #include "cuda/semi_structured/inputs.cuh"
 
 namespace sparsecore::semi_structured::sm80 {
@@ -27,9 +27,7 @@ struct SmallTile {
   static constexpr int kTokenBytes = kTokens * kRowBytes;
   static constexpr int kStageBytes = kTokenBytes + kSlicesOfTile * (kSliceValueBytes + kMetadataBytes);
   static constexpr int kRingBytes = kStages * kStageBytes;
-  // One row of sums for each channel, odd so that the lanes of a warp write to different banks.
-  static constexpr int kSumsStride = kTokens + 1;
-  static constexpr int kSumsBytes = kWarps * kChannels * kSumsStride * 4;
+  static constexpr int kSumsBytes = kWarpSumBytes<kWarps, kChannels, kTokens>;
   static constexpr int kSharedBytes = kSumsBytes > kWarps* kRingBytes ? kSumsBytes : kWarps * kRingBytes;
 };
 
@@ -123,24 +121,11 @@ __global__ void __launch_bounds__(SmallTile<T, kTokens>::kThreads) matmul_small(
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int to = 16 * i + lane / 4 + 8 * (e / 2), token = 8 * column + 2 * (lane % 4) + e % 2;
-        ptx::store_shared_4(shared + ((warp * Tile::kChannels + to) * Tile::kSumsStride + token) * 4,
+        ptx::store_shared_4(shared + sum_place<Tile::kChannels, kTokens>(warp, to, token) * 4,
                             bits_of(sums[i][column][e]));
       }
   __syncthreads();
-  for (int i = threadIdx.x; i < Tile::kChannels * kTokens; i += Tile::kThreads) {
-    const int token = i / Tile::kChannels, to = i % Tile::kChannels;
-    if (token >= args.p.m || channel + to >= args.p.n) continue;
-    Sum sum = 0;
-#pragma unroll
-    for (int w = 0; w < Tile::kWarps; ++w)
-      sum += sum_of<Sum>(ptx::load_shared_4(shared + ((w * Tile::kChannels + to) * Tile::kSumsStride + token) * 4));
-    if (args.splits > 1) {
-      static_cast<uint32_t*>(
-          args.p.workspace)[(blockIdx.y * args.p.m + token) * padded_channels(args.p.n) + channel + to] = bits_of(sum);
-    } else {
-      finish_one(args, token, channel + to, sum);
-    }
-  }
+  finish_warp_sums<Sum, Tile::kWarps, Tile::kChannels, kTokens, Tile::kThreads>(args, 0, channel, blockIdx.y, shared);
 }
 
 }  // namespace sparsecore::semi_structured::sm80

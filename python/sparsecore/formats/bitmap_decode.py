@@ -43,7 +43,7 @@ class BitmapDecode(PackedWeight):
         return self._unpack(torch.ones_like(self.values, dtype=torch.int8)) != 0
 
     def _unpack(self, values: Tensor) -> Tensor:
-        if values.dtype == torch.float64:
+        if values.dtype == torch.float64 or values.device.type != "cpu":
             return reference.bitmap_decode_unpack(values, self.bitmap, self.row_ptr, *self.shape)
         return torch.ops.sparsecore.bitmap_decode_unpack(  # type: ignore[no-any-return]
             values.detach(), self.bitmap, self.row_ptr, *self.shape
@@ -61,7 +61,7 @@ class BitmapDecode(PackedWeight):
         require_tensor("bitmap_decode", "bitmap", self.bitmap, torch.int64, (n, -(-k // 64)))
         require_tensor("bitmap_decode", "row_ptr", self.row_ptr, torch.int32, (n + 1,))
         status = torch.ops.sparsecore.bitmap_decode_validate(
-            self.values.detach(), self.bitmap, self.row_ptr, n, k
+            self.values.detach().cpu(), self.bitmap.cpu(), self.row_ptr.cpu(), n, k
         )
         self._raise_status(status, -1, "")
         return self

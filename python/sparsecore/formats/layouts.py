@@ -82,6 +82,7 @@ _ON_CUDA = (
     Row("channels", lambda p: isinstance(p, Channel)),
     Row("semi_structured", _two_of_four),
     Row("shared_lists", lambda p: _shares(p, 8)),
+    Row("bitmap_decode", lambda p: _single(p) and not _two_of_four(p)),
 )
 
 # Only sizes that follow from the shape can be had without the weights.

@@ -108,8 +108,9 @@ def pack_stored(
 ) -> PackedWeight:
     """Packs values of the dtype they are stored in."""
     n, k = weight.shape
-    double = weight.dtype == torch.float64
-    ops: Any = reference if double else torch.ops.sparsecore
+    # The packing operators are the CPU's, and know no float64.
+    plain = weight.dtype == torch.float64 or weight.device.type != "cpu"
+    ops: Any = reference if plain else torch.ops.sparsecore
     shape = (n, k)
     if layout == "channels":
         kept = [mask.any(side).nonzero().flatten() for side in (1, 0)]

@@ -32,18 +32,25 @@ def register_autocast(name: str, activations: tuple[int, ...] = (0,)) -> None:
     """Under autocast the activations take the autocast dtype; weights, scales and bias stay as they are stored."""
     op = getattr(torch.ops.sparsecore, name).default
 
-    def narrow(argument: Any) -> Any:
-        wide = (
-            isinstance(argument, Tensor) and argument.is_floating_point() and argument.dtype != torch.float64
-        )
-        return argument.to(torch.get_autocast_dtype("cpu")) if wide else argument
+    def register_for(device: str, key: str) -> None:
+        def narrow(argument: Any) -> Any:
+            wide = (
+                isinstance(argument, Tensor)
+                and argument.is_floating_point()
+                and argument.dtype != torch.float64
+            )
+            return argument.to(torch.get_autocast_dtype(device)) if wide else argument
 
-    def cast(*arguments: Any) -> Tensor:
-        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)):
-            narrowed = (narrow(value) if i in activations else value for i, value in enumerate(arguments))
-            return op(*narrowed)  # type: ignore[no-any-return]
+        def cast(*arguments: Any) -> Tensor:
+            keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
+            with torch._C._ExcludeDispatchKeyGuard(keys):
+                narrowed = (narrow(value) if i in activations else value for i, value in enumerate(arguments))
+                return op(*narrowed)  # type: ignore[no-any-return]
 
-    registrations.impl(name, cast, "AutocastCPU")
+        registrations.impl(name, cast, key)
+
+    register_for("cpu", "AutocastCPU")
+    register_for("cuda", "AutocastCUDA")
 
 
 def require_plain(name: str, activation: int, compute: int) -> None:

@@ -1,4 +1,7 @@
-"""Linear layers for one to eight tokens: per-row N:M with codes, and unstructured with a bitmap. Inference only."""
+"""Linear layers for few tokens: per-row N:M with codes, and unstructured with a bitmap. Inference only.
+
+On a GPU both patterns are the bitmap kernel: a layer that moves there is packed anew (``formats/layouts.py``).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def nm_decode_linear(
     activation: str = "none",
     compute: str = "float32",
 ) -> Tensor:
-    """``activation(input @ W.T + bias)`` with a per-row N:M weight in the decode layout; no gradients.
+    """``activation(input @ W.T + bias)`` with a per-row N:M weight in the decode layout; no gradients. On a CPU.
 
     Args:
         input: ``(..., in_features)``; any number of tokens is right, one to eight are fast.
@@ -42,7 +45,15 @@ def nm_decode_linear(
 
     Returns:
         ``(..., out_features)`` in the dtype of ``input``.
+
+    Raises:
+        RuntimeError: Tensors that do not fit, or on a GPU.
     """
+    if input.device.type == "cuda":
+        raise RuntimeError(
+            "nm_decode_linear: this layout is for the CPU. On a GPU pack the weight as bitmap_decode, as layers do "
+            "when they move, and call bitmap_decode_linear."
+        )
     if torch.float64 in (input.dtype, values.dtype):
         return reference.nm_decode_linear(input, values, codes, scale, bias, out_features, n, m, activation)
     return torch.ops.sparsecore.nm_decode_linear(  # type: ignore[no-any-return]
@@ -65,8 +76,10 @@ def bitmap_decode_linear(
     """``activation(input @ W.T + bias)`` with an unstructured weight behind a bitmap; no gradients.
 
     Args:
-        input: ``(..., in_features)``; any number of tokens is right, one to eight are fast.
-        values: ``(nnz,)``.
+        input: ``(..., in_features)``; any number of tokens is right, one to eight are fast. On a GPU bfloat16 or
+            float16, and up to 32 tokens read the weight once; each further 32 read it again, so that above 64 the
+            dense weight (:meth:`sparsecore.formats.BitmapDecode.to_dense`) is the better operand.
+        values: ``(nnz,)``, on a GPU of the input's dtype or int8.
         bitmap: ``(out_features, ceil(in_features / 64))``, int64 bits.
         row_ptr: ``(out_features + 1,)`` int32.
         scale: ``(out_features,)`` float32, required beside int8 values.

@@ -13,8 +13,8 @@ def bitmap_decode_pack(weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Te
     n, k = weight.shape
     words = -(-k // 64)
     bits = torch.nn.functional.pad(mask, (0, words * 64 - k)).view(n, words, 64).to(torch.int64)
-    bitmap = (bits << torch.arange(64)).sum(-1)  # wraps into the sign bit, as wanted
-    row_ptr = torch.cat([torch.zeros(1, dtype=torch.int64), mask.sum(1).cumsum(0)]).to(torch.int32)
+    bitmap = (bits << torch.arange(64, device=mask.device)).sum(-1)  # wraps into the sign bit, as wanted
+    row_ptr = torch.nn.functional.pad(mask.sum(1).cumsum(0), (1, 0)).to(torch.int32)
     return weight[mask], bitmap, row_ptr
 
 
@@ -22,7 +22,7 @@ def bitmap_decode_unpack(
     values: Tensor, bitmap: Tensor, row_ptr: Tensor, out_features: int, in_features: int
 ) -> Tensor:
     """The dense matrix; differentiable in ``values``."""
-    bits = (bitmap.unsqueeze(-1) >> torch.arange(64)) & 1
+    bits = (bitmap.unsqueeze(-1) >> torch.arange(64, device=bitmap.device)) & 1
     mask = bits.view(out_features, bitmap.shape[1] * 64)[:, :in_features].bool()
     return values.new_zeros((out_features, in_features)).masked_scatter(mask, values)
 

@@ -23,7 +23,7 @@ struct SmallTile {
   static constexpr int kRingBytes = kStages * kStageBytes;
   static_assert(kStageBytes % 128 == 0 && kTokenBytes % 128 == 0 && kWarps * kRingBytes <= 96 << 10,
                 "tiles begin where swizzles want them");
-  // One row of sums for each channel, odd so that the lanes of a warp write to different banks.
+  // One row of sums for each channel, odd so that few lanes of a warp share a bank.
   static constexpr int kSumsStride = kTokens + 1, kSumsBytes = kWarps * kChannels * kSumsStride * 4;
   static constexpr int kSharedBytes = kSumsBytes > kWarps* kRingBytes ? kSumsBytes : kWarps * kRingBytes;
 };

@@ -52,11 +52,12 @@ const Kernel& kernel() {
 
 }  // namespace group_lists
 
-// One or two rows read x for every product or every other: a panel of 64 lanes and 128 columns takes 32 KB of the level
-// 1 cache. Wider groups read it less often and take it from the level 2 cache at no loss, and longer lists cost fewer
-// passes over the sums.
-int32_t group_lists_depth(int32_t rows, int32_t, int64_t k, double) {
-  const int32_t depth = rows >= 4 ? 256 : 128;
+// A record of one or two rows reads x for every product or every other: its panel is small enough for the level 1 cache,
+// unless lists would be so short that passing over the sums costs more than reading x from the level 2 cache. Wider
+// groups read x less often and take it from there at no loss.
+int32_t group_lists_depth(int32_t rows, int32_t, int64_t k, double density) {
+  constexpr double kShortLists = 0.15;
+  const int32_t depth = rows >= 4 || density <= kShortLists ? 256 : 128;
   return k <= depth ? std::max<int32_t>(32, static_cast<int32_t>((k + 31) / 32 * 32)) : depth;
 }
 

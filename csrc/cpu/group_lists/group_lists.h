@@ -17,7 +17,6 @@
 
 namespace sparsecore::group_lists {
 
-constexpr int kMostLanes = 128;  // no tile is wider, whatever max_lanes says
 constexpr int kMostGradientLanes = 64;
 
 // What the last panel of a tile does to its sums:
@@ -33,7 +32,8 @@ struct Finish {
 };
 
 // Some places of one window in one panel. Arrays begin at the first record of the first place: place p has the records
-// starts[p] - starts[0] .. starts[p + 1] - starts[0]. One record past the last may be read, but its index not followed.
+// starts[p] - starts[0] .. starts[p + 1] - starts[0]. So many as `readable` may be read, at least one past the last, but
+// no index past the last followed.
 // Everything was checked: starts ascend, every index is inside the panel, order inside the window.
 struct Tile {
   const float* values;    // [records, cols, rows], widened by the driver
@@ -41,6 +41,7 @@ struct Tile {
   const int32_t* starts;  // [places + 1]
   const uint8_t* order;   // [places], the group of each place inside the window
   int64_t places;
+  int64_t readable;
   bool wide_index;
   int rows, cols;
   int64_t channels;  // of the window: channel order[p] * rows + r is skipped where it is not below

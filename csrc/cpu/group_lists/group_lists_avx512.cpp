@@ -55,7 +55,7 @@ struct Lanes16 {
 void tile(const Tile& tile) {
   if (tile.lanes <= few_lanes(tile.rows)) return tile_of_few(tile);
   switch (tile.rows) {
-    case 1: return run_width<Lanes16, 1, 8>(tile);
+    case 1: return run_width<Lanes16, 1, 10>(tile);
     case 2: return run_width<Lanes16, 2, 8>(tile);
     case 4: return run_width<Lanes16, 4, 6>(tile);
     case 8: return tile.lanes <= 48 ? run_width<Lanes16, 8, 3>(tile) : run_width<Lanes16, 4, 6, true>(tile);
@@ -63,14 +63,15 @@ void tile(const Tile& tile) {
   }
 }
 
-// One or two rows read x for every product or every other, so that a panel must leave room in 48 KB of level 1 cache.
+// One or two rows: the beginning and end of a list cost as much as some records, whatever the width, so that a tile is as
+// wide as leaves two sets of sums and the weights in registers, and its panel in the level 2 cache if need be.
 // Wider groups are limited by registers: 8 rows x 3 spend the fewest loads on a product, 4 x 6 twice the list of a
 // group of 8, but write y in longer runs.
 int max_lanes(int rows, int depth, bool write_bound) {
   if (rows >= 8 && !write_bound) return 48;
   if (rows >= 4) return 96;
-  const int registers = 40 * 1024 / (64 * depth);
-  return 16 * (registers < 1 ? 1 : registers > 8 ? 8 : registers);
+  const int registers = 160 * 1024 / (64 * depth), most = rows == 1 ? 10 : 8;
+  return 16 * (registers < 1 ? 1 : registers > most ? most : registers);
 }
 
 void pack(const void* x, DType dtype, int64_t x_row_stride, int tokens, int columns, int lanes, float* panel) {

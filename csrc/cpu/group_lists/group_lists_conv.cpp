@@ -271,6 +271,7 @@ class ConvTask {
       tile.index = static_cast<const char*>(weight_.index) + int64_t{starts[done]} * (layout_.wide_index ? 2 : 1);
       const char* values = static_cast<const char*>(weight_.values) + starts[done] * value_bytes;
       tile.values = reinterpret_cast<const float*>(values);
+      tile.readable = weight_.records + 1 - starts[done];
       if (io_.weight_dtype != DType::kFloat32) {
         tile.places = 1;
         while (done + tile.places < places && starts[done + tile.places + 1] - starts[done] <= widened_records_)
@@ -278,6 +279,7 @@ class ConvTask {
         kernel_.widen(values, io_.weight_dtype, (starts[done + tile.places] - starts[done]) * record_values,
                       memory.values);
         tile.values = memory.values;
+        tile.readable = std::min(tile.readable, widened_records_ + 1);
       }
       kernel_.tile(tile);
     }

@@ -27,6 +27,7 @@ struct ListLoop {
   static constexpr bool kSpread = V <= 2;
   static constexpr int kUnroll = kSpread ? 4 : V * W > L::kRoomySums ? 1 : 2;
   static constexpr int64_t kAhead = 1024;  // floats
+  static constexpr int kWord = 8, kMargin = 2 * kWord;  // records of a word of indices, and read after a list
   using Sums = F[kSets][V][W];
 
   // The last register of a tile may have fewer lanes than the others.
@@ -41,12 +42,12 @@ struct ListLoop {
   // One column of one record; its weights one by one from memory.
   static SPARSECORE_INLINE void add(const float* values, const float* x, Mask last, F (&sums)[V][W]) {
     F column[W];
-#pragma GCC unroll 8
+#pragma GCC unroll 10
     for (int w = 0; w < W; ++w) column[w] = load(x, w, last);
-#pragma GCC unroll 8
+#pragma GCC unroll 10
     for (int v = 0; v < V; ++v) {
       const F value = L::splat(values + v);
-#pragma GCC unroll 8
+#pragma GCC unroll 10
       for (int w = 0; w < W; ++w) sums[v][w] = L::madd(value, column[w], sums[v][w]);
     }
     L::settle(sums);
@@ -56,12 +57,44 @@ struct ListLoop {
   template <int kFirst>
   static SPARSECORE_INLINE void add_of(F four, const float* x, Mask last, F (&sums)[V][W]) {
     const F first = L::template pick<kFirst>(four), second = V == 2 ? L::template pick<(kFirst + 1) % 4>(four) : first;
-#pragma GCC unroll 8
+#pragma GCC unroll 10
     for (int w = 0; w < W; ++w) {
       const F column = load(x, w, last);
       sums[0][w] = L::madd(first, column, sums[0][w]);
       if constexpr (V == 2) sums[1][w] = L::madd(second, column, sums[1][w]);
     }
+  }
+
+  // Records kSlot .. 7 of the eight whose indices are the bytes of `word`, as far as the list goes. A jump that is not
+  // taken costs nothing, so that any length leaves by one.
+  template <int kSlot>
+  static SPARSECORE_INLINE bool add_slots(F four, const float* values, uint64_t word, int64_t left, const float* x,
+                                          int64_t pitch, Mask last, Sums& sums) {
+    if constexpr (kSlot == kWord) {
+      return true;
+    } else {
+      if (__builtin_expect(left <= kSlot, 0)) return false;
+      if constexpr (kSlot * V % 4 == 0) four = L::four(values + kSlot * V);
+      add_of<kSlot * V % 4>(four, at(x, word >> 8 * kSlot & 255, pitch), last, sums[kSlot % kSets]);
+      return add_slots<kSlot + 1>(four, values, word, left, x, pitch, last, sums);
+    }
+  }
+
+  // A list of which the first word of indices is at hand, with kMargin records to read after it.
+  static SPARSECORE_INLINE void add_words(const float* values, const uint8_t* index, uint64_t word, int64_t left,
+                                          const float* x, int64_t pitch, Mask last, Sums& sums) {
+    for (;; left -= kWord, values += kWord * V) {
+      index += kWord;
+      const uint64_t following = word_at(index);
+      if (!add_slots<0>(L::zero(), values, word, left, x, pitch, last, sums)) return;
+      word = following;
+    }
+  }
+
+  static SPARSECORE_INLINE uint64_t word_at(const uint8_t* index) {
+    uint64_t word;
+    __builtin_memcpy(&word, index, sizeof(word));
+    return word;
   }
 
   // Moves `values` and `index` on to the next list.
@@ -123,14 +156,14 @@ struct ListLoop {
   static SPARSECORE_INLINE void store(const Finish* finish, int64_t channel, float* out, Mask last,
                                       const F (&sums)[W]) {
     if (!finish) {
-#pragma GCC unroll 8
+#pragma GCC unroll 10
       for (int w = 0; w < W; ++w) L::store(out + w * L::kLanes, sums[w], w + 1 < W ? L::all() : last);
       return;
     }
     if (!finish->scale && !finish->residual && !finish->hard_swish) {
       const F bias = L::splat(finish->bias ? finish->bias[channel] : 0.0f), low = L::splat(finish->low),
               high = L::splat(finish->high);
-#pragma GCC unroll 8
+#pragma GCC unroll 10
       for (int w = 0; w < W; ++w)
         L::store(out + w * L::kLanes, L::min(high, L::max(low, L::add(sums[w], bias))), w + 1 < W ? L::all() : last);
       return;
@@ -138,7 +171,7 @@ struct ListLoop {
     const F scale = L::splat(finish->scale ? finish->scale[channel] : 1.0f),
             bias = L::splat(finish->bias ? finish->bias[channel] : 0.0f);
     const float* residual = finish->residual ? finish->residual + channel * finish->residual_stride : nullptr;
-#pragma GCC unroll 8
+#pragma GCC unroll 10
     for (int w = 0; w < W; ++w)
       L::store(out + w * L::kLanes, finished(*finish, sums[w], scale, bias, residual, w, last),
                w + 1 < W ? L::all() : last);
@@ -146,27 +179,27 @@ struct ListLoop {
 
   // `present` of the V rows exist, from channel `channel` on.
   static SPARSECORE_INLINE void load_sums(const float* before, int64_t stride, int64_t present, Mask last, Sums& sums) {
-#pragma GCC unroll 8
+#pragma GCC unroll 10
     for (int v = 0; v < V; ++v)
-#pragma GCC unroll 8
+#pragma GCC unroll 10
       for (int w = 0; w < W; ++w)
 #pragma GCC unroll 2
         for (int set = 0; set < kSets; ++set) sums[set][v][w] = L::zero();
     if (!before) return;
-#pragma GCC unroll 8
+#pragma GCC unroll 10
     for (int v = 0; v < V; ++v)
       if (v < present)
-#pragma GCC unroll 8
+#pragma GCC unroll 10
         for (int w = 0; w < W; ++w) sums[0][v][w] = load(before + v * stride, w, last);
   }
 
   static SPARSECORE_INLINE void store_sums(const Finish* finish, int64_t channel, float* out, int64_t stride,
                                            int64_t present, Mask last, Sums& sums) {
-#pragma GCC unroll 8
+#pragma GCC unroll 10
     for (int v = 0; v < V; ++v) {
 #pragma GCC unroll 4
       for (int set = 1; set < kSets; ++set)
-#pragma GCC unroll 8
+#pragma GCC unroll 10
         for (int w = 0; w < W; ++w) sums[0][v][w] = L::add(sums[0][v][w], sums[set][v][w]);
       if (v < present) store(finish, channel + v, out + v * stride, last, sums[0][v]);
     }
@@ -180,6 +213,22 @@ struct ListLoop {
     const uint8_t *index = static_cast<const uint8_t*>(tile.index), *order = tile.order;
     const int32_t *starts = tile.starts, *last_start = starts + tile.places;
     const int64_t base = *starts;
+    if constexpr (kSpread && kBytes && !kParts) {
+      const int32_t* last_word = last_start;
+      while (last_word > starts && *last_word - base + kMargin > tile.readable) --last_word;
+      uint64_t following = last_word > starts ? word_at(index) : 0;
+      for (; starts < last_word; ++starts, ++order) {
+        const int64_t count = starts[1] - starts[0], channel = *order * rows, present = V == 1 ? 1 : channels - channel;
+        const uint64_t word = following;
+        following = word_at(index + count);
+        Sums sums;
+        load_sums(tile.before ? tile.before + channel * tile.before_stride : nullptr, tile.before_stride, present, last,
+                  sums);
+        add_words(values, index, word, count, x, pitch, last, sums);
+        index += count, values += count * V;
+        store_sums(tile.finish, channel, tile.sums + channel * stride, stride, present, last, sums);
+      }
+    }
     for (; starts < last_start; ++starts, ++order) {
       const int64_t count = starts[1] - starts[0];
       const float* value = values;

@@ -52,21 +52,23 @@ const Kernel& kernel() {
 
 }  // namespace group_lists
 
-// A record of one or two rows reads x for every product or every other: its panel is small enough for the level 1 cache,
-// unless lists would be so short that passing over the sums costs more than reading x from the level 2 cache. Wider
-// groups read x less often and take it from there at no loss.
+// A record of one or two rows reads x for every product or every other: its panel is small enough for the level 1
+// cache, unless lists would be so short that passing over the sums costs more than reading x from the level 2 cache.
+// Wider groups read x less often and take it from there at no loss.
 int32_t group_lists_depth(int32_t rows, int32_t, int64_t k, double density) {
   constexpr double kShortLists = 0.15;
   const int32_t depth = rows >= 4 || density <= kShortLists ? 256 : 128;
   return k <= depth ? std::max<int32_t>(32, static_cast<int32_t>((k + 31) / 32 * 32)) : depth;
 }
 
-// A quarter of the layer, so that few threads share it well, within what sorting likes.
+// A quarter of the layer, or half of it where a quarter would leave few groups to sort or uneven halves: two and four
+// threads then have equal shares. Large layers have more windows of at most 128 groups.
 int32_t group_lists_window(int32_t rows, int64_t n) {
-  const int64_t groups = (n + rows - 1) / rows;
-  int32_t window = 8;
-  while (window < 128 && 4 * window < groups) window *= 2;
-  return window;
+  const int64_t groups = (n + rows - 1) / rows, half = (groups + 1) / 2;
+  int64_t window = std::max<int64_t>(1, half);
+  if (half > 8 || (half > 4 && half % 2 == 0)) window = (half + 1) / 2;
+  while (window > 128) window = (window + 1) / 2;
+  return static_cast<int32_t>(window);
 }
 
 BackendList group_lists_backends() {

@@ -32,9 +32,9 @@ struct Finish {
 };
 
 // Some places of one window in one panel. Arrays begin at the first record of the first place: place p has the records
-// starts[p] - starts[0] .. starts[p + 1] - starts[0]. So many as `readable` may be read, at least one past the last, but
-// no index past the last followed.
-// Everything was checked: starts ascend, every index is inside the panel, order inside the window.
+// starts[p] - starts[0] .. starts[p + 1] - starts[0]. So many as `readable` may be read, at least one past the last,
+// but no index past the last followed. Everything was checked: starts ascend, every index is inside the panel, order
+// inside the window.
 struct Tile {
   const float* values;    // [records, cols, rows], widened by the driver
   const void* index;      // uint8, or uint16 where wide_index

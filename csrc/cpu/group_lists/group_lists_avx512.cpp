@@ -63,10 +63,10 @@ void tile(const Tile& tile) {
   }
 }
 
-// One or two rows: the beginning and end of a list cost as much as some records, whatever the width, so that a tile is as
-// wide as leaves two sets of sums and the weights in registers, and its panel in the level 2 cache if need be.
-// Wider groups are limited by registers: 8 rows x 3 spend the fewest loads on a product, 4 x 6 twice the list of a
-// group of 8, but write y in longer runs.
+// One or two rows: the beginning and end of a list cost as much as some records, whatever the width, so that a tile is
+// as wide as leaves two sets of sums and the weights in registers, and its panel in the level 2 cache if need be. Wider
+// groups are limited by registers: 8 rows x 3 spend the fewest loads on a product, 4 x 6 twice the list of a group of
+// 8, but write y in longer runs.
 int max_lanes(int rows, int depth, bool write_bound) {
   if (rows >= 8 && !write_bound) return 48;
   if (rows >= 4) return 96;

@@ -27,7 +27,8 @@ namespace {
 constexpr int64_t kSumBytes = 512 * 1024;      // of staged sums: windows of a chunk times a tile
 constexpr int64_t kWidenedValues = 64 * 1024;  // of narrow weights at once, where a list is not longer
 constexpr int64_t kShortList = 32;             // columns: a shorter one costs less than its beginning and end
-constexpr int64_t kFewProducts = 1 << 18;      // a call below this is not worth a second thread
+constexpr int64_t kFewProducts = 1 << 18;      // about 3 us: a call below this is not worth a second thread
+constexpr int64_t kListRecords = 3;            // what beginning and ending a list costs
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -89,7 +90,11 @@ class ConvTask {
 
   // Registers of pixels in an image: parts and tiles begin at multiples of them.
   int64_t strips() const { return strips_; }
-  int64_t most_strips() const { return most_strips_; }
+  // Those that are not left to the kernel for few pixels, and how many a tile takes where a part has so many.
+  int64_t wide_strips() const { return few_last_ ? strips_ - 1 : strips_; }
+  int64_t tile_strips(int64_t strips) const {
+    return strips == 0 ? 0 : ceil_div(strips, ceil_div(strips, most_strips_));
+  }
 
   // Strips are counted through all images.
   Status run(int64_t strip_begin, int64_t strip_end, int64_t window_begin, int64_t window_end) const {
@@ -310,8 +315,9 @@ struct Grid {
   int64_t strip_parts = 1, window_parts = 1;
 
   Grid(const ConvTask& task, const GroupLists& weight, const Layout& layout, int64_t strips, int64_t pixels) {
-    const int64_t threads = num_threads(), products = weight.records * weight.rows * weight.cols * pixels;
-    if (threads <= 1 || products < kFewProducts) return;
+    const int64_t threads = num_threads(),
+                  columns = weight.records * weight.cols + kListRecords * layout.panels * layout.groups;
+    if (threads <= 1 || columns * weight.rows * pixels < kFewProducts) return;
     const auto records_before = [&](int64_t window) {
       const int64_t group = std::min(layout.groups, window * weight.window);
       int64_t total = 0;
@@ -330,7 +336,7 @@ struct Grid {
                                   records_before(first_window(weight, layout, part, b)));
       double time = static_cast<double>(widest) / strips * most / std::max<int64_t>(weight.records, 1);
       time *= 1.0 + 0.03 * static_cast<double>(b - 1);
-      if (a > 1 && widest < task.most_strips()) time *= 1.15;
+      if (a > 1 && task.tile_strips(widest) < task.tile_strips(task.wide_strips())) time *= 1.15;
       if (time < best) best = time, strip_parts = a, window_parts = b;
     }
   }

@@ -26,7 +26,7 @@ struct ListLoop {
   // would compete with x for the load ports, which are the limit.
   static constexpr bool kSpread = V <= 2;
   static constexpr int kUnroll = kSpread ? 4 : V * W > L::kRoomySums ? 1 : 2;
-  static constexpr int64_t kAhead = 1024;  // floats
+  static constexpr int64_t kAhead = 1024;               // floats
   static constexpr int kWord = 8, kMargin = 2 * kWord;  // records of a word of indices, and read after a list
   using Sums = F[kSets][V][W];
 

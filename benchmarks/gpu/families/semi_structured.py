@@ -11,8 +11,11 @@ from sparsecore import reference
 from sparsecore.ops import (
     semi_structured_compress,
     semi_structured_decompress,
+    semi_structured_gather,
     semi_structured_linear,
     semi_structured_masked_linear,
+    semi_structured_sampled,
+    semi_structured_straight_through,
     semi_structured_validate,
 )
 
@@ -204,6 +207,46 @@ def training_task() -> Task:
     return Task("training step two_way, bfloat16, 4096 cubed", 2, prepare)
 
 
+def weight_gradient_task(tokens: int) -> Task:
+    """Where sampled and masked gradients of kept weights meet, which decides what "auto" takes."""
+
+    def prepare(device: str, small: bool) -> Prepared:
+        width, count = (64, 40) if small else (4096, tokens)
+        weight = torch.randn(width, width, device=device).to(torch.bfloat16)
+        _, metadata = semi_structured_compress(weight)
+        x = torch.randn(count, width, device=device).to(torch.bfloat16)
+        grad = torch.randn(count, width, device=device).to(torch.bfloat16)
+        return Prepared(
+            {
+                "ours": lambda: semi_structured_sampled(grad, x, metadata),
+                "masked": lambda: semi_structured_gather(grad.T @ x, metadata),
+            },
+            operations=2.0 * width * width * count,
+        )
+
+    return Task(f"sampled gradient, bfloat16, 4096 x 4096, {tokens} tokens", 3, prepare)
+
+
+def decay_task() -> Task:
+    """SR-STE's decay beside torch's own operators, the mask at hand."""
+
+    def prepare(device: str, small: bool) -> Prepared:
+        size = 128 if small else 8192
+        weight = torch.randn(size, size, device=device).to(torch.bfloat16)
+        grad = torch.randn(size, size, device=device).to(torch.bfloat16)
+        values, metadata = semi_structured_compress(weight)
+        mask = semi_structured_decompress(values, metadata, out_features=size, in_features=size) != 0
+        return Prepared(
+            {
+                "ours": lambda: semi_structured_straight_through(grad, weight, values, metadata, 2e-4),
+                "torch": lambda: grad + 2e-4 * weight.masked_fill(mask, 0.0),
+            },
+            moved_bytes=7.125 * size * size,
+        )
+
+    return Task("decay of SR-STE, bfloat16, 8192 x 8192", 3, prepare)
+
+
 def compress_task(selection: str) -> Task:
     """Compression beside a copy that moves as many bytes: the ratio is the share of the copy's bandwidth."""
 
@@ -254,6 +297,7 @@ FAMILY = Family(
         "semi_structured_decompress",
         "semi_structured_validate",
         "semi_structured_sampled",
+        "semi_structured_gather",
         "semi_structured_straight_through",
     ),
     variants=(
@@ -267,5 +311,11 @@ FAMILY = Family(
         Check("gradients", gradients),
         Check("training step", training_step),
     ),
-    tasks=(compress_task("by_row"), compress_task("two_way"), training_task()),
+    tasks=(
+        compress_task("by_row"),
+        compress_task("two_way"),
+        training_task(),
+        *(weight_gradient_task(tokens) for tokens in (64, 256, 512, 1024)),
+        decay_task(),
+    ),
 )

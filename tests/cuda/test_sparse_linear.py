@@ -286,6 +286,16 @@ def test_patterns_without_kernels_say_so(device: str) -> None:
         sc.sparsify_(nn.Sequential(nn.Linear(64, 48, device=device)), sc.VariableNM())
 
 
+@pytest.mark.parametrize("pattern", ["4x1", "1x8", "4x4", "16x16"])
+def test_blocks_are_group_lists(pattern: str, device: str) -> None:
+    model = nn.Sequential(nn.Linear(80, 48, device=device).to(torch.bfloat16))
+    sc.sparsify_(model, pattern, sparsity=0.7)
+    assert model[0].layout == "group_lists"
+    input = torch.randn(5, 80, device=device, dtype=torch.bfloat16)
+    with torch.no_grad():
+        close(model(input), sc.densify_(model)(input))
+
+
 def test_moves_between_plans(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(ORDER, "cpu", ORDER["cpu of the tests"])
@@ -309,4 +319,4 @@ def test_moves_between_plans(device: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_plan_measures_there_too(device: str) -> None:
     layer = make_layer(device).eval()
     (plan,) = sc.plan_(layer, tokens=(4,), seconds=0.01, dtype=torch.bfloat16)
-    assert set(plan.choices[0].seconds) == {"semi_structured", "dense"}
+    assert set(plan.choices[0].seconds) == {"semi_structured", "group_lists", "dense"}

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from cuda_mutants import bitmap_decode, block_sparse, gathered, semi_structured, semi_structured_gradient
+from cuda_mutants import (
+    bitmap_decode,
+    block_sparse,
+    gathered,
+    group_lists,
+    semi_structured,
+    semi_structured_gradient,
+)
 from cuda_mutants.mutant import Family, Mutant
 
 FAMILIES: tuple[Family, ...] = (
     bitmap_decode.FAMILY,
     block_sparse.FAMILY,
     gathered.FAMILY,
+    group_lists.FAMILY,
     semi_structured.FAMILY,
     semi_structured_gradient.FAMILY,
 )

@@ -83,6 +83,7 @@ _ON_CUDA = (
     Row("semi_structured", _two_of_four),
     Row("shared_lists", lambda p: _shares(p, 8)),
     Row("bitmap_decode", lambda p: _single(p) and not _two_of_four(p)),
+    Row("group_lists", lambda p: isinstance(p, (NM, Group, Unstructured))),
 )
 
 # Only sizes that follow from the shape can be had without the weights.

@@ -1,0 +1,52 @@
+// What the kernels of group lists share: arguments, plans, and the units they count in.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "cuda/common/elements.h"
+#include "cuda/linear/arguments.h"
+#include "sparsecore/group_lists_cuda.h"
+
+namespace sparsecore::group_lists_cuda {
+
+using cuda_linear::ceil_div;
+
+constexpr int kTileChannels = 64;
+
+struct Plan {
+  int32_t tokens = 128;  // of a tile
+  int32_t splits = 1;    // of the panels
+};
+
+// The lists, and what follows from their shape.
+struct Lists {
+  GroupLists weight;
+  int32_t groups = 0, panels = 0, panel_turns = 0;
+  bool wide = false;  // indices of 16 bits
+};
+inline Lists lists_of(const GroupLists& weight, int64_t n, int64_t k) {
+  Lists lists;
+  lists.weight = weight;
+  lists.panels = static_cast<int32_t>(ceil_div(k, weight.depth));
+  lists.groups = lists.panels > 0 ? static_cast<int32_t>(ceil_div(n, weight.rows)) : 0;
+  lists.panel_turns = static_cast<int32_t>(ceil_div(weight.depth, 64));
+  lists.wide = group_lists_index_bytes(weight.cols, weight.depth) == 2;
+  return lists;
+}
+
+struct LinearArguments : cuda_linear::Arguments {
+  Lists lists;
+};
+
+struct GradArguments {
+  GroupListsGradParams p;
+  Lists lists;
+  bool grad_y_vectors = false, x_vectors = false;  // every row begins at a multiple of 16 bytes
+};
+
+Plan choose_plan(int64_t m, int64_t n, int64_t k, int32_t depth);
+// With a plan given, as the tests do. Checks the parameters first.
+Status run_plan(const Plan& plan, const GroupListsParams& params, void* stream);
+
+}  // namespace sparsecore::group_lists_cuda

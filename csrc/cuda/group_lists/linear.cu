@@ -1,0 +1,160 @@
+// The launches of group lists: products and gradients of values.
+#include <algorithm>
+
+#include "cuda/common/launch.h"
+#include "cuda/group_lists/linear_sm80.cuh"
+#include "cuda/group_lists/weight_grad_sm80.cuh"
+#include "cuda/linear/capabilities.h"
+#include "cuda/linear/message.h"
+#include "cuda/linear/operands.h"
+
+namespace sparsecore {
+namespace group_lists_cuda {
+namespace {
+
+using cuda_linear::Capability;
+using cuda_linear::launched;
+using cuda_linear::refuse;
+
+enum Kernel { kLinear, kGrad };
+constexpr Capability kCapabilities[] = {
+    {kLinear, "group_lists_sm80", DType::kBFloat16, 80, cuda_linear::kAnyNewer},
+    {kLinear, "group_lists_sm80", DType::kFloat16, 80, cuda_linear::kAnyNewer},
+    {kGrad, "group_lists_grad_sm80", DType::kBFloat16, 80, cuda_linear::kAnyNewer},
+    {kGrad, "group_lists_grad_sm80", DType::kFloat16, 80, cuda_linear::kAnyNewer},
+};
+
+bool is_side(int32_t size) { return size >= 1 && size <= 32 && (size & (size - 1)) == 0; }
+
+Status check_weight(const char* function, const GroupLists& w, Kernel kernel, DType dtype, int64_t n, int64_t k) {
+  if (n < 0 || k < 0 || n > INT32_MAX || k > INT32_MAX)
+    return refuse(Status::kBadShape, "%s: needs 0 <= n, k < 2^31, got n=%lld k=%lld", function,
+                  static_cast<long long>(n), static_cast<long long>(k));
+  if (!is_side(w.rows) || !is_side(w.cols) || w.depth < 16 || w.depth > 65536 || w.depth % 16 != 0 ||
+      w.depth % w.cols != 0 || w.window < 1 || w.window > 256)
+    return refuse(Status::kBadPattern,
+                  "%s: needs groups of 1, 2, 4, 8, 16 or 32 rows and columns, a depth of 16 to 65536 that 16 and the "
+                  "columns divide and a window of 1 to 256, got %d x %d, depth %d, window %d",
+                  function, w.rows, w.cols, w.depth, w.window);
+  if (w.records < 0 || w.records > (INT32_MAX >> 1))
+    return refuse(Status::kBadShape, "%s: needs 0 to 2^30 records, got %lld", function,
+                  static_cast<long long>(w.records));
+  if (n > 0 && k > 0 && (!w.index || !w.order || !w.starts))
+    return refuse(Status::kNullPointer, "%s: needs index, order and starts", function);
+  const int capability = current_device().capability;
+  if (!cuda_linear::has(kCapabilities, kernel, dtype, capability))
+    return refuse(Status::kUnsupportedDType, "%s: no kernel for %s on sm_%d. There are %s", function,
+                  cuda_linear::name_of(dtype), capability, cuda_linear::describe(kCapabilities).c_str());
+  return Status::kOk;
+}
+
+// Calls function(T()) with the element type, bfloat16 or float16.
+template <class Function>
+auto with_element(DType dtype, Function function) {
+  return dtype == DType::kBFloat16 ? function(BFloat16()) : function(Float16());
+}
+
+template <class T, int kTokens>
+Status launch_linear(LinearArguments args, void* stream) {
+  constexpr const char* kName = "group_lists_linear";
+  using Tile = sm80::Tile<kTokens>;
+  args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, kTokens));
+  args.channel_tiles = static_cast<int32_t>(ceil_div(args.p.n, kTileChannels));
+  const int64_t tiles = static_cast<int64_t>(args.token_tiles) * args.channel_tiles;
+  if (tiles > INT32_MAX)
+    return refuse(Status::kBadShape, "%s: y [%lld, %lld] has more than 2^31 - 1 tiles. Pass the tokens in parts", kName,
+                  static_cast<long long>(args.p.m), static_cast<long long>(args.p.n));
+  LaunchConfig config;
+  config.grid = dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(args.splits));
+  config.block = dim3(Tile::kThreads);
+  config.shared_bytes = Tile::kSharedBytes;
+  config.stream = static_cast<Stream>(stream);
+  return launched(kName, launch(config, sm80::group_lists<T, kTokens>, args));
+}
+
+}  // namespace
+
+Plan choose_plan(int64_t m, int64_t n, int64_t k, int32_t depth) {
+  Plan plan;
+  plan.tokens = m <= 64 ? 32 : 128;
+  const int64_t panels = ceil_div(k, std::max(depth, 1));
+  plan.splits = static_cast<int32_t>(
+      std::min<int64_t>(cuda_linear::splits_of(ceil_div(n, kTileChannels) * ceil_div(m, plan.tokens),
+                                               ceil_div(k, cuda_linear::kTurnColumns)),
+                        std::max<int64_t>(panels, 1)));
+  return plan;
+}
+
+Status run_plan(const Plan& plan, const GroupListsParams& params, void* stream) {
+  constexpr const char* kName = "group_lists_linear";
+  if (const Status status = cuda_linear::check_operands(kName, params); status != Status::kOk) return status;
+  if (const Status status = check_weight(kName, params.weight, kLinear, params.dtype, params.n, params.k);
+      status != Status::kOk)
+    return status;
+  if (params.m == 0 || params.n == 0) return Status::kOk;
+  if (params.weight.records > 0 && !params.weight.values)
+    return refuse(Status::kNullPointer, "%s: needs values", kName);
+  if (const Status status =
+          cuda_linear::check_workspace(kName, params, cuda_linear::partial_sum_bytes(plan.splits, params.m, params.n));
+      status != Status::kOk)
+    return status;
+  LinearArguments args;
+  args.p = params;
+  args.lists = lists_of(params.weight, params.n, params.k);
+  args.splits = plan.splits;
+  cuda_linear::note_alignment(&args);
+  const Status status = with_element(params.dtype, [&](auto element) {
+    using T = decltype(element);
+    return plan.tokens == 32 ? launch_linear<T, 32>(args, stream) : launch_linear<T, 128>(args, stream);
+  });
+  return status == Status::kOk && args.splits > 1 ? cuda_linear::finish_splits(kName, args, stream) : status;
+}
+
+}  // namespace group_lists_cuda
+
+int64_t group_lists_cuda_workspace(int64_t m, int64_t n, int64_t k, int32_t depth) {
+  using namespace group_lists_cuda;
+  if (m <= 0 || n <= 0 || k < 0) return 0;
+  return cuda_linear::partial_sum_bytes(choose_plan(m, n, k, depth).splits, m, n);
+}
+
+Status group_lists_cuda_linear(const GroupListsParams& p, void* stream) {
+  using namespace group_lists_cuda;
+  const auto length = [](int64_t value) { return std::max<int64_t>(value, 0); };
+  return run_plan(choose_plan(length(p.m), length(p.n), length(p.k), p.weight.depth), p, stream);
+}
+
+Status group_lists_cuda_weight_grad(const GroupListsGradParams& p, void* stream) {
+  using namespace group_lists_cuda;
+  constexpr const char* kName = "group_lists_weight_grad";
+  if (p.m < 0 || p.m > INT32_MAX || (p.m > 1 && (p.x_row_stride < 0 || p.grad_y_row_stride < 0)))
+    return refuse(Status::kBadShape, "%s: needs 0 <= m < 2^31 and row strides >= 0, got m=%lld, strides %lld and %lld",
+                  kName, static_cast<long long>(p.m), static_cast<long long>(p.grad_y_row_stride),
+                  static_cast<long long>(p.x_row_stride));
+  if (const Status status = check_weight(kName, p.weight, kGrad, p.dtype, p.n, p.k); status != Status::kOk)
+    return status;
+  if (!p.out || (p.m > 0 && ((p.n > 0 && !p.grad_y) || (p.k > 0 && !p.x))))
+    return refuse(Status::kNullPointer, "%s: needs grad_y, x and out", kName);
+  GradArguments args;
+  args.p = p;
+  args.lists = lists_of(p.weight, p.n, p.k);
+  args.grad_y_vectors = cuda_linear::rows_aligned(p.grad_y, p.m, p.grad_y_row_stride, 2);
+  args.x_vectors = cuda_linear::rows_aligned(p.x, p.m, p.x_row_stride, 2);
+  const int64_t turns = static_cast<int64_t>(args.lists.panels) * args.lists.panel_turns;
+  const int64_t tiles = ceil_div(p.n, kTileChannels);
+  if (turns > INT32_MAX || tiles > 65535)
+    return refuse(Status::kBadShape, "%s: the weight [%lld, %lld] has too many tiles of 64 x 64", kName,
+                  static_cast<long long>(p.n), static_cast<long long>(p.k));
+  LaunchConfig config;
+  // At least one block, which writes the padding record.
+  config.grid =
+      dim3(static_cast<unsigned>(std::max<int64_t>(turns, 1)), static_cast<unsigned>(std::max<int64_t>(tiles, 1)));
+  config.block = dim3(sm80::GradTile::kThreads);
+  config.shared_bytes = sm80::kGradSharedBytes;
+  config.stream = static_cast<Stream>(stream);
+  return with_element(p.dtype, [&](auto element) {
+    return launched(kName, launch(config, sm80::group_lists_grad<decltype(element)>, args));
+  });
+}
+
+}  // namespace sparsecore

@@ -1,0 +1,236 @@
+// A product with a weight of group lists and the gradient of its values, with answers in float64, for the tests.
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+
+#include "cuda/group_lists/group_lists.h"
+#include "cuda/tests/semi_structured_problem.h"
+
+namespace sparsecore {
+
+struct GroupOptions {
+  DType dtype = DType::kBFloat16, out_dtype = DType::kFloat32;
+  bool residual = false;
+  Activation activation = Activation::kNone;
+  int64_t x_offset = 0, x_pad = 0, y_offset = 0, y_pad = 0;
+  double density = 0.3;
+  unsigned seed = 1;
+};
+
+// Small integers: every sum is exact, whatever its order.
+struct GroupProblem {
+  static constexpr size_t kBehind = 4096;  // bytes behind the gradient, which nobody may touch
+  GroupOptions options;
+  int64_t m, n, k;
+  int32_t rows, cols, depth, window;
+  std::vector<uint8_t> mask;
+  int64_t groups, panels, records;
+  DeviceMatrix x, y, residual, grad_y;
+  cuda_emulation::GlobalBuffer<char> values, index;
+  cuda_emulation::GlobalBuffer<uint8_t> order;
+  cuda_emulation::GlobalBuffer<int32_t> starts;
+  cuda_emulation::GlobalBuffer<float> bias, out;
+  std::vector<float> dense;
+  std::optional<cuda_emulation::GlobalBuffer<char>> workspace;
+
+  static std::vector<uint8_t> draw(int64_t groups, int64_t blocks, const GroupOptions& o) {
+    std::mt19937 random(o.seed + 100);
+    std::vector<uint8_t> mask(groups * blocks);
+    // The densities of groups differ, and one keeps nothing.
+    for (int64_t group = 0; group < groups; ++group) {
+      const double density = group == 1 ? 0.0 : std::min(1.0, o.density * (0.3 + random() % 100 / 60.0));
+      for (int64_t block = 0; block < blocks; ++block) mask[group * blocks + block] = random() % 1000 < 1000 * density;
+    }
+    return mask;
+  }
+
+  GroupProblem(int64_t m, int64_t n, int64_t k, int32_t rows, int32_t cols, int32_t depth, int32_t window,
+               const GroupOptions& o)
+      : options(o),
+        m(m),
+        n(n),
+        k(k),
+        rows(rows),
+        cols(cols),
+        depth(depth),
+        window(window),
+        mask(draw(cuda_linear::ceil_div(n, rows), cuda_linear::ceil_div(k, cols), o)),
+        groups(cuda_linear::ceil_div(n, rows)),
+        panels(cuda_linear::ceil_div(k, depth)),
+        records(std::count(mask.begin(), mask.end(), 1)),
+        x(o.dtype, m, k, cuda_linear::ceil_div(k, 8) * 8 + o.x_pad, o.x_offset),
+        y(o.out_dtype, m, n, cuda_linear::ceil_div(n, 8) * 8 + o.y_pad, o.y_offset),
+        residual(o.out_dtype, m, n, cuda_linear::ceil_div(n, 8) * 8 + o.y_pad, o.y_offset),
+        grad_y(o.dtype, m, n, cuda_linear::ceil_div(n, 8) * 8 + o.x_pad, o.x_offset),
+        values((records + 1) * rows * cols * 2),
+        index((records + 1) * group_lists_index_bytes(cols, depth)),
+        order(panels * groups),
+        starts(panels * (groups + 1)),
+        bias(n),
+        out((records + 1) * rows * cols + kBehind / 4),
+        dense(n * k) {
+    std::mt19937 random(o.seed);
+    const auto draw_number = [&] { return static_cast<float>(static_cast<int>(random() % 7) - 3); };
+    for (DeviceMatrix* matrix : {&x, &residual, &grad_y})
+      for (int64_t t = 0; t < m; ++t)
+        for (int64_t i = 0; i < matrix->columns; ++i) matrix->set(t, i, draw_number());
+    for (int64_t i = 0; i < n; ++i) bias[i] = draw_number();
+    std::vector<char> narrow(n * k * 2);
+    for (int64_t i = 0; i < n * k; ++i) encode(draw_number(), o.dtype, narrow.data() + 2 * i);
+    pack(narrow);
+    const int64_t blocks = cuda_linear::ceil_div(k, cols);
+    for (int64_t channel = 0; channel < n; ++channel)
+      for (int64_t i = 0; i < k; ++i)
+        if (mask[channel / rows * blocks + i / cols])
+          dense[channel * k + i] = decode(narrow.data() + 2 * (channel * k + i), o.dtype);
+  }
+
+  // As sparsecore/group_lists.h has it.
+  void pack(const std::vector<char>& narrow) {
+    const int64_t blocks = cuda_linear::ceil_div(k, cols), panel_blocks = depth / cols;
+    int32_t record = 0;
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      const int64_t first = panel * panel_blocks, last = std::min(first + panel_blocks, blocks);
+      const auto length = [&](int64_t group) {
+        return std::count(mask.begin() + group * blocks + first, mask.begin() + group * blocks + last, 1);
+      };
+      std::vector<int64_t> places(groups);
+      std::iota(places.begin(), places.end(), 0);
+      for (int64_t begin = 0; begin < groups; begin += window)
+        std::stable_sort(places.begin() + begin, places.begin() + std::min<int64_t>(begin + window, groups),
+                         [&](int64_t a, int64_t b) { return length(a) > length(b); });
+      for (int64_t at = 0; at < groups; ++at) {
+        order[panel * groups + at] = static_cast<uint8_t>(places[at] % window);
+        starts[panel * (groups + 1) + at] = record;
+        for (int64_t block = first; block < last; ++block) {
+          if (!mask[places[at] * blocks + block]) continue;
+          if (group_lists_index_bytes(cols, depth) == 1) {
+            reinterpret_cast<uint8_t*>(index.data())[record] = static_cast<uint8_t>(block - first);
+          } else {
+            reinterpret_cast<uint16_t*>(index.data())[record] = static_cast<uint16_t>(block - first);
+          }
+          for (int64_t c = 0; c < cols; ++c)
+            for (int64_t r = 0; r < rows; ++r) {
+              const int64_t channel = places[at] * rows + r, input = block * cols + c;
+              char* to = values.data() + ((record * cols + c) * rows + r) * 2;
+              if (channel < n && input < k) {
+                std::memcpy(to, narrow.data() + 2 * (channel * k + input), 2);
+              } else {
+                std::memset(to, 0, 2);
+              }
+            }
+          ++record;
+        }
+      }
+      starts[panel * (groups + 1) + groups] = record;
+    }
+    std::memset(values.data() + static_cast<int64_t>(record) * rows * cols * 2, 0, rows * cols * 2);
+  }
+
+  GroupLists weight() const {
+    GroupLists w;
+    w.values = values.data();
+    w.index = index.data();
+    w.order = order.data();
+    w.starts = starts.data();
+    w.records = records;
+    w.rows = rows;
+    w.cols = cols;
+    w.depth = depth;
+    w.window = window;
+    return w;
+  }
+  GroupListsParams params(int splits) {
+    const int64_t bytes = cuda_linear::partial_sum_bytes(splits, m, n);
+    workspace.emplace(bytes);
+    std::memset(y.buffer.data(), 0xff, y.buffer.size());
+    GroupListsParams p;
+    p.x = x.data();
+    p.y = y.data();
+    p.bias = bias.data();
+    if (options.residual) p.residual = residual.data();
+    p.m = m;
+    p.n = n;
+    p.k = k;
+    p.x_row_stride = x.stride;
+    p.y_row_stride = y.stride;
+    p.residual_row_stride = residual.stride;
+    p.dtype = options.dtype;
+    p.out_dtype = options.out_dtype;
+    p.activation = options.activation;
+    p.workspace = bytes > 0 ? workspace->data() : nullptr;
+    p.workspace_bytes = bytes;
+    p.weight = weight();
+    return p;
+  }
+  GroupListsGradParams grad_params() {
+    std::memset(out.data(), 0xff, out.size() * 4);
+    GroupListsGradParams p;
+    p.grad_y = grad_y.data();
+    p.x = x.data();
+    p.out = out.data();
+    p.weight = weight();
+    p.m = m;
+    p.n = n;
+    p.k = k;
+    p.grad_y_row_stride = grad_y.stride;
+    p.x_row_stride = x.stride;
+    p.dtype = options.dtype;
+    return p;
+  }
+
+  bool strayed() {
+    const int64_t bytes = size_of(options.out_dtype), count = static_cast<int64_t>(y.buffer.size()) / bytes;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t at = i - y.offset;
+      if (at >= 0 && at % y.stride < n) continue;
+      for (int64_t byte = 0; byte < bytes; ++byte)
+        if (y.buffer[i * bytes + byte] != static_cast<char>(0xff)) return true;
+    }
+    return false;
+  }
+  int64_t first_wrong() {
+    for (int64_t t = 0; t < m; ++t)
+      for (int64_t channel = 0; channel < n; ++channel) {
+        double sum = bias[channel];
+        for (int64_t i = 0; i < k; ++i) sum += static_cast<double>(dense[channel * k + i]) * x.get(t, i);
+        if (options.activation != Activation::kNone) sum = activate(static_cast<float>(sum), options.activation);
+        if (options.residual) sum += residual.get(t, channel);
+        char rounded[4];
+        encode(static_cast<float>(sum), options.out_dtype, rounded);
+        if (!(y.get(t, channel) == decode(rounded, options.out_dtype))) return t * n + channel;
+      }
+    return -1;
+  }
+  bool strayed_behind_gradient() {
+    for (size_t i = static_cast<size_t>(records + 1) * rows * cols; i < out.size(); ++i)
+      if (out[i] == out[i]) return true;
+    return false;
+  }
+  // Of the gradient, padding and what lies outside of the matrix included.
+  int64_t first_wrong_gradient() {
+    for (int64_t panel = 0; panel < panels; ++panel)
+      for (int64_t at = 0; at < groups; ++at) {
+        const int64_t group = at / window * window + order[panel * groups + at];
+        for (int32_t j = starts[panel * (groups + 1) + at]; j < starts[panel * (groups + 1) + at + 1]; ++j)
+          for (int32_t c = 0; c < cols; ++c)
+            for (int32_t r = 0; r < rows; ++r) {
+              const int32_t block = group_lists_index_bytes(cols, depth) == 1
+                                        ? reinterpret_cast<const uint8_t*>(index.data())[j]
+                                        : reinterpret_cast<const uint16_t*>(index.data())[j];
+              const int64_t channel = group * rows + r, input = panel * depth + block * cols + c;
+              double sum = 0;
+              if (channel < n && input < k)
+                for (int64_t t = 0; t < m; ++t) sum += static_cast<double>(grad_y.get(t, channel)) * x.get(t, input);
+              const int64_t place = (static_cast<int64_t>(j) * cols + c) * rows + r;
+              if (!(out[place] == static_cast<float>(sum))) return place;
+            }
+      }
+    for (int64_t i = records * rows * cols; i < (records + 1) * rows * cols; ++i)
+      if (!(out[i] == 0)) return i;
+    return -1;
+  }
+};
+
+}  // namespace sparsecore

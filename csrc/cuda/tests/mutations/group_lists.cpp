@@ -1,0 +1,127 @@
+// One kernel of group lists on the emulator, with every adversary: what tools/cuda_mutations.py compiles again and
+// again with one line of the kernel changed. Exit status 0: every answer right and no rule broken; 1: caught, with the
+// reason in one line. Compiled with -DKERNEL_LINEAR or _GRAD.
+#include <cstdio>
+#include <string>
+
+#include "cuda/common/launch.h"
+#include "cuda/linear/finish_splits.cuh"
+#include "cuda/tests/group_lists_problem.h"
+#if defined(KERNEL_LINEAR)
+#include "cuda/group_lists/linear_sm80.cuh"
+#else
+#include "cuda/group_lists/weight_grad_sm80.cuh"
+#endif
+
+using namespace sparsecore;
+using namespace sparsecore::group_lists_cuda;
+
+namespace {
+
+struct Shape {
+  int64_t m, n, k;
+  int32_t rows, cols, depth, window;
+  int splits;
+  bool vectors;
+  int damage;  // 0: none
+};
+
+void spoil(GroupProblem& problem, int damage) {
+  if (damage == 1) problem.starts[0] = INT32_MIN, problem.starts[1] = 1 << 20;
+  if (damage == 2) problem.starts[0] = INT32_MAX - 1, problem.starts[1] = INT32_MAX;
+  if (damage == 3)
+    for (size_t i = 0; i < problem.order.size(); ++i) problem.order[i] = static_cast<uint8_t>(255 * (i % 2));
+  // Records that lie in front of the turn they are met in, and behind the panel.
+  if (damage == 4)
+    for (size_t i = 0; i < problem.index.size(); ++i) problem.index[i] = static_cast<char>(i % 2 ? 100 : 3);
+}
+
+#if defined(KERNEL_LINEAR)
+constexpr Shape kShapes[] = {{35, 150, 500, 1, 1, 128, 128, 1, true, 0}, {7, 70, 300, 16, 4, 64, 3, 2, true, 0},
+                             {5, 66, 210, 4, 1, 96, 5, 1, false, 0},     {5, 64, 200, 4, 1, 128, 8, 1, true, 1},
+                             {5, 64, 200, 4, 1, 128, 8, 1, true, 2},     {5, 64, 200, 4, 1, 128, 8, 1, true, 3},
+                             {5, 64, 200, 4, 1, 128, 8, 1, true, 4}};
+
+std::string run(const Shape& shape) {
+  GroupOptions options;
+  options.out_dtype = DType::kBFloat16;
+  options.residual = true;
+  if (!shape.vectors) options.x_pad = 1;
+  GroupProblem problem(shape.m, shape.n, shape.k, shape.rows, shape.cols, shape.depth, shape.window, options);
+  using Tile = sm80::Tile<32>;
+  LinearArguments args;
+  args.p = problem.params(shape.splits);
+  args.lists = lists_of(problem.weight(), shape.n, shape.k);
+  args.splits = shape.splits;
+  args.x_vectors = shape.vectors;
+  args.y_vectors = true;
+  args.token_tiles = static_cast<int32_t>(ceil_div(shape.m, Tile::kTokens));
+  args.channel_tiles = static_cast<int32_t>(ceil_div(shape.n, kTileChannels));
+  spoil(problem, shape.damage);
+  LaunchConfig config;
+  config.grid = dim3(static_cast<unsigned>(args.token_tiles * args.channel_tiles), static_cast<unsigned>(args.splits));
+  config.block = dim3(Tile::kThreads);
+  config.shared_bytes = Tile::kSharedBytes;
+  launch(config, sm80::group_lists<BFloat16, 32>, args);
+  if (shape.splits > 1) {
+    config.grid = dim3(static_cast<unsigned>(shape.m),
+                       static_cast<unsigned>(ceil_div(shape.n, cuda_linear::kChunk * cuda_linear::kFinishThreads)));
+    config.block = dim3(cuda_linear::kFinishThreads);
+    config.shared_bytes = 0;
+    launch(config, cuda_linear::add_splits<float>, static_cast<cuda_linear::Arguments>(args));
+  }
+  if (problem.strayed()) return "something beside y was written";
+  if (shape.damage) return "";
+  const int64_t wrong = problem.first_wrong();
+  return wrong < 0 ? ""
+                   : "y[" + std::to_string(wrong / shape.n) + ", " + std::to_string(wrong % shape.n) + "] is wrong";
+}
+#else
+constexpr Shape kShapes[] = {{5 * 64 + 3, 150, 300, 1, 1, 128, 128, 1, true, 0},
+                             {70, 70, 130, 16, 4, 64, 3, 1, true, 0},
+                             {70, 66, 210, 4, 1, 96, 5, 1, false, 0},
+                             {5, 64, 200, 4, 1, 128, 8, 1, true, 1},
+                             {5, 64, 200, 4, 1, 128, 8, 1, true, 2},
+                             {5, 64, 200, 4, 1, 128, 8, 1, true, 3},
+                             {5, 64, 200, 4, 1, 128, 8, 1, true, 4}};
+
+std::string run(const Shape& shape) {
+  GroupOptions options;
+  if (!shape.vectors) options.x_pad = 1;
+  GroupProblem problem(shape.m, shape.n, shape.k, shape.rows, shape.cols, shape.depth, shape.window, options);
+  GradArguments args;
+  args.p = problem.grad_params();
+  args.lists = lists_of(problem.weight(), shape.n, shape.k);
+  args.grad_y_vectors = args.x_vectors = shape.vectors;
+  spoil(problem, shape.damage);
+  LaunchConfig config;
+  config.grid = dim3(static_cast<unsigned>(args.lists.panels * args.lists.panel_turns),
+                     static_cast<unsigned>(ceil_div(shape.n, kTileChannels)));
+  config.block = dim3(sm80::GradTile::kThreads);
+  config.shared_bytes = sm80::kGradSharedBytes;
+  launch(config, sm80::group_lists_grad<BFloat16>, args);
+  if (problem.strayed_behind_gradient()) return "something behind the gradient was written";
+  if (shape.damage) return "";
+  const int64_t wrong = problem.first_wrong_gradient();
+  return wrong < 0 ? "" : "gradient " + std::to_string(wrong) + " is wrong";
+}
+#endif
+
+}  // namespace
+
+int main() {
+  for (const cuda_emulation::Options& options : cuda_emulation::adversaries(80))
+    for (const Shape& shape : kShapes) {
+      const cuda_emulation::ScopedOptions scoped(options);
+      std::string problem;
+      try {
+        problem = run(shape);
+      } catch (const cuda_emulation::Violation& violation) {
+        problem = violation.what();
+      }
+      if (problem.empty()) continue;
+      std::printf("%s\n", problem.substr(0, problem.find('\n')).c_str());
+      return 1;
+    }
+  return 0;
+}

@@ -1,0 +1,185 @@
+// Group lists on the emulator: products and gradients against float64, with adversarial schedules and copies.
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include "cuda/tests/group_lists_problem.h"
+
+using namespace sparsecore;
+using group_lists_cuda::Plan;
+
+namespace {
+
+cuda_emulation::Options next_options(int capability) {
+  static const std::vector<cuda_emulation::Options> all = cuda_emulation::adversaries(90);
+  static size_t turn = 0;
+  cuda_emulation::Options options = all[turn++ % all.size()];
+  options.capability = capability;
+  return options;
+}
+
+void check(const Plan& plan, GroupProblem& problem) {
+  CAPTURE(plan.tokens);
+  CAPTURE(plan.splits);
+  CAPTURE(problem.m);
+  CAPTURE(problem.n);
+  CAPTURE(problem.k);
+  CAPTURE(problem.rows);
+  CAPTURE(problem.cols);
+  CAPTURE(problem.depth);
+  CAPTURE(problem.window);
+  const cuda_emulation::ScopedOptions scoped(next_options(80));
+  REQUIRE(group_lists_cuda::run_plan(plan, problem.params(plan.splits), nullptr) == Status::kOk);
+  CHECK(problem.first_wrong() == -1);
+  CHECK(!problem.strayed());
+}
+
+struct Kind {
+  int32_t rows, cols, depth, window;
+};
+// Every number of rows, panels shorter and longer than a turn and no multiple of one, 16-bit indices, windows that are
+// smaller, larger and no divisor of a tile.
+constexpr Kind kKinds[] = {{1, 1, 128, 128}, {1, 16, 64, 8},   {2, 1, 32, 5},   {4, 4, 256, 16},  {8, 1, 96, 3},
+                           {16, 1, 128, 64}, {16, 4, 256, 4},  {32, 1, 48, 2},  {16, 16, 128, 1}, {1, 32, 256, 256},
+                           {32, 32, 160, 7}, {1, 1, 512, 100}, {4, 1, 1024, 32}};
+
+}  // namespace
+
+TEST_CASE("group lists on CUDA: every kind, both tiles, ragged in every direction, exact on integers") {
+  unsigned seed = 0;
+  for (const Kind& kind : kKinds)
+    for (const int tokens : {32, 128})
+      for (const auto& [m, n, k] :
+           {std::array<int64_t, 3>{tokens == 32 ? 35 : 7, 150, 300}, std::array<int64_t, 3>{3, 65, 129}}) {
+        GroupOptions options;
+        options.dtype = seed % 2 ? DType::kFloat16 : DType::kBFloat16;
+        options.seed = ++seed;
+        GroupProblem problem(m, n, k, kind.rows, kind.cols, kind.depth, kind.window, options);
+        check({tokens, 1}, problem);
+      }
+  GroupProblem longer(130, 70, 1300, 1, 1, 128, 16, {});
+  check({128, 1}, longer);
+}
+
+TEST_CASE("group lists on CUDA: splits of the panels sum to the same, more splits than panels included") {
+  for (const Kind& kind : kKinds)
+    for (const int splits : {2, 5}) {
+      GroupOptions options;
+      options.residual = true;
+      options.out_dtype = DType::kBFloat16;
+      options.activation = Activation::kRelu;
+      GroupProblem problem(9, 70, 400, kind.rows, kind.cols, kind.depth, kind.window, options);
+      check({32, splits}, problem);
+    }
+}
+
+TEST_CASE("group lists on CUDA: views that begin and step anywhere, full and empty weights, nothing to do") {
+  for (const auto& [offset, pad] : {std::pair{1, 0}, std::pair{0, 1}, std::pair{8, 24}}) {
+    GroupOptions options;
+    options.out_dtype = DType::kFloat16;
+    options.residual = true;
+    options.x_offset = options.y_offset = offset;
+    options.x_pad = options.y_pad = pad;
+    GroupProblem problem(13, 77, 150, 4, 1, 128, 32, options);
+    check({32, 1}, problem);
+  }
+  for (const double density : {0.0, 5.0}) {
+    GroupOptions options;
+    options.density = density;
+    GroupProblem problem(5, 40, 200, 2, 1, 128, 8, options);
+    check({32, 1}, problem);
+    check({128, 2}, problem);
+  }
+  for (const auto& [m, n, k] : {std::array<int64_t, 3>{0, 40, 40}, {5, 0, 40}, {5, 40, 0}}) {
+    GroupProblem problem(m, n, k, 4, 1, 32, 8, {});
+    check({32, 1}, problem);
+  }
+}
+
+TEST_CASE("group lists on CUDA: gradients of the values, ragged, from views that begin anywhere") {
+  unsigned seed = 0;
+  for (const Kind& kind : kKinds)
+    for (const auto& [m, offset, pad] :
+         {std::array<int64_t, 3>{5 * 64 + 3, 0, 0}, std::array<int64_t, 3>{7, 1, 1}, std::array<int64_t, 3>{0, 0, 0}}) {
+      CAPTURE(kind.rows);
+      CAPTURE(kind.cols);
+      CAPTURE(kind.depth);
+      CAPTURE(m);
+      GroupOptions options;
+      options.dtype = seed % 2 ? DType::kFloat16 : DType::kBFloat16;
+      options.seed = ++seed;
+      options.x_offset = offset;
+      options.x_pad = pad;
+      GroupProblem problem(m, 75, 210, kind.rows, kind.cols, kind.depth, kind.window, options);
+      const cuda_emulation::ScopedOptions scoped(next_options(80));
+      REQUIRE(group_lists_cuda_weight_grad(problem.grad_params(), nullptr) == Status::kOk);
+      CHECK(problem.first_wrong_gradient() == -1);
+      CHECK(!problem.strayed_behind_gradient());
+    }
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{0, 40}, {40, 0}}) {
+    GroupProblem problem(3, n, k, 4, 1, 32, 8, {});
+    const cuda_emulation::ScopedOptions scoped(next_options(80));
+    REQUIRE(group_lists_cuda_weight_grad(problem.grad_params(), nullptr) == Status::kOk);
+    CHECK(problem.first_wrong_gradient() == -1);
+    CHECK(!problem.strayed_behind_gradient());
+  }
+}
+
+TEST_CASE("group lists on CUDA: lists that hold anything lead nowhere outside") {
+  for (int damage = 0; damage < 5; ++damage) {
+    GroupProblem problem(5, 70, 200, 4, 1, 128, 8, {});
+    switch (damage) {
+      case 0: problem.starts[1] = INT32_MIN, problem.starts[2] = INT32_MAX; break;
+      case 1: problem.starts[4] = INT32_MIN, problem.starts[5] = INT32_MAX; break;
+      case 2:
+        for (size_t i = 0; i < problem.index.size(); i += 3) problem.index[i] = static_cast<char>(255 - i % 7);
+        break;
+      case 3:
+        for (size_t i = 0; i < problem.order.size(); ++i) problem.order[i] = static_cast<uint8_t>(255 * (i % 2));
+        break;
+      default: std::swap(problem.index[0], problem.index[5]);
+    }
+    const cuda_emulation::ScopedOptions scoped(next_options(80));
+    CHECK(group_lists_cuda::run_plan({32, 1}, problem.params(1), nullptr) == Status::kOk);
+    CHECK(!problem.strayed());
+    CHECK(group_lists_cuda_weight_grad(problem.grad_params(), nullptr) == Status::kOk);
+    CHECK(!problem.strayed_behind_gradient());
+  }
+}
+
+TEST_CASE("group lists on CUDA: what cannot be done is said, with what there is") {
+  GroupProblem problem(4, 32, 64, 4, 1, 64, 8, {});
+  const GroupListsParams good = problem.params(1);
+  const auto says = [](const char* text) { return std::string(cuda_message()).find(text) != std::string::npos; };
+  const cuda_emulation::ScopedOptions scoped(next_options(80));
+  GroupListsParams bad = good;
+  bad.dtype = DType::kFloat32;
+  CHECK(group_lists_cuda_linear(bad, nullptr) == Status::kUnsupportedDType);
+  CHECK(says("no kernel for float32 on sm_80. There are group_lists_sm80: bfloat16 sm_80+, float16 sm_80+;"));
+  bad = good;
+  bad.weight.rows = 3;
+  CHECK(group_lists_cuda_linear(bad, nullptr) == Status::kBadPattern);
+  bad = good;
+  bad.weight.depth = 24;
+  CHECK(group_lists_cuda_linear(bad, nullptr) == Status::kBadPattern);
+  CHECK(says("depth 24"));
+  bad = good;
+  bad.weight.records = -1;
+  CHECK(group_lists_cuda_linear(bad, nullptr) == Status::kBadShape);
+  bad = good;
+  bad.weight.order = nullptr;
+  CHECK(group_lists_cuda_linear(bad, nullptr) == Status::kNullPointer);
+  bad = good;
+  bad.weight.values = nullptr;
+  CHECK(group_lists_cuda_linear(bad, nullptr) == Status::kNullPointer);
+  CHECK(group_lists_cuda::run_plan({32, 2}, good, nullptr) == Status::kOutOfMemory);
+  GroupListsGradParams grad = problem.grad_params();
+  grad.out = nullptr;
+  CHECK(group_lists_cuda_weight_grad(grad, nullptr) == Status::kNullPointer);
+  grad = problem.grad_params();
+  grad.m = -1;
+  CHECK(group_lists_cuda_weight_grad(grad, nullptr) == Status::kBadShape);
+  CHECK(group_lists_cuda_workspace(4096, 4096, 4096, 128) == 0);
+  CHECK(group_lists_cuda_workspace(1, 508, 16384, 128) ==
+        group_lists_cuda::choose_plan(1, 508, 16384, 128).splits * int64_t{512} * 4);
+}

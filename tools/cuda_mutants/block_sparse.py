@@ -10,6 +10,7 @@ SUM = "cuda/linear/grad_tile.cuh"
 
 _linear = Kernel("LINEAR", "cuda/block_sparse/linear_sm80.cuh").mutant
 _transposed = Kernel("TRANSPOSED", "cuda/block_sparse/linear_sm80.cuh").mutant
+_wgmma = Kernel("WGMMA", "cuda/block_sparse/linear_sm90.cuh").mutant
 _grad = Kernel("GRAD", "cuda/block_sparse/weight_grad_sm80.cuh").mutant
 _validate = Kernel("VALIDATE", "cuda/block_sparse/validate_sm80.cuh").mutant
 _index = Kernel("LINEAR", INDEX).mutant
@@ -92,6 +93,65 @@ MUTANTS = [
         "halves of A's channels are exchanged", "lane / 8 % 2 * 16", "(1 - lane / 8 % 2) * 16", file=PRODUCT
     ),
     _transposed("spans of wide blocks overlap", "byte / kSpan * (kRows * kSpan)", "0", file=PRODUCT),
+    # the product with wgmma
+    _wgmma("no wait for the copies", "      ptx::mbarrier_wait(&full[stage], phase);\n"),
+    _wgmma("no wait for an empty stage", "      ptx::mbarrier_wait(&empty[stage], phase ^ 1);\n"),
+    _wgmma("the producer waits for the wrong phase", "phase ^ 1);", "phase);"),
+    _wgmma("consumers wait for the wrong phase", "&full[stage], phase);", "&full[stage], phase ^ 1);"),
+    _wgmma("phases are not counted across works", "uint32_t turn = 0;", "uint32_t turn = 1;", place=0),
+    _wgmma("no fence before the products", "      ptx::wgmma_fence(sums);\n"),
+    _wgmma("products are not committed", "      ptx::wgmma_commit();\n"),
+    _wgmma("no wait in the loop", "      ptx::wgmma_wait<1>();\n"),
+    _wgmma("two groups may be unfinished", "wgmma_wait<1>", "wgmma_wait<2>"),
+    _wgmma("sums are read before the products are done", "    ptx::wgmma_wait<0>(sums);\n"),
+    _wgmma(
+        "the stage in use is given back", "empty[(turn - 1) % Tile::kStages]", "empty[turn % Tile::kStages]"
+    ),
+    _wgmma(
+        "stages are not given back",
+        "if (i > 0 && lane == 0) ptx::mbarrier_arrive",
+        "if (false) ptx::mbarrier_arrive",
+    ),
+    _wgmma(
+        "the last stage of a work is not given back",
+        "if (work.turns > 0 && lane == 0) ptx::mbarrier_arrive",
+        "if (false) ptx::mbarrier_arrive",
+    ),
+    _wgmma("one consumer's arrivals are enough", "kConsumerWarps = 8", "kConsumerWarps = 4"),
+    _wgmma(
+        "fewer bytes are expected than come",
+        "expect_bytes(&full[stage], Tile::kStageBytes)",
+        "expect_bytes(&full[stage], Tile::kStageBytes / 2)",
+    ),
+    _wgmma("barriers are not made known to the copy engine", "    ptx::fence_mbarrier_init();\n"),
+    _wgmma("barriers are used before they are initialised", "  __syncthreads();\n"),
+    _wgmma("no barrier before sums are staged again", "ptx::named_barrier_sync(1 + consumer, 128);", place=0),
+    _wgmma("no barrier before sums are read", "ptx::named_barrier_sync(1 + consumer, 128);", place=1),
+    _wgmma("both consumers stage in one place", "+ consumer * Tile::kSumsBytes"),
+    _wgmma("both consumers make the same channels", "Tile::kParts == 2 ? consumer : 0, first", "0, first"),
+    _wgmma("both consumers make the same tokens", "? 0 : 128 * consumer", "? 0 : 0"),
+    _wgmma("steps of x are all the first", "tokens + 2 * step, true", "tokens, true"),
+    _wgmma("steps of weights are all the first", "a + step * (kTransposed ? 128 : 2)", "a"),
+    _wgmma("eight rows of weights are 512 bytes on", "Swizzle::k128, 16, 1024)", "Swizzle::k128, 16, 512)"),
+    _wgmma("halves of blocks are not told apart", "i % Tile::kParts * kTurnColumns", "0"),
+    _wgmma(
+        "parts of the transposed blocks are exchanged",
+        "kTransposed ? 64 * part : half,",
+        "kTransposed ? half : half,",
+    ),
+    _wgmma(
+        "columns in front of x are asked for",
+        "column < 0 || column > no_column ? no_column",
+        "false ? no_column",
+    ),
+    _wgmma("rows outside of the matrix are made", "    if (work.row < 0) continue;\n"),
+    _wgmma(
+        "orders past the rows are followed",
+        "inside_or_none(args.weight.order[tile / args.token_tiles], args.rows)",
+        "args.weight.order[tile / args.token_tiles]",
+    ),
+    _wgmma("tokens past m are stored", "t < 64 && token + t < args.p.m;", "t < 64;"),
+    _wgmma("chunks past n are stored", "      if (first < args.p.n) {\n", "      {\n"),
     # gradients of kept blocks
     _sum("no wait for copies", "ptx::cp_async_wait<Tile::kStages - 2>();"),
     _sum(

@@ -31,11 +31,20 @@ struct GradArguments {
   bool grad_y_vectors = false, x_vectors = false;  // every row begins at a multiple of 16 bytes
 };
 
+// Whether tensor copies can bring this weight and x: blocks of 64 and 128, a row of values for each 32-bit coordinate.
+constexpr bool tensor_copies_take(int64_t blocks, int32_t size) {
+  return size >= 64 && blocks > 0 && (blocks + 1) * size <= INT32_MAX;
+}
+// The rule: a function of the shape, of the kernels a device has (capability as 80, 86, 89 or 90) and of whether rows
+// of x suit tensor copies.
 Plan choose_plan(int64_t m, int64_t n, int64_t k, int64_t blocks, int32_t size, DType dtype, int capability,
                  bool tensor_copies);
 int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n);
 // With a plan given, as the tests do. Checks the parameters first.
 Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream);
+
+// Of run_plan, in a file of its own: compiled for sm_90a alone.
+Status launch_sm90(LinearArguments args, void* stream);
 
 int32_t choose_grad_splits(int64_t m, int64_t blocks, int32_t size);
 constexpr int64_t grad_workspace_bytes(int32_t splits, int64_t blocks, int32_t size) {

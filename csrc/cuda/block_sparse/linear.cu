@@ -22,6 +22,8 @@ constexpr const char* kName = "block_sparse_linear";
 
 constexpr int number_of(Kernel kernel) { return static_cast<int>(kernel); }
 constexpr Capability kCapabilities[] = {
+    {number_of(Kernel::kSm90), "linear_sm90", DType::kBFloat16, 90, 90},
+    {number_of(Kernel::kSm90), "linear_sm90", DType::kFloat16, 90, 90},
     {number_of(Kernel::kSm80), "linear_sm80", DType::kBFloat16, 80, kAnyNewer},
     {number_of(Kernel::kSm80), "linear_sm80", DType::kFloat16, 80, kAnyNewer},
 };
@@ -45,9 +47,13 @@ Status launch_sm80(LinearArguments args, void* stream) {
 }  // namespace
 
 // Up to 64 tokens reading W is what costs: small tiles, several of which share a multiprocessor.
-Plan choose_plan(int64_t m, int64_t n, int64_t, int64_t blocks, int32_t size, DType, int, bool) {
+Plan choose_plan(int64_t m, int64_t n, int64_t, int64_t blocks, int32_t size, DType dtype, int capability,
+                 bool tensor_copies) {
   Plan plan;
-  plan.tokens = m <= 64 ? 32 : 128;
+  const bool wgmma = m > 64 && tensor_copies && tensor_copies_take(blocks, size) &&
+                     cuda_linear::has(kCapabilities, number_of(Kernel::kSm90), dtype, capability);
+  plan.kernel = wgmma ? Kernel::kSm90 : Kernel::kSm80;
+  plan.tokens = m <= 64 ? 32 : wgmma && size == 64 ? 256 : 128;
   const int64_t rows = ceil_div(n, size), turns = ceil_div(blocks * size, kTurnColumns);
   plan.splits = cuda_linear::splits_of(rows * ceil_div(m, plan.tokens), turns / std::max<int64_t>(rows, 1));
   return plan;
@@ -78,6 +84,13 @@ Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream)
   args.rows = static_cast<int32_t>(ceil_div(params.n, params.weight.size));
   args.splits = plan.splits;
   cuda_linear::note_alignment(&args);
+  if (plan.kernel == Kernel::kSm90) {
+    if (!tensor_copies_take(params.weight.blocks, params.weight.size))
+      return refuse(Status::kBadShape,
+                    "%s: tensor copies need blocks of 64 or 128, some and less than 2^31 rows of them", kName);
+    const Status status = launch_sm90(args, stream);
+    return status == Status::kOk && args.splits > 1 ? cuda_linear::finish_splits(kName, args, stream) : status;
+  }
   const Status status = with_element(params.dtype, [&](auto element) {
     using T = decltype(element);
     return with_size(params.weight.size, [&](auto size) {
@@ -95,7 +108,9 @@ Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream)
 int64_t block_sparse_workspace(int64_t m, int64_t n, int64_t k, int64_t blocks, int32_t size) {
   using namespace block_sparse;
   if (m <= 0 || n <= 0 || blocks < 0 || !is_size(size)) return 0;
-  return workspace_bytes(choose_plan(m, n, k, blocks, size, DType::kBFloat16, 80, false), m, n);
+  // Of whichever kernel the device and the rows of x allow.
+  return std::max(workspace_bytes(choose_plan(m, n, k, blocks, size, DType::kBFloat16, 80, false), m, n),
+                  workspace_bytes(choose_plan(m, n, k, blocks, size, DType::kBFloat16, 90, true), m, n));
 }
 
 Status block_sparse_linear(const BlockSparseParams& p, void* stream) {

@@ -42,7 +42,7 @@ void check_plan(const Plan& plan, BlockProblem& problem, double tolerance = 0) {
   CHECK(!problem.strayed());
 }
 
-const Plan kPlans[] = {{Kernel::kSm80, 32, 1}, {Kernel::kSm80, 128, 1}};
+const Plan kPlans[] = {{Kernel::kSm80, 32, 1}, {Kernel::kSm80, 128, 1}, {Kernel::kSm90, 128, 1}};
 
 }  // namespace
 
@@ -52,7 +52,8 @@ TEST_CASE("block-sparse product: every size, tile and type, both ways, ragged in
     for (const int32_t size : kSizes)
       for (const bool transposed : {false, true})
         for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
-          if (transposed && plan.kernel == Kernel::kSm80 && plan.tokens == 32) continue;
+          if (transposed && plan.tokens == 32) continue;
+          if (plan.kernel == Kernel::kSm90 && size < 64) continue;
           const int64_t s = size;
           std::vector<std::array<int64_t, 3>> shapes = {{plan.tokens - 1, 2 * s, 3 * s}, {1, 1, 1}};
           // Longer than the ring, more than one tile of tokens.
@@ -64,6 +65,7 @@ TEST_CASE("block-sparse product: every size, tile and type, both ways, ragged in
             options.density = m > plan.tokens ? 0.9 : 0.5;
             options.seed = ++seed;
             BlockProblem problem(m, n, k, size, options);
+            if (plan.kernel == Kernel::kSm90 && problem.used.index.empty()) continue;
             check_plan(plan, problem);
           }
         }
@@ -79,6 +81,7 @@ TEST_CASE("block-sparse product: splits of the entries sum to the same, more spl
         options.out_dtype = DType::kBFloat16;
         BlockProblem problem(9, 2 * size + 3, 5 * size - 9, size, options);
         check_plan({Kernel::kSm80, transposed ? 128 : 32, splits}, problem);
+        if (size >= 64) check_plan({Kernel::kSm90, 128, splits}, problem);
       }
 }
 
@@ -131,23 +134,28 @@ TEST_CASE("block-sparse product: nothing to do, and rows without entries") {
 }
 
 TEST_CASE("block-sparse product: an index that holds anything leads nowhere outside") {
-  for (const bool transposed : {false, true})
-    for (int damage = 0; damage < 5; ++damage) {
-      BlockOptions options;
-      options.transposed = transposed;
-      BlockProblem problem(5, 64, 96, 16, options);
-      switch (damage) {
-        case 0: problem.index.starts[1] = INT32_MIN; break;
-        case 1: problem.index.starts[2] = INT32_MAX; break;
-        case 2: problem.index.index[3] = -1, problem.index.index[1] = INT32_MAX; break;
-        case 3: problem.index.order[0] = -5, problem.index.order[1] = 4; break;
-        default:
-          if (transposed) problem.index.source[2] = -2, problem.index.source[0] = INT32_MAX;
-      }
-      const cuda_emulation::ScopedOptions scoped(next_options(80));
-      CHECK(block_sparse::run_plan({Kernel::kSm80, 128, 1}, problem.params(0), nullptr) == Status::kOk);
+  for (int trial = 0; trial < 20; ++trial) {
+    const bool transposed = trial % 2;
+    const int damage = trial / 2 % 5;
+    const int32_t size = trial < 10 ? 16 : 64;
+    BlockOptions options;
+    options.transposed = transposed;
+    BlockProblem problem(5, 4 * size, 6 * size, size, options);
+    switch (damage) {
+      case 0: problem.index.starts[1] = INT32_MIN; break;
+      case 1: problem.index.starts[2] = INT32_MAX; break;
+      case 2: problem.index.index[3] = -1, problem.index.index[1] = INT32_MAX; break;
+      case 3: problem.index.order[0] = -5, problem.index.order[1] = 4; break;
+      default:
+        if (transposed) problem.index.source[2] = -2, problem.index.source[0] = INT32_MAX;
+    }
+    const cuda_emulation::ScopedOptions scoped(next_options(90));
+    for (const Kernel kernel : {Kernel::kSm80, Kernel::kSm90}) {
+      if (kernel == Kernel::kSm90 && size < 64) continue;
+      CHECK(block_sparse::run_plan({kernel, 128, 1}, problem.params(0), nullptr) == Status::kOk);
       CHECK(!problem.strayed());
     }
+  }
 }
 
 TEST_CASE("block-sparse product: what cannot be done is said, with what there is") {
@@ -181,7 +189,7 @@ TEST_CASE("block-sparse product: what cannot be done is said, with what there is
     const cuda_emulation::ScopedOptions scoped(next_options(75));
     CHECK(block_sparse_linear(good, nullptr) == Status::kUnsupportedDType);
     CHECK(says("no kernel for bfloat16 on sm_75"));
-    CHECK(says("linear_sm80: bfloat16 sm_80+, float16 sm_80+"));
+    CHECK(says("linear_sm90: bfloat16 sm_90, float16 sm_90; linear_sm80: bfloat16 sm_80+, float16 sm_80+"));
   }
   const cuda_emulation::ScopedOptions scoped(next_options(80));
   CHECK(block_sparse::run_plan({Kernel::kSm80, 32, 2}, good, nullptr) == Status::kOutOfMemory);
@@ -195,6 +203,15 @@ TEST_CASE("block-sparse product: the plan follows the shape") {
   CHECK(plan(1, 4096, 4096, 1024, 64).tokens == 32);
   CHECK(plan(4096, 4096, 4096, 1024, 64).tokens == 128);
   CHECK(plan(4096, 4096, 4096, 1024, 64).splits == 1);
+  CHECK(plan(4096, 4096, 4096, 1024, 64).kernel == Kernel::kSm80);
+  const auto newest = [](int64_t m, int64_t blocks, int32_t size, bool tensor_copies = true) {
+    return block_sparse::choose_plan(m, 4096, 4096, blocks, size, DType::kBFloat16, 90, tensor_copies).kernel;
+  };
+  CHECK(newest(4096, 1024, 64) == Kernel::kSm90);
+  CHECK(newest(4096, 1024, 32) == Kernel::kSm80);
+  CHECK(newest(4096, 0, 64) == Kernel::kSm80);
+  CHECK(newest(4096, 1024, 64, false) == Kernel::kSm80);
+  CHECK(newest(64, 1024, 128) == Kernel::kSm80);
   CHECK(plan(1, 512, 16384, 1024, 64).splits > 1);
   CHECK(block_sparse_workspace(4096, 4096, 4096, 1024, 64) == 0);
   CHECK(block_sparse_workspace(1, 508, 16384, 1024, 64) == plan(1, 508, 16384, 1024, 64).splits * int64_t{512} * 4);

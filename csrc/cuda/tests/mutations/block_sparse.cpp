@@ -1,6 +1,6 @@
 // One kernel of the block-sparse family on the emulator, with every adversary: what tools/cuda_mutations.py compiles
 // again and again with one line of the kernel changed. Exit status 0: every answer right and no rule broken; 1: caught,
-// with the reason in one line. Compiled with -DKERNEL_LINEAR, _TRANSPOSED, _GRAD or _VALIDATE.
+// with the reason in one line. Compiled with -DKERNEL_LINEAR, _TRANSPOSED, _WGMMA, _GRAD or _VALIDATE.
 #include <cstdio>
 #include <string>
 
@@ -9,6 +9,9 @@
 #include "cuda/tests/block_sparse_problem.h"
 #if defined(KERNEL_LINEAR) || defined(KERNEL_TRANSPOSED)
 #include "cuda/block_sparse/linear_sm80.cuh"
+#elif defined(KERNEL_WGMMA)
+#include "cuda/block_sparse/linear_sm90.cuh"
+#include "cuda/common/tensor_map.h"
 #elif defined(KERNEL_GRAD)
 #include "cuda/block_sparse/weight_grad_sm80.cuh"
 #else
@@ -28,7 +31,7 @@ struct Shape {
   int damage;  // 0: none
 };
 
-#if defined(KERNEL_LINEAR) || defined(KERNEL_TRANSPOSED)
+#if defined(KERNEL_LINEAR) || defined(KERNEL_TRANSPOSED) || defined(KERNEL_WGMMA)
 #if defined(KERNEL_LINEAR)
 constexpr bool kTransposed = false;
 constexpr int kTokens = 32;
@@ -36,6 +39,12 @@ constexpr Shape kShapes[] = {{35, 37, 40 * 16 + 5, 16, 1, true, 0}, {3, 150, 7 *
                              {5, 70, 12 * 32 - 3, 32, 1, false, 0}, {5, 16, 48, 16, 1, true, 0},
                              {5, 64, 96, 16, 1, true, 1},           {5, 64, 96, 16, 1, true, 2},
                              {5, 64, 96, 16, 1, true, 3},           {5, 64, 96, 16, 1, true, 4}};
+#elif defined(KERNEL_WGMMA)
+constexpr int kTokens = 64;
+constexpr Shape kShapes[] = {{131, 160, 9 * 64 + 5, 64, 1, true, 0},
+                             {130, 280, 5 * 128 - 2, 128, 2, true, 0},
+                             {5, 256, 384, 64, 1, true, 2},
+                             {5, 256, 384, 64, 1, true, 4}};
 #else
 constexpr bool kTransposed = true;
 constexpr int kTokens = 128;
@@ -45,18 +54,44 @@ constexpr Shape kShapes[] = {{130, 37, 20 * 16 + 5, 16, 1, true, 0},
                              {5, 64, 96, 16, 1, true, 5}};
 #endif
 
-template <int kSize>
+template <int kSize, bool kTransposed>
 void launch_linear(LinearArguments args) {
+  LaunchConfig config;
+#if defined(KERNEL_WGMMA)
+  using Tile = sm90::Tile<kSize>;
+  args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, Tile::kTokens));
+  TensorShape shape;
+  shape.address = args.p.x;
+  shape.sizes[0] = static_cast<uint64_t>(args.p.k);
+  shape.sizes[1] = static_cast<uint64_t>(args.p.m);
+  shape.strides[1] = static_cast<uint64_t>(2 * args.p.x_row_stride);
+  shape.box[0] = 64;
+  shape.box[1] = Tile::kTokens;
+  TensorMap x, values;
+  make_tensor_map(shape, &x);
+  shape.address = args.weight.values;
+  shape.sizes[0] = kSize;
+  shape.sizes[1] = static_cast<uint64_t>(args.weight.blocks * kSize);
+  shape.strides[1] = 2 * kSize;
+  shape.box[1] = 64;
+  make_tensor_map(shape, &values);
+  config.grid = dim3(2);
+  config.block = dim3(Tile::kThreads);
+  config.shared_bytes = Tile::kSharedBytes;
+  launch(config, sm90::linear<BFloat16, kSize, kTransposed>, args, x, values,
+         args.token_tiles * args.rows * args.splits);
+#else
   using Tile = sm80::Tile<kSize, kTokens>;
   args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, kTokens));
-  LaunchConfig config;
   config.grid = dim3(static_cast<unsigned>(args.token_tiles * args.rows), static_cast<unsigned>(args.splits));
   config.block = dim3(Tile::kThreads);
   config.shared_bytes = Tile::kSharedBytes;
   launch(config, sm80::linear<BFloat16, kSize, kTokens, kTransposed>, args);
+#endif
 }
 
-std::string run(const Shape& shape) {
+template <bool kTransposed>
+std::string check(const Shape& shape) {
   BlockOptions options;
   options.out_dtype = DType::kBFloat16;
   options.residual = true;
@@ -79,7 +114,13 @@ std::string run(const Shape& shape) {
     case 4: problem.index.order[0] = -1, problem.index.order[1] = 1 << 20; break;
     case 5: problem.index.source[0] = INT32_MIN, problem.index.source[1] = INT32_MAX; break;
   }
-  shape.size == 16 ? launch_linear<16>(args) : shape.size == 32 ? launch_linear<32>(args) : launch_linear<128>(args);
+#if defined(KERNEL_WGMMA)
+  shape.size == 64 ? launch_linear<64, kTransposed>(args) : launch_linear<128, kTransposed>(args);
+#else
+  shape.size == 16   ? launch_linear<16, kTransposed>(args)
+  : shape.size == 32 ? launch_linear<32, kTransposed>(args)
+                     : launch_linear<128, kTransposed>(args);
+#endif
   if (shape.splits > 1) {
     LaunchConfig config;
     config.grid = dim3(static_cast<unsigned>(shape.m),
@@ -93,8 +134,17 @@ std::string run(const Shape& shape) {
   return wrong < 0 ? ""
                    : "y[" + std::to_string(wrong / shape.n) + ", " + std::to_string(wrong % shape.n) + "] is wrong";
 }
+
+std::string run(const Shape& shape) {
+#if defined(KERNEL_WGMMA)
+  const std::string said = check<false>(shape);
+  return said.empty() ? check<true>(shape) : said;
+#else
+  return check<kTransposed>(shape);
+#endif
+}
 #elif defined(KERNEL_GRAD)
-constexpr Shape kShapes[] = {{6 * 64 + 7, 37, 53, 16, 2, true, 0}, {9 * 64 - 3, 150, 253, 128, 2, true, 0},
+constexpr Shape kShapes[] = {{6 * 64 + 7, 37, 85, 16, 2, true, 0}, {9 * 64 - 3, 150, 253, 128, 2, true, 0},
                              {7 * 64 - 5, 70, 61, 32, 1, true, 0}, {70, 70, 61, 32, 1, false, 0},
                              {70, 64, 96, 16, 1, true, 1},         {70, 64, 96, 16, 1, true, 2}};
 
@@ -207,7 +257,12 @@ std::string run(const Shape&) {
 }  // namespace
 
 int main() {
-  for (const cuda_emulation::Options& options : cuda_emulation::adversaries(80))
+#if defined(KERNEL_WGMMA)
+  constexpr int kCapability = 90;
+#else
+  constexpr int kCapability = 80;
+#endif
+  for (const cuda_emulation::Options& options : cuda_emulation::adversaries(kCapability))
     for (const Shape& shape : kShapes) {
       const cuda_emulation::ScopedOptions scoped(options);
       std::string problem;

@@ -56,7 +56,7 @@ MUTANTS = [
     _lists("a record too many", "column(lists, record) < end", "column(lists, record) <= end"),
     _lists("records of other teams are counted", " & team);", ");"),
     _lists("one round for every list", "count == team_lanes);", "false);"),
-    _lists("records are not left behind", "      left.first += count;\n"),
+    _lists("a record is skipped", "left.first += count;", "left.first += count + 1;"),
     _lists("indices of 16 bits are read as 8", "lists.wide ?", "false ?"),
     _lists("columns of blocks are not widened", "return index * lists.weight.cols;", "return index;"),
     # gradients

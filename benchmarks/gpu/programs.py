@@ -41,8 +41,12 @@ class Place:
 
 
 def gathered(folder: Path) -> Place:
-    """What ``--prepare`` has put into a folder."""
-    return Place(folder / "bin" / "cuda_conformance", folder / "bin" / "cuda_questions")
+    """What ``--prepare`` has put into a folder; a copy may have lost the right to run."""
+    place = Place(folder / "bin" / "cuda_conformance", folder / "bin" / "cuda_questions")
+    for program in (place.conformance, place.questions):
+        if not os.access(program, os.X_OK):
+            program.chmod(0o755)
+    return place
 
 
 def on_emulator(build: Path) -> Place:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import block_sparse, semi_structured, shared_lists, vnm
+from . import bitmap_decode, block_sparse, semi_structured, shared_lists, vnm
 from .base import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -10,4 +10,5 @@ FAMILIES: tuple[Family, ...] = (
     vnm.FAMILY,
     shared_lists.FAMILY,
     block_sparse.FAMILY,
+    bitmap_decode.FAMILY,
 )

@@ -22,9 +22,7 @@ def variant(pattern: Pattern, density: float, dtype: torch.dtype) -> Variant:
         outputs, inputs = weight.shape
         sparsity = 1 - density if isinstance(pattern, Unstructured) else None
         packed = sparsecore.pack(weight.cpu(), pattern, sparsity=sparsity, layout="bitmap_decode").tensors()
-        values, bitmap, row_ptr = (
-            packed[name].to(weight.device) for name in ("values", "bitmap", "row_ptr")
-        )
+        values, bitmap, row_ptr = (packed[name].to(weight.device) for name in ("values", "bitmap", "row_ptr"))
 
         def linear(x: Tensor, bias: Tensor | None) -> Tensor:
             return bitmap_decode_linear(x, values, bitmap, row_ptr, None, bias, out_features=outputs)
@@ -32,7 +30,7 @@ def variant(pattern: Pattern, density: float, dtype: torch.dtype) -> Variant:
         dense = reference.bitmap_decode_unpack(values, bitmap, row_ptr, outputs, inputs)
         return Layer(dense, linear, out_dtype=dtype)
 
-    label = f"{1 - density:.0%} unstructured" if isinstance(pattern, Unstructured) else str(pattern)
+    label = f"{pattern.n}:{pattern.m}" if isinstance(pattern, NM) else f"{1 - density:.0%} unstructured"
     return Variant(
         name=f"bitmap, {label}, {str(dtype).removeprefix('torch.')}",
         dtype=dtype,

@@ -139,11 +139,6 @@ MUTANTS = [
         "kTransposed ? 64 * part : half,",
         "kTransposed ? half : half,",
     ),
-    _wgmma(
-        "columns in front of x are asked for",
-        "column < 0 || column > no_column ? no_column",
-        "false ? no_column",
-    ),
     _wgmma("rows outside of the matrix are made", "    if (work.row < 0) continue;\n"),
     _wgmma(
         "orders past the rows are followed",

@@ -58,8 +58,7 @@ template <int kSize, bool kTransposed>
 SC_DEVICE void produce(const LinearArguments& args, const TensorMap* x, const TensorMap* values, int works,
                        char* shared, uint64_t* full, uint64_t* empty) {
   using Tile = sm90::Tile<kSize>;
-  // Coordinates past the tensor: the copy engine fills in zeros.
-  const int32_t no_column = static_cast<int32_t>(args.p.k);
+  // The copy engine reads zeros at coordinates outside of a tensor: a column that no matrix has leads nowhere.
   const int32_t no_block = static_cast<int32_t>(args.weight.blocks);
   uint32_t turn = 0;
   for (int index = blockIdx.x; index < works; index += gridDim.x) {
@@ -69,8 +68,7 @@ SC_DEVICE void produce(const LinearArguments& args, const TensorMap* x, const Te
       const int64_t column = static_cast<int64_t>(args.weight.index[entry]) * kSize + half;
       const int32_t block = kTransposed ? inside_or_none(args.weight.source[entry], no_block) : entry;
       const int32_t first_row = (block < 0 ? no_block : block) * kSize;
-      const int32_t at_x[2] = {column < 0 || column > no_column ? no_column : static_cast<int32_t>(column),
-                               static_cast<int32_t>(work.token)};
+      const int32_t at_x[2] = {static_cast<int32_t>(column), static_cast<int32_t>(work.token)};
       const uint32_t stage = turn % Tile::kStages, phase = turn / Tile::kStages & 1;
       char* to = shared + stage * Tile::kStageBytes;
       // The first round finds the stages empty: the phase before the first counts as complete.

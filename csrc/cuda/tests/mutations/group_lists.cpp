@@ -34,13 +34,17 @@ void spoil(GroupProblem& problem, int damage) {
   // Records that lie in front of the turn they are met in, and behind the panel.
   if (damage == 4)
     for (size_t i = 0; i < problem.index.size(); ++i) problem.index[i] = static_cast<char>(i % 2 ? 100 : 3);
+  if (damage == 5)  // of 16 bits
+    for (size_t i = 0; i < problem.index.size(); ++i)
+      problem.index[i] = static_cast<char>(i % 4 < 2 ? 3 * (i % 2 == 0) : 255);
 }
 
 #if defined(KERNEL_LINEAR)
 constexpr Shape kShapes[] = {{35, 150, 500, 1, 1, 128, 128, 1, true, 0}, {7, 70, 300, 16, 4, 64, 3, 2, true, 0},
-                             {5, 66, 210, 4, 1, 96, 5, 1, false, 0},     {5, 64, 200, 4, 1, 128, 8, 1, true, 1},
-                             {5, 64, 200, 4, 1, 128, 8, 1, true, 2},     {5, 64, 200, 4, 1, 128, 8, 1, true, 3},
-                             {5, 64, 200, 4, 1, 128, 8, 1, true, 4}};
+                             {5, 66, 600, 1, 1, 512, 5, 1, false, 0},    {5, 66, 210, 4, 1, 96, 5, 1, false, 0},
+                             {5, 64, 200, 4, 1, 128, 8, 1, true, 1},     {5, 64, 200, 4, 1, 128, 8, 1, true, 2},
+                             {5, 64, 200, 4, 1, 128, 8, 1, true, 3},     {5, 64, 200, 4, 1, 128, 8, 1, true, 4},
+                             {5, 64, 600, 4, 1, 512, 8, 1, true, 5}};
 
 std::string run(const Shape& shape) {
   GroupOptions options;
@@ -83,7 +87,8 @@ constexpr Shape kShapes[] = {{5 * 64 + 3, 150, 300, 1, 1, 128, 128, 1, true, 0},
                              {5, 64, 200, 4, 1, 128, 8, 1, true, 1},
                              {5, 64, 200, 4, 1, 128, 8, 1, true, 2},
                              {5, 64, 200, 4, 1, 128, 8, 1, true, 3},
-                             {5, 64, 200, 4, 1, 128, 8, 1, true, 4}};
+                             {5, 64, 200, 4, 1, 128, 8, 1, true, 4},
+                             {5, 64, 600, 4, 1, 512, 8, 1, true, 5}};
 
 std::string run(const Shape& shape) {
   GroupOptions options;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import bitmap_decode, block_sparse, semi_structured, shared_lists, vnm
+from . import bitmap_decode, block_sparse, group_lists, semi_structured, shared_lists, vnm
 from .base import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -11,4 +11,5 @@ FAMILIES: tuple[Family, ...] = (
     shared_lists.FAMILY,
     block_sparse.FAMILY,
     bitmap_decode.FAMILY,
+    group_lists.FAMILY,
 )

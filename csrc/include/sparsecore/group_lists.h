@@ -3,7 +3,7 @@
 //
 //   groups   = ceil(n / rows)    channels past n in the last group are stored as zeros
 //   panels   = ceil(k / depth)   the input is cut into panels of `depth` columns, a multiple of cols; a panel is what a
-//                                kernel keeps in the level 1 cache. Columns past k are stored as zeros
+//                                kernel keeps in a near cache. Columns past k are stored as zeros
 //   windows  = ceil(groups / window)   in every panel the groups of a window are sorted by length, longest first, so
 //                                      that neighbouring loops have the same trip count
 //   order    uint8 [panels, groups]       place i of a panel holds group  i / window * window + order[panel][i]

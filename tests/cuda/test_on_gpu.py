@@ -10,6 +10,8 @@ import torch
 from benchmarks.gpu.families import FAMILIES
 from torch import Tensor
 
+from sparsecore import Unstructured
+from sparsecore.nn import SparseConv2d
 from sparsecore.ops import semi_structured_compress, semi_structured_linear
 from tests.cuda.conftest import EMULATED
 
@@ -163,3 +165,9 @@ def test_no_memory_for_the_workspace(semi_structured: Layer) -> None:
         torch.cuda.set_per_process_memory_fraction(1.0)
     del kept
     assert torch.equal(call(x), expected)
+
+
+def test_convolutions_say_where_their_kernels_are(device: str) -> None:
+    layer = SparseConv2d.from_dense(torch.nn.Conv2d(16, 32, 1), Unstructured(0.9)).to(device)
+    with pytest.raises(RuntimeError, match="kernels run on the CPU"):
+        layer(torch.randn(1, 16, 8, 8, device=device))

@@ -324,6 +324,11 @@ class SparseConv2d(PackedLayer):
                 f"SparseConv2d: input must be (images, {self.in_channels}, height, width), got shape "
                 f"{tuple(input.shape)}."
             )
+        if self.weight_values.device.type not in ("cpu", "meta"):
+            raise RuntimeError(
+                f"SparseConv2d: its kernels run on the CPU, and the layer is on {self.weight_values.device}. Move it "
+                "with .cpu(), or use to_dense()."
+            )
         if self._needs_grad(input, residual):
             return activate(self._differentiable(input, residual), self.activation)
         return self._run(self._route(input), input, residual)

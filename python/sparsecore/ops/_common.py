@@ -17,6 +17,11 @@ def fake_kernel(name: str) -> Callable[[F], F]:
     """Registers the decorated function as what ``torch.ops.sparsecore.<name>`` returns for fake tensors."""
 
     def register_fake(function: F) -> F:
+        if not hasattr(torch.ops.sparsecore, name):
+            raise ImportError(
+                f"sparsecore: the compiled operators are older than its Python files, which need {name!r}. Build "
+                "again: pip install . or, for a checkout in use, pip install --no-build-isolation -e ."
+            )
         torch.library.register_fake(f"sparsecore::{name}", function)
         return function
 

@@ -277,24 +277,3 @@ def test_refusals(device: str) -> None:
         weight.crow_indices, weight.col_indices, weight.order, out_features=32, in_features=64, block_size=16
     )
     assert len(block_sparse_transpose(weight.crow_indices, weight.col_indices, columns=4)) == 4
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_two_streams_and_graphs() -> None:
-    weight = block_weight(512, 512, 64, "cuda")
-    input = whole_numbers(64, 512, device="cuda")
-    expected = weight.linear(input)
-    outputs = []
-    for stream in (torch.cuda.Stream(), torch.cuda.Stream()):
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            outputs.append(weight.linear(input))
-    torch.cuda.synchronize()
-    assert all(torch.equal(output, expected) for output in outputs)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = weight.linear(input)
-    output.zero_()
-    graph.replay()
-    torch.cuda.synchronize()
-    assert torch.equal(output, expected)

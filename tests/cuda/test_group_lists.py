@@ -167,24 +167,3 @@ def test_refusals(device: str) -> None:
         replace(weight, values=weight.values[1:]).linear(input)
     with pytest.raises(RuntimeError, match=r"bias must be contiguous with shape \(32,\)"):
         weight.linear(input, torch.ones(31, device=device))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_two_streams_and_graphs() -> None:
-    weight = packed(512, 512, Group(4, 1), torch.bfloat16, "cuda")
-    input = whole_numbers(64, 512, device="cuda")
-    expected = weight.linear(input)
-    outputs = []
-    for stream in (torch.cuda.Stream(), torch.cuda.Stream()):
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            outputs.append(weight.linear(input))
-    torch.cuda.synchronize()
-    assert all(torch.equal(output, expected) for output in outputs)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = weight.linear(input)
-    output.zero_()
-    graph.replay()
-    torch.cuda.synchronize()
-    assert torch.equal(output, expected)

@@ -166,24 +166,3 @@ def test_refusals(device: str) -> None:
     four = packed(40, 72, 4, torch.bfloat16, device)
     with pytest.raises(RuntimeError, match="8, 16, 32 and 64 channels, got 4"):
         four.linear(input)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_two_streams_and_graphs() -> None:
-    weight = packed(512, 512, 64, torch.bfloat16, "cuda")
-    input = whole_numbers(64, 512, device="cuda")
-    expected = weight.linear(input)
-    outputs = []
-    for stream in (torch.cuda.Stream(), torch.cuda.Stream()):
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            outputs.append(weight.linear(input))
-    torch.cuda.synchronize()
-    assert all(torch.equal(output, expected) for output in outputs)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = weight.linear(input)
-    output.zero_()
-    graph.replay()
-    torch.cuda.synchronize()
-    assert torch.equal(output, expected)

@@ -1,12 +1,11 @@
-// The bitmap kernel on the emulator, with every adversary: what tools/cuda_mutations.py compiles again and again with
-// one line changed. Exit status 0: every answer right and no rule broken; 1: caught, with the reason in one line.
-#include <cstdio>
+// The bitmap kernel under adversaries.h.
 #include <string>
 
 #include "cuda/bitmap_decode/matmul_sm80.cuh"
 #include "cuda/common/launch.h"
 #include "cuda/linear/finish_splits.cuh"
 #include "cuda/tests/bitmap_decode_problem.h"
+#include "cuda/tests/mutations/adversaries.h"
 
 using namespace sparsecore;
 using namespace sparsecore::cuda_bitmap_decode;
@@ -64,19 +63,8 @@ std::string run(const Shape& shape, DType weight_dtype) {
 }  // namespace
 
 int main() {
-  for (const cuda_emulation::Options& options : cuda_emulation::adversaries(80))
-    for (const Shape& shape : kShapes) {
-      const cuda_emulation::ScopedOptions scoped(options);
-      std::string problem;
-      try {
-        problem = run<BFloat16>(shape, DType::kBFloat16);
-        if (problem.empty()) problem = run<int8_t>(shape, DType::kInt8);
-      } catch (const cuda_emulation::Violation& violation) {
-        problem = violation.what();
-      }
-      if (problem.empty()) continue;
-      std::printf("%s\n", problem.substr(0, problem.find('\n')).c_str());
-      return 1;
-    }
-  return 0;
+  return survive_adversaries(80, kShapes, [](const Shape& shape) {
+    const std::string problem = run<BFloat16>(shape, DType::kBFloat16);
+    return problem.empty() ? run<int8_t>(shape, DType::kInt8) : problem;
+  });
 }

@@ -1,12 +1,11 @@
-// One kernel of the block-sparse family on the emulator, with every adversary: what tools/cuda_mutations.py compiles
-// again and again with one line of the kernel changed. Exit status 0: every answer right and no rule broken; 1: caught,
-// with the reason in one line. Compiled with -DKERNEL_LINEAR, _TRANSPOSED, _WGMMA, _GRAD or _VALIDATE.
-#include <cstdio>
+// Kernels of the block-sparse family under adversaries.h: compiled with -DKERNEL_LINEAR, _TRANSPOSED, _WGMMA, _GRAD or
+// _VALIDATE.
 #include <string>
 
 #include "cuda/common/launch.h"
 #include "cuda/linear/finish_splits.cuh"
 #include "cuda/tests/block_sparse_problem.h"
+#include "cuda/tests/mutations/adversaries.h"
 #if defined(KERNEL_LINEAR) || defined(KERNEL_TRANSPOSED)
 #include "cuda/block_sparse/linear_sm80.cuh"
 #elif defined(KERNEL_WGMMA)
@@ -262,18 +261,5 @@ int main() {
 #else
   constexpr int kCapability = 80;
 #endif
-  for (const cuda_emulation::Options& options : cuda_emulation::adversaries(kCapability))
-    for (const Shape& shape : kShapes) {
-      const cuda_emulation::ScopedOptions scoped(options);
-      std::string problem;
-      try {
-        problem = run(shape);
-      } catch (const cuda_emulation::Violation& violation) {
-        problem = violation.what();
-      }
-      if (problem.empty()) continue;
-      std::printf("%s\n", problem.substr(0, problem.find('\n')).c_str());
-      return 1;
-    }
-  return 0;
+  return survive_adversaries(kCapability, kShapes, run);
 }

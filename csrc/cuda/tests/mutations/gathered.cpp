@@ -1,8 +1,5 @@
-// One kernel of the gathered products on the emulator, with every adversary: what tools/cuda_mutations.py compiles
-// again and again with one line of the kernel changed. Exit status 0: every answer right and no rule broken; 1: caught,
-// with the reason in one line. Compiled with -DKERNEL_TILED, _SMALL, _WGMMA, _GRADIENT, _UNPACK, _VNM, _VNM_SMALL or
-// _VNM_WGMMA.
-#include <cstdio>
+// Kernels of the gathered products under adversaries.h: compiled with -DKERNEL_TILED, _SMALL, _WGMMA, _GRADIENT,
+// _UNPACK, _VNM, _VNM_SMALL or _VNM_WGMMA.
 #include <string>
 
 #include "cuda/common/launch.h"
@@ -12,6 +9,7 @@
 #include "cuda/shared_lists/unpack_sm80.cuh"
 #include "cuda/shared_lists/weight_grad_sm80.cuh"
 #include "cuda/shared_lists/weights_sm90.cuh"
+#include "cuda/tests/mutations/adversaries.h"
 #include "cuda/tests/vnm_problem.h"
 #include "cuda/vnm/weights_sm80.cuh"
 #include "cuda/vnm/weights_sm90.cuh"
@@ -253,17 +251,6 @@ constexpr int kCapability = 80;
 }  // namespace
 
 int main() {
-  for (const cuda_emulation::Options& options : cuda_emulation::adversaries(kCapability)) {
-    const cuda_emulation::ScopedOptions scoped(options);
-    std::string problem;
-    try {
-      problem = run();
-    } catch (const cuda_emulation::Violation& violation) {
-      problem = violation.what();
-    }
-    if (problem.empty()) continue;
-    std::printf("%s\n", problem.substr(0, problem.find('\n')).c_str());
-    return 1;
-  }
-  return 0;
+  constexpr int kOnce[] = {0};
+  return survive_adversaries(kCapability, kOnce, [](int) { return run(); });
 }

@@ -1,12 +1,10 @@
-// One kernel of group lists on the emulator, with every adversary: what tools/cuda_mutations.py compiles again and
-// again with one line of the kernel changed. Exit status 0: every answer right and no rule broken; 1: caught, with the
-// reason in one line. Compiled with -DKERNEL_LINEAR or _GRAD.
-#include <cstdio>
+// Kernels of group lists under adversaries.h: compiled with -DKERNEL_LINEAR or _GRAD.
 #include <string>
 
 #include "cuda/common/launch.h"
 #include "cuda/linear/finish_splits.cuh"
 #include "cuda/tests/group_lists_problem.h"
+#include "cuda/tests/mutations/adversaries.h"
 #if defined(KERNEL_LINEAR)
 #include "cuda/group_lists/linear_sm80.cuh"
 #else
@@ -114,19 +112,4 @@ std::string run(const Shape& shape) {
 
 }  // namespace
 
-int main() {
-  for (const cuda_emulation::Options& options : cuda_emulation::adversaries(80))
-    for (const Shape& shape : kShapes) {
-      const cuda_emulation::ScopedOptions scoped(options);
-      std::string problem;
-      try {
-        problem = run(shape);
-      } catch (const cuda_emulation::Violation& violation) {
-        problem = violation.what();
-      }
-      if (problem.empty()) continue;
-      std::printf("%s\n", problem.substr(0, problem.find('\n')).c_str());
-      return 1;
-    }
-  return 0;
-}
+int main() { return survive_adversaries(80, kShapes, run); }

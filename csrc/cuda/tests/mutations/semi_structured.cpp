@@ -1,12 +1,10 @@
-// One kernel of the 2:4 family on the emulator, with every adversary: what tools/cuda_mutations.py compiles again and
-// again with one line of the kernel changed. Exit status 0: every answer right and no rule broken; 1: caught, with the
-// reason in one line. Compiled with -DKERNEL_TILED, _SMALL, _LIFTED, _WGMMA or _COMPRESS, so that only that kernel is
-// built.
-#include <cstdio>
+// Kernels of the 2:4 family under adversaries.h: compiled with -DKERNEL_TILED, _SMALL, _LIFTED, _WGMMA or _COMPRESS, so
+// that only that kernel is built.
 #include <string>
 
 #include "cuda/common/launch.h"
 #include "cuda/linear/finish_splits.cuh"
+#include "cuda/tests/mutations/adversaries.h"
 #include "cuda/tests/semi_structured_problem.h"
 #if defined(KERNEL_TILED)
 #include "cuda/semi_structured/matmul_sm80.cuh"
@@ -279,19 +277,4 @@ std::string run(const Shape& shape) {
 
 }  // namespace
 
-int main() {
-  for (const cuda_emulation::Options& options : cuda_emulation::adversaries(kCapability))
-    for (const Shape& shape : kShapes) {
-      const cuda_emulation::ScopedOptions scoped(options);
-      std::string problem;
-      try {
-        problem = run(shape);
-      } catch (const cuda_emulation::Violation& violation) {
-        problem = violation.what();
-      }
-      if (problem.empty()) continue;
-      std::printf("%s\n", problem.substr(0, problem.find('\n')).c_str());
-      return 1;
-    }
-  return 0;
-}
+int main() { return survive_adversaries(kCapability, kShapes, run); }

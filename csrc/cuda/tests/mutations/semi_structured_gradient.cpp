@@ -1,7 +1,4 @@
-// One kernel of the gradients of 2:4 weights on the emulator, with every adversary: what tools/cuda_mutations.py
-// compiles again and again with one line of the kernel changed. Exit status 0: every answer right and no rule broken;
-// 1: caught, with the reason in one line. Compiled with -DKERNEL_SAMPLED, _GATHER or _STRAIGHT.
-#include <cstdio>
+// Kernels of the gradients of 2:4 weights under adversaries.h: compiled with -DKERNEL_SAMPLED, _GATHER or _STRAIGHT.
 #include <cstring>
 #include <random>
 #include <string>
@@ -9,6 +6,7 @@
 
 #include "cuda/common/launch.h"
 #include "cuda/semi_structured/gradient_sm80.cuh"
+#include "cuda/tests/mutations/adversaries.h"
 
 using namespace sparsecore;
 using namespace sparsecore::semi_structured;
@@ -174,19 +172,4 @@ std::string run(const Shape& shape) {
 
 }  // namespace
 
-int main() {
-  for (const cuda_emulation::Options& options : cuda_emulation::adversaries(80))
-    for (const Shape& shape : kShapes) {
-      const cuda_emulation::ScopedOptions scoped(options);
-      std::string problem;
-      try {
-        problem = run(shape);
-      } catch (const cuda_emulation::Violation& violation) {
-        problem = violation.what();
-      }
-      if (problem.empty()) continue;
-      std::printf("%s\n", problem.substr(0, problem.find('\n')).c_str());
-      return 1;
-    }
-  return 0;
-}
+int main() { return survive_adversaries(80, kShapes, run); }

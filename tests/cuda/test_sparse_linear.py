@@ -1,4 +1,4 @@
-"""``SparseLinear`` and whole models with ``NM(2, 4)`` on CUDA: made, trained, saved, copied, compiled.
+"""``SparseLinear`` and whole models with 2:4, 4:6 and 6:8 on CUDA: made, trained, saved, copied, compiled.
 
 On the emulator the tensors are the CPU's; ``as_cuda`` gives that device the plan of CUDA.
 """
@@ -16,16 +16,19 @@ from torch import Tensor, nn
 
 import sparsecore as sc
 from sparsecore.formats.layouts import ORDER
+from sparsecore.ops.window_lift import largest_of_group, lift
 
 pytestmark = pytest.mark.usefixtures("as_cuda")
 HALVES = (torch.bfloat16, torch.float16)
+INPUTS = {"2:4": 72, "6:8": 75, "4:6": 77}  # of the lifted ones odd, with a last group that is cut off
+each_pattern = pytest.mark.parametrize("pattern", list(INPUTS))
 
 
 def make_layer(
-    device: str, dtype: torch.dtype = torch.bfloat16, k: int = 72, n: int = 40
+    device: str, dtype: torch.dtype = torch.bfloat16, n: int = 40, pattern: str = "2:4"
 ) -> sc.nn.SparseLinear:
-    linear = nn.Linear(k, n, device=device, dtype=dtype)
-    return sc.nn.SparseLinear.from_dense(linear, "2:4")
+    linear = nn.Linear(INPUTS[pattern], n, device=device, dtype=dtype)
+    return sc.nn.SparseLinear.from_dense(linear, pattern)
 
 
 def exact(layer: sc.nn.SparseLinear, input: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -38,15 +41,17 @@ def close(got: Tensor, want: Tensor) -> None:
     torch.testing.assert_close(got.double(), want.double(), rtol=1e-2, atol=1e-2)
 
 
+@each_pattern
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("activation", ["none", "gelu"])
-def test_forward_and_back_to_dense(dtype: torch.dtype, activation: str, device: str) -> None:
-    linear = nn.Linear(136, 70, device=device, dtype=dtype)
-    layer = sc.nn.SparseLinear.from_dense(linear, "2:4", activation=activation)
+def test_forward_and_back_to_dense(dtype: torch.dtype, activation: str, pattern: str, device: str) -> None:
+    k = INPUTS[pattern] + 64
+    linear = nn.Linear(k, 70, device=device, dtype=dtype)
+    layer = sc.nn.SparseLinear.from_dense(linear, pattern, activation=activation)
     assert layer.layout == "semi_structured"
     dense = layer.to_dense()
     assert torch.equal(dense.weight, linear.weight * layer.weight.mask())
-    input = torch.randn(3, 5, 136, device=device, dtype=dtype)
+    input = torch.randn(3, 5, k, device=device, dtype=dtype)
     with torch.no_grad():
         got = layer(input)
     assert got.dtype == dtype
@@ -54,17 +59,41 @@ def test_forward_and_back_to_dense(dtype: torch.dtype, activation: str, device: 
     assert "semi_structured" in repr(layer)
 
 
-def test_a_layer_of_its_own(device: str) -> None:
-    layer = sc.nn.SparseLinear(72, 40, pattern="2:4", device=device, dtype=torch.bfloat16)
+@pytest.mark.parametrize(("pattern", "inputs"), [("2:4", 500), ("6:8", 756), ("4:6", 672)])
+def test_a_layer_of_its_own(pattern: str, inputs: int, device: str) -> None:
+    """500 inputs are so many of the 2:4 weight: 12 for each 8, 8 for each 6."""
+    layer = sc.nn.SparseLinear(500, 70, pattern=pattern, device=device, dtype=torch.bfloat16)
     assert layer.layout == "semi_structured"
-    assert layer.nbytes < 0.75 * nn.Linear(72, 40, dtype=torch.bfloat16).weight.nbytes * 64 * 128 / (40 * 72)
+    assert layer.weight.nbytes == 2 * -(-inputs // 64) * (64 * 64 * 2 * 9 // 16)
 
 
+@pytest.mark.parametrize("pattern", ["6:8", "4:6"])
+@pytest.mark.parametrize("dtype", (*HALVES, torch.int8), ids=str)
+def test_the_kernel_packs_what_the_reference_does(dtype: torch.dtype, pattern: str, device: str) -> None:
+    kind, shape = sc.pattern(pattern), (70, 131)
+    weight = torch.randn(shape, device=device)
+    weight = weight if dtype == torch.int8 else weight.to(dtype)
+    mask = sc.formats.select_mask(torch.rand(shape), kind) & (torch.rand(shape) < 0.9)
+    stored = torch.int8 if dtype == torch.int8 else None
+    packed = sc.pack(weight, pattern, mask.to(device), dtype=stored).validate()
+    full = largest_of_group(mask, None, kind.m)
+    assert torch.equal(packed.mask().cpu(), full)
+    assert packed.stored == int(full.sum())
+    plain = packed.to_dense() if stored is None else packed.integers()
+    for got, want in zip(
+        (packed.values, packed.metadata),
+        sc.reference.semi_structured_pack(*lift(plain.cpu(), full, kind.m)),
+        strict=True,
+    ):
+        assert torch.equal(got.cpu(), want)
+
+
+@each_pattern
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
-def test_gradients(dtype: torch.dtype, device: str) -> None:
-    layer = make_layer(device, dtype)
+def test_gradients(dtype: torch.dtype, pattern: str, device: str) -> None:
+    layer = make_layer(device, dtype, pattern=pattern)
     mask = layer.weight.mask()
-    input = torch.randn(6, 72, device=device, dtype=dtype, requires_grad=True)
+    input = torch.randn(6, layer.in_features, device=device, dtype=dtype, requires_grad=True)
     output = layer(input)
     grad = torch.randn_like(output)
     output.backward(grad)
@@ -75,11 +104,12 @@ def test_gradients(dtype: torch.dtype, device: str) -> None:
     close(layer.bias.grad, grad.double().sum(0))
 
 
-def test_training_moves_kept_weights_only(device: str) -> None:
-    layer = make_layer(device)
+@each_pattern
+def test_training_moves_kept_weights_only(pattern: str, device: str) -> None:
+    layer = make_layer(device, pattern=pattern)
     mask, parameter = layer.weight.mask(), layer.weight_values
     optimizer = torch.optim.AdamW(layer.parameters(), 0.05, weight_decay=0.1)
-    input = torch.randn(32, 72, device=device, dtype=torch.bfloat16)
+    input = torch.randn(32, layer.in_features, device=device, dtype=torch.bfloat16)
     target = torch.randn(32, 40, device=device, dtype=torch.bfloat16)
     losses = []
     for _ in range(10):
@@ -95,10 +125,11 @@ def test_training_moves_kept_weights_only(device: str) -> None:
     layer.weight.validate()
 
 
-def test_connections_are_exchanged(device: str) -> None:
-    layer = make_layer(device)
+@each_pattern
+def test_connections_are_exchanged(pattern: str, device: str) -> None:
+    layer = make_layer(device, pattern=pattern)
     optimizer = torch.optim.Adam(layer.parameters(), 1e-3)
-    layer(torch.randn(4, 72, device=device, dtype=torch.bfloat16)).sum().backward()
+    layer(torch.randn(4, layer.in_features, device=device, dtype=torch.bfloat16)).sum().backward()
     optimizer.step()
     old, mask, moments = layer.weight.to_dense(), layer.weight.mask(), optimizer.state[layer.weight_values]
     before = layer.weight.with_values(moments["exp_avg"]).to_dense()
@@ -113,10 +144,11 @@ def test_connections_are_exchanged(device: str) -> None:
     layer.weight.validate()
 
 
-def test_float32_weights_train_under_autocast(device: str) -> None:
-    layer = make_layer(device, torch.float32)
+@each_pattern
+def test_float32_weights_train_under_autocast(pattern: str, device: str) -> None:
+    layer = make_layer(device, torch.float32, pattern=pattern)
     assert layer.weight_values.dtype == torch.float32
-    input = torch.randn(6, 72, device=device, requires_grad=True)
+    input = torch.randn(6, layer.in_features, device=device, requires_grad=True)
     with torch.autocast(device, torch.bfloat16):
         output = layer(input)
     assert output.dtype == torch.bfloat16
@@ -141,31 +173,35 @@ def test_float16_products_of_float32_layers(device: str) -> None:
     close(got, exact(layer, input))
 
 
-def test_int8_products(device: str) -> None:
-    linear = nn.Linear(136, 40, device=device)
-    layer = sc.nn.SparseLinear.from_dense(linear, "2:4", dtype=torch.int8, compute_dtype=torch.int8)
+@each_pattern
+def test_int8_products(pattern: str, device: str) -> None:
+    k = INPUTS[pattern] + 64
+    linear = nn.Linear(k, 40, device=device)
+    layer = sc.nn.SparseLinear.from_dense(linear, pattern, dtype=torch.int8, compute_dtype=torch.int8)
     assert layer.layout == "semi_structured"
-    input = torch.randn(2, 6, 136, device=device)
+    input = torch.randn(2, 6, k, device=device)
     input[1, 2] = 0
     with torch.no_grad():
         got, want = layer(input), exact(layer, input, torch.float32)
     assert got.dtype == torch.float32
     assert float((got - want).norm() / want.norm()) < 0.02
-    plain = sc.nn.SparseLinear.from_dense(linear, "2:4", dtype=torch.int8)
+    plain = sc.nn.SparseLinear.from_dense(linear, pattern, dtype=torch.int8)
     with torch.no_grad(), pytest.raises(ValueError, match=r"compute_dtype=torch\.int8"):
         plain(input)
 
 
+@each_pattern
 @pytest.mark.parametrize("dtype", (*HALVES, torch.float32), ids=str)
-def test_files_and_state_dicts(dtype: torch.dtype, device: str, tmp_path: Path) -> None:
-    model = nn.Sequential(make_layer(device, dtype), nn.ReLU())
+def test_files_and_state_dicts(dtype: torch.dtype, pattern: str, device: str, tmp_path: Path) -> None:
+    model = nn.Sequential(make_layer(device, dtype, pattern=pattern), nn.ReLU())
+    k = INPUTS[pattern]
     sc.save(model, tmp_path / "model.safetensors")
     loaded = sc.load(
-        nn.Sequential(nn.Linear(72, 40, device=device), nn.ReLU()), tmp_path / "model.safetensors"
+        nn.Sequential(nn.Linear(k, 40, device=device), nn.ReLU()), tmp_path / "model.safetensors"
     )
     assert loaded[0].layout == "semi_structured"
     assert torch.equal(loaded[0].weight.to_dense(), model[0].weight.to_dense())
-    other = nn.Sequential(sc.nn.SparseLinear.from_dense(nn.Linear(72, 40, device=device), "2:4"), nn.ReLU())
+    other = nn.Sequential(sc.nn.SparseLinear.from_dense(nn.Linear(k, 40, device=device), pattern), nn.ReLU())
     parameter = other[0].weight_values
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
@@ -175,20 +211,25 @@ def test_files_and_state_dicts(dtype: torch.dtype, device: str, tmp_path: Path) 
     assert torch.equal(other[0].weight.to_dense().to(dtype), model[0].weight.to_dense())
 
 
-def test_a_file_made_on_the_cpu(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_pattern
+def test_a_file_made_on_the_cpu(
+    pattern: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    k = INPUTS[pattern]
     with monkeypatch.context() as patch:
         patch.setitem(ORDER, "cpu", ORDER["cpu of the tests"])
-        packed = sc.pack(torch.randn(40, 72, dtype=torch.bfloat16), "2:4")
+        packed = sc.pack(torch.randn(40, k, dtype=torch.bfloat16), pattern)
         assert packed.layout == "row_lists"
         sc.save(nn.Sequential(sc.nn.SparseLinear.from_packed(packed)), tmp_path / "model.safetensors")
-    model = nn.Sequential(nn.Linear(72, 40, bias=False, device=device, dtype=torch.bfloat16))
+    model = nn.Sequential(nn.Linear(k, 40, bias=False, device=device, dtype=torch.bfloat16))
     layer = sc.load(model, tmp_path / "model.safetensors")[0]
     assert layer.layout == "semi_structured"
     assert torch.equal(layer.weight.to_dense().cpu(), packed.to_dense())
 
 
-def test_crafted_metadata_is_refused(device: str, tmp_path: Path) -> None:
-    layer = make_layer(device)
+@each_pattern
+def test_crafted_metadata_is_refused(pattern: str, device: str, tmp_path: Path) -> None:
+    layer = make_layer(device, pattern=pattern)
     before = layer.weight.to_dense()
     state = copy.deepcopy(layer.state_dict())
     for at in (0, 77, state["weight_metadata"].numel() - 1):
@@ -205,6 +246,22 @@ def test_crafted_metadata_is_refused(device: str, tmp_path: Path) -> None:
         broken = layer.weight
         broken.metadata.view(-1)[5] = 0
         sc.nn.SparseLinear.from_packed(broken)
+
+
+def test_an_input_that_two_windows_store_is_refused(device: str) -> None:
+    layer = make_layer(device, pattern="4:6")
+    before = layer.weight.to_dense()
+    # the first window of 6 takes inputs 0 and 2 in place of 0 and 1, the second 2 and 4: zeros all, so no sum is wrong
+    n, k = layer.weight.shape
+    mask = torch.tensor([1, 0, 1, 0, 1, 0, 1, 0], dtype=torch.bool).repeat(n, -(-k // 6))
+    values, metadata = sc.reference.semi_structured_pack(torch.zeros(mask.shape, dtype=torch.bfloat16), mask)
+    crafted = layer.state_dict() | {
+        "weight_values": values.to(device),
+        "weight_metadata": metadata.to(device),
+    }
+    with pytest.raises(RuntimeError, match="channel 0 must store 52 different inputs, got 39"):
+        layer.load_state_dict(crafted)
+    assert torch.equal(layer.weight.to_dense(), before)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8], ids=str)
@@ -245,11 +302,12 @@ def test_autocast(device: str) -> None:
     assert torch.equal(got, layer(input.bfloat16()).detach())
 
 
+@pytest.mark.parametrize("pattern", ["2:4", "6:8"])
 @pytest.mark.parametrize("train", [False, True])
-def test_compiles_whole(train: bool, device: str) -> None:
-    model = nn.Sequential(make_layer(device), nn.ReLU())
+def test_compiles_whole(train: bool, pattern: str, device: str) -> None:
+    model = nn.Sequential(make_layer(device, pattern=pattern), nn.ReLU())
     clone = copy.deepcopy(model)
-    input = torch.randn(4, 72, device=device, dtype=torch.bfloat16)
+    input = torch.randn(4, INPUTS[pattern], device=device, dtype=torch.bfloat16)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     with torch.set_grad_enabled(train):
         got, want = compiled(input), clone(input)
@@ -260,23 +318,26 @@ def test_compiles_whole(train: bool, device: str) -> None:
         assert torch.equal(model[0].weight_values.grad, clone[0].weight_values.grad)
 
 
-def test_exports(device: str) -> None:
-    model = make_layer(device).eval().requires_grad_(False)
-    input = torch.randn(4, 72, device=device, dtype=torch.bfloat16)
+@pytest.mark.parametrize("pattern", ["2:4", "6:8"])
+def test_exports(pattern: str, device: str) -> None:
+    model = make_layer(device, pattern=pattern).eval().requires_grad_(False)
+    input = torch.randn(4, INPUTS[pattern], device=device, dtype=torch.bfloat16)
     assert torch.equal(torch.export.export(model, (input,)).module()(input), model(input))
 
 
-def test_whole_models(device: str) -> None:
-    model = nn.Sequential(nn.Linear(72, 40), nn.GELU(), nn.Linear(40, 24)).to(device, torch.bfloat16)
-    mask = torch.rand(24, 10, 4, device=device).argsort(-1).flatten(1) < 2
-    input = torch.randn(5, 72, device=device, dtype=torch.bfloat16)
-    sc.sparsify_(model, "2:4", masks={"2": mask})
+@each_pattern
+def test_whole_models(pattern: str, device: str) -> None:
+    k = INPUTS[pattern]
+    model = nn.Sequential(nn.Linear(k, 40), nn.GELU(), nn.Linear(40, 24)).to(device, torch.bfloat16)
+    mask = sc.formats.select_mask(torch.rand(24, 40, device=device), sc.pattern(pattern))
+    input = torch.randn(5, k, device=device, dtype=torch.bfloat16)
+    sc.sparsify_(model, pattern, masks={"2": mask})
     assert [getattr(layer, "layout", None) for layer in model] == ["semi_structured", None, "semi_structured"]
     assert torch.equal(model[2].weight.mask(), mask)
     with torch.no_grad():
         sparse = model(input)
         close(sparse, sc.densify_(model)(input))
-    assert "2:4" in str(sc.report(sc.sparsify_(model, "2:4")))
+    assert pattern in str(sc.report(sc.sparsify_(model, pattern)))
 
 
 def test_patterns_without_kernels_say_so(device: str) -> None:
@@ -296,11 +357,12 @@ def test_blocks_are_group_lists(pattern: str, device: str) -> None:
         close(model(input), sc.densify_(model)(input))
 
 
-def test_moves_between_plans(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_pattern
+def test_moves_between_plans(pattern: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(ORDER, "cpu", ORDER["cpu of the tests"])
-        on_cpu = sc.pack(torch.randn(40, 72, dtype=torch.bfloat16), "2:4")
-        int8 = sc.pack(torch.randn(40, 72), "2:4", dtype=torch.int8)
+        on_cpu = sc.pack(torch.randn(40, INPUTS[pattern], dtype=torch.bfloat16), pattern)
+        int8 = sc.pack(torch.randn(40, INPUTS[pattern]), pattern, dtype=torch.int8)
     for packed in (on_cpu, int8):
         moved = sc.formats.placed(packed, device)
         assert (packed.layout, moved.layout) == ("row_lists", "semi_structured")
@@ -316,7 +378,8 @@ def test_moves_between_plans(device: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert torch.equal(back.to_dense(), packed.to_dense())
 
 
-def test_a_plan_measures_there_too(device: str) -> None:
-    layer = make_layer(device).eval()
+@pytest.mark.parametrize(("pattern", "others"), [("2:4", set()), ("6:8", {"bitmap_decode"})])
+def test_a_plan_measures_there_too(pattern: str, others: set[str], device: str) -> None:
+    layer = make_layer(device, pattern=pattern).eval()
     (plan,) = sc.plan_(layer, tokens=(4,), seconds=0.01, dtype=torch.bfloat16)
-    assert set(plan.choices[0].seconds) == {"semi_structured", "group_lists", "dense"}
+    assert set(plan.choices[0].seconds) == {"semi_structured", "group_lists", "dense"} | others

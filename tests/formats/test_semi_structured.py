@@ -1,8 +1,9 @@
-"""2:4 for sparse tensor cores without a GPU: packing, files, damage, and coming back to the CPU."""
+"""2:4 and (2N-2):2N for sparse tensor cores without a GPU: packing, files, damage, and coming back to the CPU."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,36 +17,95 @@ from sparsecore.ops._host import through_host
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.int8)
 SIZES = [(64, 128), (1, 1), (70, 130), (17, 36), (0, 8), (8, 0), (130, 262)]
+LIFTED = ("4:6", "6:8", "30:32")
+PATTERNS = ("2:4", *LIFTED)
 
 
-def _packed(n: int, k: int, dtype: torch.dtype) -> tuple[sc.PackedWeight, Tensor, Tensor]:
+def _packed(
+    n: int, k: int, dtype: torch.dtype, pattern: str = "2:4"
+) -> tuple[sc.PackedWeight, Tensor, Tensor]:
     weight = torch.randn(n, k)
     weight = weight if dtype == torch.int8 else weight.to(dtype)
-    mask = sc.formats.select_mask(torch.rand(n, k), sc.NM(2, 4))
+    mask = sc.formats.select_mask(torch.rand(n, k), sc.pattern(pattern))
     stored = torch.int8 if dtype == torch.int8 else None
-    return sc.pack(weight, "2:4", mask, layout="semi_structured", dtype=stored), weight, mask
+    return sc.pack(weight, pattern, mask, layout="semi_structured", dtype=stored), weight, mask
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_what_is_packed_comes_back(size: tuple[int, int], dtype: torch.dtype) -> None:
-    packed, weight, mask = _packed(*size, dtype)
+def test_what_is_packed_comes_back(size: tuple[int, int], dtype: torch.dtype, pattern: str) -> None:
+    packed, weight, mask = _packed(*size, dtype, pattern)
     packed.validate()
     assert packed.dtype == dtype
     if dtype == torch.int8:
-        other = sc.pack(weight, "2:4", mask, dtype=torch.int8)
+        other = sc.pack(weight, pattern, mask, dtype=torch.int8)
         assert torch.equal(packed.to_dense(), other.to_dense())
         assert torch.equal(packed.integers(), other.integers())
     else:
         assert torch.equal(packed.to_dense(), weight * mask)
+    assert torch.equal(packed.mask(), mask)
+    assert packed.stored == int(mask.sum())
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 6, 7, 53, 64, 127])
+def test_a_mask_that_keeps_fewer_is_filled_up(k: int, pattern: str) -> None:
+    weight = torch.randn(40, k)
+    weight[0] = torch.nan
+    mask = sc.formats.select_mask(torch.rand(40, k), sc.pattern(pattern)) & (torch.rand(40, k) < 0.5)
+    mask[0] = False
+    packed = sc.pack(weight, pattern, mask, layout="semi_structured").validate()
+    assert torch.equal(packed.to_dense(), torch.where(mask, weight, 0))
     assert bool((packed.mask() | ~mask).all())
     assert packed.stored == int(packed.mask().sum())
+    assert packed.stored == sc.pack(weight, pattern, layout="semi_structured").stored
+    # each of them has one slot: what is put into all slots comes back once
+    ones = packed.with_values(torch.ones_like(packed.values))
+    assert torch.equal(ones.to_dense(), packed.mask().float())
 
 
-def test_without_a_mask_the_largest_two_stay() -> None:
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_without_a_mask_the_largest_stay(pattern: str) -> None:
     weight = torch.randn(20, 52)
-    packed = sc.pack(weight, "2:4", layout="semi_structured")
-    assert torch.equal(packed.to_dense(), sc.pack(weight, "2:4").to_dense())
+    packed = sc.pack(weight, pattern, layout="semi_structured")
+    assert torch.equal(packed.to_dense(), sc.pack(weight, pattern).to_dense())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_slot_too_many_is_refused(dtype: torch.dtype) -> None:
+    """Input 2 of 6 in both of its windows, and one that stands past the last input."""
+    lifted = torch.zeros(3, 8, dtype=torch.bool)
+    lifted[:, :4] = torch.tensor([1, 1, 0, 0], dtype=torch.bool)
+    lifted[:, 4:] = torch.tensor([1, 1, 0, 0], dtype=torch.bool)
+    good, bad = lifted.clone(), lifted.clone()
+    bad[2] = torch.tensor([1, 0, 1, 0, 1, 0, 1, 0], dtype=torch.bool)
+    scale = torch.ones(3) if dtype == torch.int8 else None
+
+    def weight(mask: Tensor, k: int, value: int) -> sc.formats.SemiStructured:
+        values, metadata = sc.reference.semi_structured_pack((mask * value).to(dtype), mask)
+        return sc.formats.SemiStructured((3, k), sc.NM(4, 6), values, scale, metadata)
+
+    good_weight = weight(good, 6, 1).validate()
+    assert good_weight.mask().tolist() == [[True] * 4 + [False] * 2] * 3
+    with pytest.raises(ValueError, match="input 2 of channel 2 has a weight in two windows"):
+        weight(bad, 6, 1).validate()
+    with pytest.raises(ValueError, match="channel 2 must store 4 different inputs, got 3"):
+        weight(bad, 6, 0).validate()
+    with pytest.raises(ValueError, match="input 3 of channel 0 is past the last"):
+        weight(good, 3, 1).validate()
+    assert weight(good, 3, 0).validate().stored == 9
+
+
+def test_patterns_it_does_not_hold() -> None:
+    packed, _, _ = _packed(8, 24, torch.bfloat16, "6:8")
+    for pattern in (sc.NM(5, 8), sc.NM(3, 5), sc.NM(6, 8, vector=4), sc.Unstructured()):
+        with pytest.raises(ValueError, match="the pattern must be NM"):
+            replace(packed, pattern=pattern).validate()
+        with pytest.raises(ValueError, match="not as 'semi_structured'"):
+            sc.pack(torch.randn(8, 24), pattern, layout="semi_structured")
+    with pytest.raises(ValueError, match=r"values must be torch.bfloat16 of shape \(1, 3, 2048\)"):
+        replace(packed, pattern=sc.NM(2, 4), shape=(8, 130)).validate()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -91,15 +151,20 @@ def test_the_dispatcher_and_the_order_decide_where_it_goes() -> None:
     assert not here  # the CPU has no kernels for it
     assert layouts_for(sc.NM(2, 4), None)[0] == "row_lists"
     assert "semi_structured" in layouts_for(sc.NM(2, 4), None)
-    assert layouts_for(sc.NM(2, 4), "meta") == ("semi_structured",)
+    for pattern in PATTERNS:
+        assert layouts_for(sc.pattern(pattern), "meta") == ("semi_structured",)
+        assert [row.layout for row in ORDER["cuda"] if row.holds(sc.pattern(pattern))] == (
+            ["semi_structured"] + ["bitmap_decode"] * (pattern != "2:4") + ["group_lists"]
+        )
     assert all(row.layout in sc.formats.layouts.LAYOUTS for rows in ORDER.values() for row in rows)
     with pytest.raises(ValueError, match=r"no kernels for NM\(1, 3\) on cuda; this installation has there: "):
         placed(sc.pack(torch.randn(4, 6), "1:3"), "cuda")
 
 
+@pytest.mark.parametrize("pattern", ["2:4", "6:8"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_on_the_cpu_it_becomes_what_runs_there(dtype: torch.dtype) -> None:
-    packed, _, _ = _packed(48, 72, dtype)
+def test_on_the_cpu_it_becomes_what_runs_there(dtype: torch.dtype, pattern: str) -> None:
+    packed, _, _ = _packed(48, 75, dtype, pattern)
     other = placed(packed, "cpu")
     assert other.layout == "row_lists"
     assert other.dtype == dtype
@@ -107,9 +172,10 @@ def test_on_the_cpu_it_becomes_what_runs_there(dtype: torch.dtype) -> None:
     assert torch.equal(other.mask(), packed.mask())
 
 
+@pytest.mark.parametrize("pattern", ["2:4", "6:8"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_file_made_for_a_gpu_runs_here(dtype: torch.dtype, tmp_path: Path) -> None:
-    packed, _, _ = _packed(48, 72, dtype)
+def test_a_file_made_for_a_gpu_runs_here(dtype: torch.dtype, pattern: str, tmp_path: Path) -> None:
+    packed, _, _ = _packed(48, 72, dtype, pattern)
     source = sc.nn.SparseLinear.from_packed(packed, torch.randn(48), activation="relu")
     sc.save(nn.Sequential(source), tmp_path / "model.safetensors")
     dense = nn.Sequential(nn.Linear(72, 48))
@@ -129,8 +195,9 @@ def test_a_file_made_for_a_gpu_runs_here(dtype: torch.dtype, tmp_path: Path) -> 
         assert torch.allclose(got.float(), want, atol=2e-2)
 
 
-def test_damage_in_a_file_is_refused(tmp_path: Path) -> None:
-    packed, _, _ = _packed(48, 72, torch.bfloat16)
+@pytest.mark.parametrize("pattern", ["2:4", "4:6"])
+def test_damage_in_a_file_is_refused(pattern: str, tmp_path: Path) -> None:
+    packed, _, _ = _packed(48, 72, torch.bfloat16, pattern)
     layer = sc.nn.SparseLinear.from_packed(packed)
     layer.weight_metadata.view(-1)[0] = 0
     sc.save(nn.Sequential(layer), tmp_path / "model.safetensors")
@@ -148,19 +215,20 @@ def test_without_kernels_the_layer_says_what_to_do() -> None:
         layer(torch.randn(2, 72, dtype=torch.bfloat16))
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-def test_meta_layers_take_a_file(dtype: torch.dtype, tmp_path: Path) -> None:
-    layer = sc.nn.SparseLinear(72, 48, pattern="2:4", device="meta", dtype=dtype)
+def test_meta_layers_take_a_file(dtype: torch.dtype, pattern: str, tmp_path: Path) -> None:
+    layer = sc.nn.SparseLinear(75, 48, pattern=pattern, device="meta", dtype=dtype)
     assert layer.layout == "semi_structured"
     assert all(parameter.is_meta for parameter in layer.parameters())
-    packed, _, _ = _packed(48, 72, dtype)
+    packed, _, _ = _packed(48, 75, dtype, pattern)
     source = sc.nn.SparseLinear.from_packed(packed, torch.ones(48, dtype=dtype))
     assert {k: v.shape for k, v in layer.state_dict().items()} == {
         k: v.shape for k, v in source.state_dict().items()
     }
     layer.load_state_dict(source.state_dict(), assign=True)
     assert torch.equal(layer.weight.to_dense(), packed.to_dense())
-    empty = sc.nn.SparseLinear(72, 48, pattern="2:4", device="meta", dtype=dtype).to_empty(device="cpu")
+    empty = sc.nn.SparseLinear(75, 48, pattern=pattern, device="meta", dtype=dtype).to_empty(device="cpu")
     empty.load_state_dict(source.state_dict())
     assert torch.equal(empty.weight.to_dense(), packed.to_dense())
     with pytest.raises(ValueError, match="on meta"):
@@ -214,8 +282,9 @@ def test_load_time_operators_go_through_the_host() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_to_cuda_and_back() -> None:
-    layer = sc.nn.SparseLinear.from_dense(nn.Linear(72, 48), "2:4", dtype=torch.bfloat16)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_to_cuda_and_back(pattern: str) -> None:
+    layer = sc.nn.SparseLinear.from_dense(nn.Linear(75, 48), pattern, dtype=torch.bfloat16)
     dense = layer.weight.to_dense()
     layer.cuda()
     assert layer.layout == "semi_structured"

@@ -254,3 +254,14 @@ def test_both_backends_on_a_gpu(backend: str) -> None:
     packed = sc.pack(torch.randn(128, 256, dtype=torch.float16, device="cuda"), "2:4")
     tensor = to_torch_semi_structured(packed, backend=backend)
     assert torch.equal(from_torch_semi_structured(tensor).to_dense(), packed.to_dense())
+
+
+@pytest.mark.parametrize("backend", ["cutlass", "cusparselt"])
+def test_lifted_weights_are_no_2_of_4(backend: str) -> None:
+    lifted = sc.pack(torch.randn(64, 64, dtype=torch.bfloat16), "6:8", layout="semi_structured")
+    with pytest.raises(
+        ValueError, match=r"to_torch_semi_structured: torch's layout is 2:4, got a weight of 6:8"
+    ):
+        sc.formats.to_torch_semi_structured(lifted, backend=backend)
+    with pytest.raises(ValueError, match=r"to_semi_structured: torch's layout is 2:4, got a weight of 6:8"):
+        sc.formats.to_semi_structured(lifted)

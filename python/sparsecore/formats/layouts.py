@@ -17,7 +17,7 @@ from sparsecore.formats.group_lists import GroupLists
 from sparsecore.formats.nm_decode import NMDecode
 from sparsecore.formats.row_lists import RowLists
 from sparsecore.formats.select import unit_shape
-from sparsecore.formats.semi_structured import SemiStructured
+from sparsecore.formats.semi_structured import SemiStructured, all_but_two
 from sparsecore.formats.shared_lists import SharedLists
 from sparsecore.formats.variable_nm import VariableNM
 from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured
@@ -50,10 +50,6 @@ class Row:
     holds: Callable[[Pattern], bool]
 
 
-def _two_of_four(pattern: Pattern) -> bool:
-    return pattern == NM(2, 4)
-
-
 def _shares(pattern: Pattern, least: int) -> bool:
     """Whether at least so many neighbouring outputs choose one input together."""
     rows, cols = unit_shape(pattern)
@@ -75,19 +71,19 @@ _ON_CPU = (
     Row("group_lists", lambda p: isinstance(p, (NM, Group, Unstructured))),
     Row("shared_lists", lambda p: _shares(p, 3)),
     Row("row_lists", lambda p: isinstance(p, Group) and p.rows > 2 and p.cols > 1),
-    Row("semi_structured", _two_of_four),
+    Row("semi_structured", all_but_two),
 )
 
 _ON_CUDA = (
     Row("channels", lambda p: isinstance(p, Channel)),
-    Row("semi_structured", _two_of_four),
+    Row("semi_structured", all_but_two),
     Row("shared_lists", lambda p: _shares(p, 8)),
-    Row("bitmap_decode", lambda p: _single(p) and not _two_of_four(p)),
+    Row("bitmap_decode", lambda p: _single(p) and p != NM(2, 4)),
     Row("group_lists", lambda p: isinstance(p, (NM, Group, Unstructured))),
 )
 
 # Only sizes that follow from the shape can be had without the weights.
-_ON_META = (Row("semi_structured", _two_of_four),)
+_ON_META = (Row("semi_structured", all_but_two),)
 
 ORDER: dict[str, tuple[Row, ...]] = {"cpu": _ON_CPU, "cuda": _ON_CUDA, "meta": _ON_META}
 

@@ -25,6 +25,7 @@ from sparsecore.formats.variable_nm import VariableNM
 from sparsecore.formats.variable_select import codes_of_mask
 from sparsecore.ops import semi_structured_compress
 from sparsecore.ops.semi_structured import serves
+from sparsecore.ops.window_lift import largest_of_group, lift
 from sparsecore.patterns import NM, Channel, Pattern, Unstructured
 from sparsecore.patterns import pattern as parse_pattern
 
@@ -153,13 +154,22 @@ def pack_stored(
 def _pack_semi_structured(
     weight: Tensor, mask: Tensor | None, pattern: Pattern, scale: Tensor | None
 ) -> SemiStructured:
-    """Without a mask: the two largest magnitudes of four. In one pass where the device has the operator."""
+    """Without a mask: all but the two smallest magnitudes of a group; 2:4 in one pass where there is the operator.
+
+    A mask that keeps fewer of a larger group is filled up before it is lifted, so that no input has a slot in two
+    windows.
+    """
+    assert isinstance(pattern, NM)
     shape = (weight.shape[0], weight.shape[1])
     if weight.dtype == torch.float64:
         raise ValueError(
             "pack: the layout semi_structured stores float32, bfloat16, float16 and int8, got float64. Convert the "
             "weight first."
         )
+    if pattern.m > 4:
+        stored = largest_of_group(weight if mask is None else mask, None, pattern.m)
+        kept = weight if mask is None else torch.where(mask, weight, 0)
+        weight, mask = lift(kept, stored, pattern.m)
     narrow = weight.dtype != torch.float32
     if narrow and (weight.is_meta or serves(weight)):
         values, metadata = semi_structured_compress(weight, mask)

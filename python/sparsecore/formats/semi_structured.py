@@ -1,4 +1,7 @@
-"""2:4 for the sparse tensor cores of a GPU: half of the weights and where they stand, in the order that lanes load."""
+"""2:4 for the sparse tensor cores of a GPU: half of the weights and where they stand, in the order that lanes load.
+
+(2N-2):2N is 2:4 of more inputs: windows of four that overlap by two, see :mod:`sparsecore.ops.window_lift`.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,28 @@ from sparsecore import reference
 from sparsecore.formats.base import PackedWeight, require_tensor
 from sparsecore.ops import semi_structured_decompress, semi_structured_linear, semi_structured_validate
 from sparsecore.ops.semi_structured import serves
-from sparsecore.patterns import NM
+from sparsecore.ops.window_lift import LARGEST_GROUP, fold, lifted_inputs
+from sparsecore.patterns import NM, Pattern
 from sparsecore.reference.semi_structured import semi_structured_bytes
 
 _STORED = (torch.bfloat16, torch.float16, torch.float32, torch.int8)
 
 
+def all_but_two(pattern: Pattern) -> bool:
+    """Whether sparse tensor cores multiply a pattern: 2:4, 4:6, 6:8 and so on, each output on its own."""
+    if not isinstance(pattern, NM) or pattern.vector > 1:
+        return False
+    return pattern.n == pattern.m - 2 and pattern.m % 2 == 0 and 4 <= pattern.m <= LARGEST_GROUP
+
+
 @dataclass(frozen=True, eq=False)
 class SemiStructured(PackedWeight):
-    """A 2:4 weight as ``mma.sp`` and ``wgmma.sp`` take it; its sizes follow from the shape alone.
+    """A 2:4 or (2N-2):2N weight as ``mma.sp`` and ``wgmma.sp`` take it; its sizes follow from shape and pattern alone.
 
     Products are of bfloat16, float16 and int8. float32 values stand in the layout of 16 bits and are narrowed for a
     product: to the dtype of autocast, or to float16 where ``compute`` is ``"float16"``. Exactly two of four inputs are
-    stored everywhere: a mask that keeps fewer is filled up with zeros, which training may move.
+    stored everywhere, of ``2N`` all but two: a mask that keeps fewer is filled up with zeros, which training may move.
+    So each window of a lifted weight is full, and an input has one slot or none.
 
     Attributes:
         metadata: ``(n blocks, k blocks, 128)`` int32 bits; ``(..., 256)`` beside int8 values.
@@ -41,8 +53,24 @@ class SemiStructured(PackedWeight):
     @property
     def stored(self) -> int:
         """Weights stored inside the matrix."""
-        n, k = self.shape
-        return n * (k // 4 * 2 + min(k % 4, 2))
+        n, _k = self.shape
+        return n * self._stored_of_row
+
+    @property
+    def group(self) -> int:
+        """Neighbouring inputs of which all but two are stored: 4 for 2:4."""
+        assert isinstance(self.pattern, NM)
+        return self.pattern.m
+
+    @property
+    def _stored_of_row(self) -> int:
+        k, group = self.shape[1], self.group
+        return k // group * (group - 2) + min(k % group, group - 2)
+
+    @property
+    def _inputs(self) -> int:
+        """Columns of the 2:4 matrix that is stored."""
+        return lifted_inputs(self.shape[1], self.group) if self.group > 4 else self.shape[1]
 
     def to_dense(self) -> Tensor:
         """``(out_features, in_features)`` in the dtype of the values (int8: float32, scaled)."""
@@ -50,7 +78,6 @@ class SemiStructured(PackedWeight):
 
     def mask(self) -> Tensor:
         """``(out_features, in_features)`` bool, True where a weight is stored, be its value zero or not."""
-        _n, _k = self.shape
         ones = torch.ones(
             self.values.shape,
             dtype=torch.int8 if self.values.dtype == torch.int8 else torch.bfloat16,
@@ -61,8 +88,11 @@ class SemiStructured(PackedWeight):
     def _unpack(self, values: Tensor) -> Tensor:
         n, k = self.shape
         if serves(values) and values.dtype != torch.float32:
-            return semi_structured_decompress(values.detach(), self.metadata, out_features=n, in_features=k)
-        return reference.semi_structured_unpack(values, self.metadata, n, k)
+            return semi_structured_decompress(
+                values.detach(), self.metadata, out_features=n, in_features=k, group=self.group
+            )
+        stored = reference.semi_structured_unpack(values, self.metadata, n, self._inputs)
+        return fold(stored, k, self.group) if self.group > 4 else stored
 
     def validate(self) -> Self:
         """Checks both arrays and every place; returns self. Waits for the device.
@@ -72,14 +102,17 @@ class SemiStructured(PackedWeight):
         """
         n, k = self.shape
         self._check_common()
-        if self.pattern != NM(2, 4):
-            raise ValueError(f"semi_structured: the pattern must be NM(2, 4), got {self.pattern!r}.")
+        if not all_but_two(self.pattern):
+            raise ValueError(
+                "semi_structured: the pattern must be NM(2, 4), or NM(m - 2, m) of an even m up to "
+                f"{LARGEST_GROUP} with vector=1, got {self.pattern!r}."
+            )
         if self.values.dtype not in _STORED:
             raise ValueError(
                 f"semi_structured: values must be bfloat16, float16, float32 or int8, got {self.values.dtype}."
             )
         size = semi_structured_bytes(self.values.dtype)
-        blocks = (-(-n // 64), -(-k // (128 // size)))
+        blocks = (-(-n // 64), -(-self._inputs // (128 // size)))
         require_tensor(self.layout, "values", self.values, self.values.dtype, (*blocks, 4096 // size))
         require_tensor(self.layout, "metadata", self.metadata, torch.int32, (*blocks, 256 // size))
         if self.values.device != self.metadata.device:
@@ -88,8 +121,28 @@ class SemiStructured(PackedWeight):
                 "Move one of them."
             )
         if not self.values.is_meta:
-            semi_structured_validate(self.values.detach(), self.metadata, out_features=n, in_features=k)
+            semi_structured_validate(
+                self.values.detach(), self.metadata, out_features=n, in_features=k, group=self.group
+            )
+            self._require_one_slot_each()
         return self
+
+    def _require_one_slot_each(self) -> None:
+        """Refuses an input that two windows store, were it with zeros: training would move both slots.
+
+        A row has no more slots for its inputs than weights to store, so one stored twice leaves another out.
+        """
+        if self.group == 4:
+            return
+        inputs = self.mask().sum(1)
+        wrong = inputs != self._stored_of_row
+        if wrong.any():
+            channel = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"semi_structured: channel {channel} must store {self._stored_of_row} different inputs, got "
+                f"{int(inputs[channel])}. The packing is damaged or was made of a mask that keeps fewer; pack the "
+                "weight again with sparsecore.pack."
+            )
 
     def trained_linear(
         self, input: Tensor, bias: Tensor | None, transposed: tuple[Tensor, ...] | None
@@ -126,6 +179,7 @@ class SemiStructured(PackedWeight):
             None,
             bias,
             out_features=self.shape[0],
+            group=self.group,
             activation=activation,
             out_dtype=wanted,
         )
@@ -149,6 +203,7 @@ class SemiStructured(PackedWeight):
             self.scale,
             bias,
             out_features=self.shape[0],
+            group=self.group,
             activation=activation,
             token_scale=token_scale.flatten(),
             out_dtype=out_dtype,

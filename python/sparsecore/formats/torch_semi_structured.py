@@ -36,6 +36,7 @@ from torch.sparse.semi_structured import (
 from sparsecore.formats.base import PackedWeight, require_tensor
 from sparsecore.formats.layouts import default_layout
 from sparsecore.formats.pack import pack, pack_stored
+from sparsecore.formats.semi_structured import SemiStructured
 from sparsecore.patterns import NM
 
 _NONE = 0  # not a code: both places are 0
@@ -138,11 +139,20 @@ def _first(wrong: Tensor, pattern: NM) -> str:
     return f"row {row}, columns {group * pattern.m} to {(group + 1) * pattern.m - 1}"
 
 
+def _refuse_lifted(owner: str, weight: PackedWeight) -> None:
+    if isinstance(weight, SemiStructured) and weight.group != 4:
+        raise ValueError(
+            f"{owner}: torch's layout is 2:4, got a weight of {weight.pattern}, which stands as 2:4 of other inputs. "
+            "Pack it as NM(2, 4)."
+        )
+
+
 def _stored(weight: PackedWeight | Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """The dense weight (int8: unscaled) and which of its places are kept."""
     if isinstance(weight, PackedWeight):
         if mask is not None:
             raise ValueError("to_semi_structured: a packed weight has its own mask; leave mask out.")
+        _refuse_lifted("to_semi_structured", weight)
         kept = weight.mask()
         if weight.dtype == torch.int8:
             return weight.integers(), kept
@@ -276,6 +286,7 @@ def to_torch_semi_structured(weight: PackedWeight, *, backend: str = "cutlass") 
         raise ValueError(
             f"to_torch_semi_structured: backend must be 'cutlass' or 'cusparselt', got {backend!r}."
         )
+    _refuse_lifted("to_torch_semi_structured", weight)
     if backend == "cusparselt":
         dense = weight.integers() if weight.dtype == torch.int8 else weight.to_dense().detach()
         return SparseSemiStructuredTensorCUSPARSELT.from_dense(dense)

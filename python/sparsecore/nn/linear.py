@@ -21,9 +21,9 @@ class SparseLinear(PackedLayer):
     (``weight_<index>``), so ``state_dict``, safetensors, deepcopy, pickle and DDP need no special case. Gradients reach
     the kept weights only. float64 layers run, slowly, on the reference.
 
-    ``.to(device)`` packs anew where the layout has no kernels on the device: ``NM(2, 4)`` is row lists on the CPU and
-    goes to sparse tensor cores on CUDA. Move a model before its optimizer is made: what an optimizer remembers of the
-    kept weights stays in the order it had.
+    ``.to(device)`` packs anew where the layout has no kernels on the device: ``NM(2, 4)`` and ``NM(6, 8)`` are row
+    lists on the CPU and go to sparse tensor cores on CUDA. Move a model before its optimizer is made: what an
+    optimizer remembers of the kept weights stays in the order it had.
 
     Args:
         in_features: Inputs.
@@ -127,7 +127,8 @@ class SparseLinear(PackedLayer):
         if compute_dtype == torch.int8 and not fits:
             raise ValueError(
                 "SparseLinear: compute_dtype=torch.int8 needs int8 values in shared or group lists. "
-                "Use dtype=torch.int8 with NM(n, m, vector=16), Group(16, 1) or Group(4, 4); on CUDA with NM(2, 4)."
+                "Use dtype=torch.int8 with NM(n, m, vector=16), Group(16, 1) or Group(4, 4); on CUDA with NM(2, 4) or "
+                "NM(6, 8)."
             )
         self.out_features, self.in_features = weight.shape
         super()._set_up(weight, bias, activation, compute_dtype, trainable)

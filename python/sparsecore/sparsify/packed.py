@@ -41,7 +41,8 @@ def exchange_(
     optimizer state; survivors keep theirs.
 
     Args:
-        model: Its packed layers in row lists, shared lists, group lists or 2:4 on CUDA are changed, convolutions too.
+        model: Its packed layers in row lists, shared lists, group lists or, on CUDA, 2:4, 4:6, 6:8 and so on are
+            changed, convolutions too.
         optimizer: That trains them, or None.
         fraction: Share of the kept weights to exchange, in ``[0, 1]``.
         step: Training step: another draw for each.

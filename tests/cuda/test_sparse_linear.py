@@ -80,6 +80,8 @@ def test_the_kernel_packs_what_the_reference_does(dtype: torch.dtype, pattern: s
     assert torch.equal(packed.mask().cpu(), full)
     assert packed.stored == int(full.sum())
     plain = packed.to_dense() if stored is None else packed.integers()
+    assert stored is not None or torch.equal(plain, torch.where(mask.to(device), weight, 0))
+    assert not plain[~mask.to(device)].any()
     for got, want in zip(
         (packed.values, packed.metadata),
         sc.reference.semi_structured_pack(*lift(plain.cpu(), full, kind.m)),

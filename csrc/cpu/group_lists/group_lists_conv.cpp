@@ -27,7 +27,7 @@ namespace {
 constexpr int64_t kSumBytes = 512 * 1024;      // of staged sums: windows of a chunk times a tile
 constexpr int64_t kWidenedValues = 64 * 1024;  // of narrow weights at once, where a list is not longer
 constexpr int64_t kShortList = 32;             // columns: a shorter one costs less than its beginning and end
-constexpr int64_t kFewProducts = 1 << 18;      // about 3 us: a call below this is not worth a second thread
+constexpr int64_t kFewProducts = 1 << 19;      // about 6 us: a call below this is not worth a second thread
 constexpr int64_t kListRecords = 3;            // what beginning and ending a list costs
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -309,7 +309,13 @@ def test_interruption_leaves_nothing(tmp_path: Path) -> None:
     ]
     for _ in range(5):  # on a busy machine the command may end before the signal reaches it
         out.write_bytes(b"old")
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # what a shell runs in the background begins with this signal ignored
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not list(tmp_path.glob(".out.safetensors.*/*.spool")):
             if process.poll() is not None:

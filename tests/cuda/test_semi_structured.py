@@ -115,6 +115,29 @@ def test_views_with_strides_and_offsets(device: str) -> None:
         assert torch.equal(output, semi_structured_linear(view.contiguous(), *packed, out_features=n))
 
 
+def moved(tensor: torch.Tensor) -> torch.Tensor:
+    """The same behind one element: it begins nowhere that vectors may."""
+    place = torch.empty(tensor.numel() + 1, dtype=tensor.dtype, device=tensor.device)[1:].view(tensor.shape)
+    return place.copy_(tensor)
+
+
+@pytest.mark.parametrize("group", [4, 8])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+def test_weights_may_begin_anywhere(dtype: torch.dtype, group: int, device: str) -> None:
+    n, k = 33, 72
+    packed = semi_structured_compress(whole_numbers(n, k, device=device).to(dtype), group=group)
+    away = [moved(tensor) for tensor in packed]
+    input = whole_numbers(9, k, device=device).to(dtype)
+    shape = {"out_features": n, "group": group}
+    output = semi_structured_linear(input, *away, **shape, out_dtype=torch.float32)
+    assert torch.equal(output, semi_structured_linear(input, *packed, **shape, out_dtype=torch.float32))
+    shape["in_features"] = k
+    assert torch.equal(
+        semi_structured_decompress(*away, **shape), semi_structured_decompress(*packed, **shape)
+    )
+    semi_structured_validate(*away, **shape)
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_gradients_are_those_of_the_dense_layer(transposed: bool, device: str) -> None:
     n, k = 72, 136

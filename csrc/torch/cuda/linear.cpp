@@ -51,6 +51,12 @@ void require_vector(const char* function, const char* name, const Tensor& tensor
                   " must be contiguous with shape (", entries, ",).");
 }
 
+Tensor aligned(const char* function, const char* name, const Tensor& tensor, const Tensor& beside) {
+  require_beside(function, name, tensor, beside);
+  STD_TORCH_CHECK(tensor.is_contiguous(), function, ": ", name, " must be contiguous. Call .contiguous() on it.");
+  return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 ? torch::stable::clone(tensor) : tensor;
+}
+
 DType matrix_type(const char* function, const char* name, const Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case ScalarType::BFloat16: return DType::kBFloat16;

@@ -16,6 +16,10 @@ void require_beside(const char* function, const char* name, const Tensor& tensor
 void require_vector(const char* function, const char* name, const Tensor& tensor, const Tensor& beside,
                     int64_t entries);
 
+// A contiguous tensor on the device of `beside`, as it is or, where it does not begin at a multiple of 16 bytes, a
+// copy: kernels load weights 16 bytes at a time.
+Tensor aligned(const char* function, const char* name, const Tensor& tensor, const Tensor& beside);
+
 // Elements that tensor cores multiply: bfloat16, float16, int8, float8_e4m3fn.
 DType matrix_type(const char* function, const char* name, const Tensor& tensor);
 // float32, bfloat16, float16.

@@ -105,13 +105,14 @@ Tensor straight_through(const Tensor& grad, const Tensor& weight, const Tensor& 
   const Rows grads(grad), weights(weight);
   params.n = grads.count, params.k = grads.columns;
   require_metadata(function, metadata, grad, params.n, params.k);
-  STD_TORCH_CHECK(values.is_contiguous(), function, ": values must be contiguous. Call .contiguous() on them.");
+  const Tensor stored = aligned(function, "values", values, grad),
+               places = aligned(function, "metadata", metadata, grad);
   Tensor out = torch::stable::new_empty(grad, {params.n, params.k});
   params.grad = grads.tensor.const_data_ptr();
   params.dense = weights.tensor.const_data_ptr();
   params.grad_row_stride = grads.stride, params.dense_row_stride = weights.stride, params.out_row_stride = params.k;
-  params.weight.values = values.const_data_ptr();
-  params.weight.metadata = static_cast<const uint32_t*>(metadata.const_data_ptr());
+  params.weight.values = stored.const_data_ptr();
+  params.weight.metadata = static_cast<const uint32_t*>(places.const_data_ptr());
   params.weight.value_bytes = values.numel() * 2;
   params.weight.metadata_words = metadata.numel();
   params.out = out.mutable_data_ptr();

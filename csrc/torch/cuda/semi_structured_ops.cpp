@@ -19,22 +19,24 @@ Shape packed_shape(int64_t n, int64_t k, int64_t element) {
   return {{rows, columns, kBlockValueBytes / element}, {rows, columns, kBlockMetadata / element}};
 }
 
-SemiStructured view(const char* function, const Tensor& values, const Tensor& metadata, int64_t n, int64_t k,
-                    DType dtype) {
+// A packed weight, checked; the tensors are what the pointers point into.
+struct Stored {
+  Tensor values, metadata;
+  SemiStructured weight;
+};
+
+Stored stored(const char* function, const Tensor& values, const Tensor& metadata, int64_t n, int64_t k, DType dtype) {
   require_on_device(function, "values", values);
-  require_beside(function, "metadata", metadata, values);
   STD_TORCH_CHECK(metadata.scalar_type() == ScalarType::Int, function, ": metadata must be int32, got ",
                   type_name(metadata.scalar_type()), ".");
   STD_TORCH_CHECK(n >= 0 && k >= 0, function, ": out_features and in_features must not be negative, got ", n, " and ",
                   k, ".");
-  STD_TORCH_CHECK(values.is_contiguous() && metadata.is_contiguous(), function,
-                  ": values and metadata must be contiguous. Call .contiguous() on them.");
-  SemiStructured weight;
-  weight.values = values.const_data_ptr();
-  weight.metadata = static_cast<const uint32_t*>(metadata.const_data_ptr());
-  weight.value_bytes = values.numel() * size_of(dtype);
-  weight.metadata_words = metadata.numel();
-  return weight;
+  Stored found{aligned(function, "values", values, values), aligned(function, "metadata", metadata, values), {}};
+  found.weight.values = found.values.const_data_ptr();
+  found.weight.metadata = static_cast<const uint32_t*>(found.metadata.const_data_ptr());
+  found.weight.value_bytes = values.numel() * size_of(dtype);
+  found.weight.metadata_words = metadata.numel();
+  return found;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> compress(const Tensor& weight, std::optional<Tensor> mask, int64_t selection,
@@ -84,22 +86,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> compress(const Tensor& weight, std::o
 Tensor decompress(const Tensor& values, const Tensor& metadata, int64_t out_features, int64_t in_features) {
   constexpr const char* function = "semi_structured_decompress";
   const DType dtype = matrix_type(function, "values", values);
-  const SemiStructured weight = view(function, values, metadata, out_features, in_features, dtype);
+  const Stored packed = stored(function, values, metadata, out_features, in_features, dtype);
   Tensor dense = torch::stable::new_empty(values, {out_features, in_features});
   const DeviceScope scope(values);
-  raise_unless_launched(semi_structured_decompress(weight, dtype, out_features, in_features, dense.mutable_data_ptr(),
-                                                   in_features, scope.stream()));
+  raise_unless_launched(semi_structured_decompress(packed.weight, dtype, out_features, in_features,
+                                                   dense.mutable_data_ptr(), in_features, scope.stream()));
   return dense;
 }
 
 Tensor validate(const Tensor& values, const Tensor& metadata, int64_t out_features, int64_t in_features) {
   constexpr const char* function = "semi_structured_validate";
   const DType dtype = matrix_type(function, "values", values);
-  const SemiStructured weight = view(function, values, metadata, out_features, in_features, dtype);
+  const Stored packed = stored(function, values, metadata, out_features, in_features, dtype);
   Tensor where = torch::stable::new_empty(values, {1}, ScalarType::Long);
   const DeviceScope scope(values);
-  raise_unless_launched(semi_structured_validate_device(
-      weight, dtype, out_features, in_features, static_cast<int64_t*>(where.mutable_data_ptr()), scope.stream()));
+  raise_unless_launched(semi_structured_validate_device(packed.weight, dtype, out_features, in_features,
+                                                        static_cast<int64_t*>(where.mutable_data_ptr()),
+                                                        scope.stream()));
   return where;
 }
 
@@ -115,7 +118,8 @@ Tensor linear(const Tensor& input, const Tensor& values, const Tensor& metadata,
   STD_TORCH_CHECK(out_features >= 0, function, ": out_features must not be negative, got ", out_features, ".");
   DeviceSide side(function, &params, input, values, {scale, token_scale, bias, residual}, out_features, activation,
                   out_dtype);
-  params.weight = view(function, values, metadata, params.n, params.k, params.dtype);
+  const Stored packed = stored(function, values, metadata, params.n, params.k, params.dtype);
+  params.weight = packed.weight;
   side.add_workspace(&params,
                      semi_structured_matmul_workspace(params.m, params.n, params.k, params.dtype, params.group));
   const DeviceScope scope(input);

@@ -6,13 +6,6 @@
 namespace sparsecore {
 namespace {
 
-// A copy where the tensor does not begin at a multiple of 16 bytes.
-Tensor aligned(const char* function, const char* name, const Tensor& tensor, const Tensor& beside) {
-  require_beside(function, name, tensor, beside);
-  STD_TORCH_CHECK(tensor.is_contiguous(), function, ": ", name, " must be contiguous. Call .contiguous() on it.");
-  return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 ? torch::stable::clone(tensor) : tensor;
-}
-
 Tensor linear(const Tensor& input, const Tensor& values, const Tensor& metadata, const Tensor& columns,
               std::optional<Tensor> scale, std::optional<Tensor> token_scale, std::optional<Tensor> bias,
               std::optional<Tensor> residual, int64_t out_features, int64_t vector, int64_t activation,

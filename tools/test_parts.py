@@ -74,7 +74,9 @@ def tsan() -> None:
 
 def cuda() -> None:
     """CUDA kernels and operators as C++ on the emulator, kernels sanitized too; by nvcc where it is. No GPU."""
-    cmake_preset("cuda", "-DSPARSECORE_TORCH=ON")
+    # CuTe's headers, which the maps of the PTX layer are compared with where a toolkit is
+    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "nvidia-cutlass")
+    cmake_preset("cuda", "-DSPARSECORE_TORCH=ON", f"-DPython3_EXECUTABLE={sys.executable}")
     operators = "sparsecore_torch_cuda_emulated"
     programs = ("cuda_conformance_emulated", "cuda_questions_emulated")
     run("cmake", "--build", "--preset", "cuda", "--target", operators, *programs, "--parallel", JOBS)

@@ -232,6 +232,7 @@ def test_refusals(device: str) -> None:
         semi_structured_masked_linear(weight, weight, selection="mask")
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_step_in_a_graph() -> None:
     layer = sparsify.MaskedLinear(512, 512, selection="two_way", device="cuda", dtype=torch.bfloat16)

@@ -224,6 +224,7 @@ def test_refusals(device: str) -> None:
         )
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_two_streams_and_graphs() -> None:
     packed = vnm_compress(whole_numbers(512, 512, device="cuda"))

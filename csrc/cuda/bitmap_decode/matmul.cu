@@ -80,10 +80,9 @@ Plan choose_plan(int64_t m, int64_t n, int64_t k) {
 
 Status run_plan(const Plan& plan, const BitmapDecodeMatmulParams& params, void* stream) {
   if (const Status status = check_operands(kName, params); status != Status::kOk) return status;
-  const int capability = current_device().capability;
-  if (!has(kCapabilities, 0, params.dtype, capability))
-    return refuse(Status::kUnsupportedDType, "%s: no kernel for %s on sm_%d. There are %s", kName,
-                  name_of(params.dtype), capability, describe(kCapabilities).c_str());
+  if (const Status refused = check_kernel(kName, kCapabilities, 0, params.dtype, current_device().capability);
+      refused != Status::kOk)
+    return refused;
   if (const Status status = check_weight(params); status != Status::kOk) return status;
   if (params.m == 0 || params.n == 0) return Status::kOk;
   if (const Status status = check_workspace(kName, params, partial_sum_bytes(plan.splits, params.m, params.n));

@@ -70,10 +70,10 @@ Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream)
   if (params.m == 0 || params.n == 0) return Status::kOk;
   if (params.weight.blocks > 0 && !params.weight.values) return refuse(Status::kNullPointer, "%s: needs values", kName);
   if (!params.weight.order) return refuse(Status::kNullPointer, "%s: needs the order of the rows", kName);
-  const int capability = current_device().capability;
-  if (!cuda_linear::has(kCapabilities, number_of(plan.kernel), params.dtype, capability))
-    return refuse(Status::kUnsupportedDType, "%s: no kernel for %s on sm_%d. There are %s", kName,
-                  cuda_linear::name_of(params.dtype), capability, cuda_linear::describe(kCapabilities).c_str());
+  if (const Status refused = cuda_linear::check_kernel(kName, kCapabilities, number_of(plan.kernel), params.dtype,
+                                                       current_device().capability);
+      refused != Status::kOk)
+    return refused;
   if (const Status status = cuda_linear::check_workspace(kName, params, workspace_bytes(plan, params.m, params.n));
       status != Status::kOk)
     return status;

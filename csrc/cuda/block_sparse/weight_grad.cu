@@ -55,10 +55,10 @@ int32_t choose_grad_splits(int64_t m, int64_t blocks, int32_t) {
 Status run_grad(int32_t splits, const BlockSparseGradParams& params, void* stream) {
   if (const Status status = check(params); status != Status::kOk) return status;
   if (params.weight.blocks == 0) return Status::kOk;
-  const int capability = current_device().capability;
-  if (!cuda_linear::has(kCapabilities, 0, params.dtype, capability))
-    return refuse(Status::kUnsupportedDType, "%s: no kernel for %s on sm_%d. There are %s", kName,
-                  cuda_linear::name_of(params.dtype), capability, cuda_linear::describe(kCapabilities).c_str());
+  if (const Status refused =
+          cuda_linear::check_kernel(kName, kCapabilities, 0, params.dtype, current_device().capability);
+      refused != Status::kOk)
+    return refused;
   const int64_t needed = grad_workspace_bytes(splits, params.weight.blocks, params.weight.size);
   DeviceLinear with_workspace;
   with_workspace.workspace = params.workspace;

@@ -41,10 +41,10 @@ Status check_weight(const char* function, const GroupLists& w, Kernel kernel, DT
                   static_cast<long long>(w.records));
   if (n > 0 && k > 0 && (!w.index || !w.order || !w.starts))
     return refuse(Status::kNullPointer, "%s: needs index, order and starts", function);
-  const int capability = current_device().capability;
-  if (!cuda_linear::has(kCapabilities, kernel, dtype, capability))
-    return refuse(Status::kUnsupportedDType, "%s: no kernel for %s on sm_%d. There are %s", function,
-                  cuda_linear::name_of(dtype), capability, cuda_linear::describe(kCapabilities).c_str());
+  if (const Status refused =
+          cuda_linear::check_kernel(function, kCapabilities, kernel, dtype, current_device().capability);
+      refused != Status::kOk)
+    return refused;
   return Status::kOk;
 }
 

@@ -29,4 +29,10 @@ std::string describe(std::span<const Capability> list) {
   return text;
 }
 
+Status check_kernel(const char* function, std::span<const Capability> list, int kernel, DType dtype, int capability) {
+  if (has(list, kernel, dtype, capability)) return Status::kOk;
+  return refuse(Status::kUnsupportedDType, "%s: no kernel for %s on sm_%d. There are %s", function, name_of(dtype),
+                capability, describe(list).c_str());
+}
+
 }  // namespace sparsecore::cuda_linear

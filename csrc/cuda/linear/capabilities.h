@@ -20,5 +20,7 @@ struct Capability {
 bool has(std::span<const Capability> list, int kernel, DType dtype, int capability);
 // "matmul_sm80: bfloat16 sm_80+, float16 sm_80+, ..; .."
 std::string describe(std::span<const Capability> list);
+// Refuses what the list does not have, in the words of `function`.
+Status check_kernel(const char* function, std::span<const Capability> list, int kernel, DType dtype, int capability);
 
 }  // namespace sparsecore::cuda_linear

@@ -93,10 +93,10 @@ Status run_plan(const Plan& plan, const SemiStructuredMatmulParams& params, void
   if (const Status status = check_weight(kName, params.weight, params.dtype, params.n, k); status != Status::kOk)
     return status;
   if (params.m == 0 || params.n == 0) return Status::kOk;
-  const int capability = current_device().capability;
-  if (!has(plan.kernel, params.dtype, capability))
-    return refuse(Status::kUnsupportedDType, "%s: no kernel for %s on sm_%d. There are %s", kName,
-                  name_of(params.dtype), capability, describe(kCapabilities).c_str());
+  if (const Status refused =
+          check_kernel(kName, kCapabilities, static_cast<int>(plan.kernel), params.dtype, current_device().capability);
+      refused != Status::kOk)
+    return refused;
   const int64_t lifted_row = lifted_row_bytes(params.k, params.dtype, params.group);
   if (const Status status = check_workspace(kName, params, workspace_bytes(plan, params.m, params.n, lifted_row));
       status != Status::kOk)

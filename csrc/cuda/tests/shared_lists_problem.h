@@ -11,6 +11,7 @@
 #include "cpu/narrow.h"
 #include "cuda/emulation/global_buffer.h"
 #include "cuda/shared_lists/shared_lists.h"
+#include "cuda/tests/adversary.h"
 
 namespace sparsecore {
 
@@ -137,14 +138,5 @@ struct SharedListsProblem {
       }
   }
 };
-
-// A different schedule and kind of copy for each call, all of them in turn.
-inline cuda_emulation::Options next_adversary(int capability) {
-  static const std::vector<cuda_emulation::Options> all = cuda_emulation::adversaries(90);
-  static size_t turn = 0;
-  cuda_emulation::Options options = all[turn++ % all.size()];
-  options.capability = capability;
-  return options;
-}
 
 }  // namespace sparsecore

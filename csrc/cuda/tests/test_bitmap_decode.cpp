@@ -1,6 +1,7 @@
 // Products with a weight behind a bitmap, on the emulator against float64, with adversarial schedules and copies.
 #include <doctest/doctest.h>
 
+#include "cuda/tests/adversary.h"
 #include "cuda/tests/bitmap_decode_problem.h"
 
 using namespace sparsecore;
@@ -9,9 +10,7 @@ using cuda_bitmap_decode::Plan;
 namespace {
 
 void check_plan(const Plan& plan, BitmapProblem& problem, double tolerance = 0) {
-  static const std::vector<cuda_emulation::Options> all = cuda_emulation::adversaries(80);
-  static size_t turn = 0;
-  const cuda_emulation::ScopedOptions scoped(all[turn++ % all.size()]);
+  const cuda_emulation::ScopedOptions scoped(next_adversary(80));
   CAPTURE(plan.tokens);
   CAPTURE(plan.splits);
   CAPTURE(problem.m);

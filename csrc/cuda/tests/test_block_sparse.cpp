@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "cuda/tests/adversary.h"
 #include "cuda/tests/block_sparse_problem.h"
 
 using namespace sparsecore;
@@ -13,15 +14,6 @@ namespace {
 
 constexpr int32_t kSizes[] = {16, 32, 64, 128};
 using Kernel = Plan::Kernel;
-
-// A different schedule and kind of copy for each call, all of them in turn.
-cuda_emulation::Options next_options(int capability) {
-  static const std::vector<cuda_emulation::Options> all = cuda_emulation::adversaries(90);
-  static size_t turn = 0;
-  cuda_emulation::Options options = all[turn++ % all.size()];
-  options.capability = capability;
-  return options;
-}
 
 void check_plan(const Plan& plan, BlockProblem& problem, double tolerance = 0) {
   CAPTURE(static_cast<int>(plan.kernel));
@@ -34,7 +26,7 @@ void check_plan(const Plan& plan, BlockProblem& problem, double tolerance = 0) {
   CAPTURE(problem.options.transposed);
   CAPTURE(static_cast<int>(problem.options.dtype));
   CAPTURE(static_cast<int>(problem.options.activation));
-  const cuda_emulation::ScopedOptions scoped(next_options(plan.kernel == Kernel::kSm90 ? 90 : 80));
+  const cuda_emulation::ScopedOptions scoped(next_adversary(plan.kernel == Kernel::kSm90 ? 90 : 80));
   problem.forget();
   const BlockSparseParams params = problem.params(block_sparse::workspace_bytes(plan, problem.m, problem.n));
   REQUIRE(block_sparse::run_plan(plan, params, nullptr) == Status::kOk);
@@ -149,7 +141,7 @@ TEST_CASE("block-sparse product: an index that holds anything leads nowhere outs
       default:
         if (transposed) problem.index.source[2] = -2, problem.index.source[0] = INT32_MAX;
     }
-    const cuda_emulation::ScopedOptions scoped(next_options(90));
+    const cuda_emulation::ScopedOptions scoped(next_adversary(90));
     for (const Kernel kernel : {Kernel::kSm80, Kernel::kSm90}) {
       if (kernel == Kernel::kSm90 && size < 64) continue;
       CHECK(block_sparse::run_plan({kernel, 128, 1}, problem.params(0), nullptr) == Status::kOk);
@@ -186,12 +178,12 @@ TEST_CASE("block-sparse product: what cannot be done is said, with what there is
   bad.y_row_stride = 31;
   CHECK(block_sparse_linear(bad, nullptr) == Status::kBadShape);
   {
-    const cuda_emulation::ScopedOptions scoped(next_options(75));
+    const cuda_emulation::ScopedOptions scoped(next_adversary(75));
     CHECK(block_sparse_linear(good, nullptr) == Status::kUnsupportedDType);
     CHECK(says("no kernel for bfloat16 on sm_75"));
     CHECK(says("linear_sm90: bfloat16 sm_90, float16 sm_90; linear_sm80: bfloat16 sm_80+, float16 sm_80+"));
   }
-  const cuda_emulation::ScopedOptions scoped(next_options(80));
+  const cuda_emulation::ScopedOptions scoped(next_adversary(80));
   CHECK(block_sparse::run_plan({Kernel::kSm80, 32, 2}, good, nullptr) == Status::kOutOfMemory);
   CHECK(says("workspace"));
 }
@@ -232,7 +224,7 @@ TEST_CASE("block-sparse gradient: every size and type, ragged, split or not, fro
           CAPTURE(splits);
           CAPTURE(c.m);
           BlockGradProblem problem(c.m, 2 * size + 3, 3 * size - 5, size, dtype, c.out, c.offset, c.pad, ++seed);
-          const cuda_emulation::ScopedOptions scoped(next_options(80));
+          const cuda_emulation::ScopedOptions scoped(next_adversary(80));
           REQUIRE(block_sparse::run_grad(splits, problem.params(splits), nullptr) == Status::kOk);
           CHECK(problem.first_wrong() == -1);
           CHECK(!problem.strayed());
@@ -246,7 +238,7 @@ TEST_CASE("block-sparse gradient: an index that holds anything leads nowhere out
     if (damage == 0) problem.index.starts[1] = INT32_MIN, problem.index.starts[0] = INT32_MAX;
     if (damage == 1) problem.index.starts[3] = INT32_MAX, problem.index.starts[2] = 7;
     if (damage == 2) problem.index.index[3] = -1, problem.index.index[1] = INT32_MAX;
-    const cuda_emulation::ScopedOptions scoped(next_options(80));
+    const cuda_emulation::ScopedOptions scoped(next_adversary(80));
     CHECK(block_sparse::run_grad(1, problem.params(1), nullptr) == Status::kOk);
   }
 }
@@ -275,7 +267,7 @@ TEST_CASE("block-sparse gradient: what cannot be done is said") {
   CHECK(block_sparse_weight_grad(bad, nullptr) == Status::kBadShape);
   CHECK(block_sparse::run_grad(2, good, nullptr) == Status::kOutOfMemory);
   CHECK(says("workspace"));
-  const cuda_emulation::ScopedOptions scoped(next_options(75));
+  const cuda_emulation::ScopedOptions scoped(next_adversary(75));
   CHECK(block_sparse_weight_grad(good, nullptr) == Status::kUnsupportedDType);
   CHECK(says("weight_grad_sm80: bfloat16 sm_80+"));
 }
@@ -317,7 +309,7 @@ TEST_CASE("block-sparse index: the first fault is named with its place") {
     c.damage(index, transposed);
     const BlockSparse weight = index.weight(nullptr, 16), other = transposed.weight(nullptr, 16);
     cuda_emulation::GlobalBuffer<int64_t> where(2);
-    const cuda_emulation::ScopedOptions scoped(next_options(80));
+    const cuda_emulation::ScopedOptions scoped(next_adversary(80));
     REQUIRE(block_sparse_validate(weight, &other, 5 * 16 - 3, 7 * 16, where.data(), nullptr) == Status::kOk);
     CHECK(where[0] == static_cast<int64_t>(c.fault));
     CHECK(where[1] == c.place);
@@ -331,7 +323,7 @@ TEST_CASE("block-sparse index: matrices without rows or columns") {
     const DeviceIndex index(host), transposed(mirrored);
     const BlockSparse weight = index.weight(nullptr, 32), other = transposed.weight(nullptr, 32);
     cuda_emulation::GlobalBuffer<int64_t> where(2);
-    const cuda_emulation::ScopedOptions scoped(next_options(80));
+    const cuda_emulation::ScopedOptions scoped(next_adversary(80));
     REQUIRE(block_sparse_validate(weight, &other, rows * 32, columns * 32, where.data(), nullptr) == Status::kOk);
     CHECK(where[0] == 0);
     CHECK(where[1] == -1);

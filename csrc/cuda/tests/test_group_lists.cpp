@@ -3,20 +3,13 @@
 
 #include <string>
 
+#include "cuda/tests/adversary.h"
 #include "cuda/tests/group_lists_problem.h"
 
 using namespace sparsecore;
 using group_lists_cuda::Plan;
 
 namespace {
-
-cuda_emulation::Options next_options(int capability) {
-  static const std::vector<cuda_emulation::Options> all = cuda_emulation::adversaries(90);
-  static size_t turn = 0;
-  cuda_emulation::Options options = all[turn++ % all.size()];
-  options.capability = capability;
-  return options;
-}
 
 void check(const Plan& plan, GroupProblem& problem) {
   CAPTURE(plan.tokens);
@@ -28,7 +21,7 @@ void check(const Plan& plan, GroupProblem& problem) {
   CAPTURE(problem.cols);
   CAPTURE(problem.depth);
   CAPTURE(problem.window);
-  const cuda_emulation::ScopedOptions scoped(next_options(80));
+  const cuda_emulation::ScopedOptions scoped(next_adversary(80));
   REQUIRE(group_lists_cuda::run_plan(plan, problem.params(plan.splits), nullptr) == Status::kOk);
   CHECK(problem.first_wrong() == -1);
   CHECK(!problem.strayed());
@@ -111,14 +104,14 @@ TEST_CASE("group lists on CUDA: gradients of the values, ragged, from views that
       options.x_offset = offset;
       options.x_pad = pad;
       GroupProblem problem(m, 75, 210, kind.rows, kind.cols, kind.depth, kind.window, options);
-      const cuda_emulation::ScopedOptions scoped(next_options(80));
+      const cuda_emulation::ScopedOptions scoped(next_adversary(80));
       REQUIRE(group_lists_cuda_weight_grad(problem.grad_params(), nullptr) == Status::kOk);
       CHECK(problem.first_wrong_gradient() == -1);
       CHECK(!problem.strayed_behind_gradient());
     }
   for (const auto& [n, k] : {std::pair<int64_t, int64_t>{0, 40}, {40, 0}}) {
     GroupProblem problem(3, n, k, 4, 1, 32, 8, {});
-    const cuda_emulation::ScopedOptions scoped(next_options(80));
+    const cuda_emulation::ScopedOptions scoped(next_adversary(80));
     REQUIRE(group_lists_cuda_weight_grad(problem.grad_params(), nullptr) == Status::kOk);
     CHECK(problem.first_wrong_gradient() == -1);
     CHECK(!problem.strayed_behind_gradient());
@@ -139,7 +132,7 @@ TEST_CASE("group lists on CUDA: lists that hold anything lead nowhere outside") 
         break;
       default: std::swap(problem.index[0], problem.index[5]);
     }
-    const cuda_emulation::ScopedOptions scoped(next_options(80));
+    const cuda_emulation::ScopedOptions scoped(next_adversary(80));
     CHECK(group_lists_cuda::run_plan({32, 1}, problem.params(1), nullptr) == Status::kOk);
     CHECK(!problem.strayed());
     CHECK(group_lists_cuda_weight_grad(problem.grad_params(), nullptr) == Status::kOk);
@@ -151,7 +144,7 @@ TEST_CASE("group lists on CUDA: what cannot be done is said, with what there is"
   GroupProblem problem(4, 32, 64, 4, 1, 64, 8, {});
   const GroupListsParams good = problem.params(1);
   const auto says = [](const char* text) { return std::string(cuda_message()).find(text) != std::string::npos; };
-  const cuda_emulation::ScopedOptions scoped(next_options(80));
+  const cuda_emulation::ScopedOptions scoped(next_adversary(80));
   GroupListsParams bad = good;
   bad.dtype = DType::kFloat32;
   CHECK(group_lists_cuda_linear(bad, nullptr) == Status::kUnsupportedDType);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cuda/common/device.h"
+#include "cuda/tests/adversary.h"
 #include "sparsecore/semi_structured_cuda.h"
 
 using namespace sparsecore;
@@ -16,12 +17,6 @@ namespace {
 constexpr DType kTypes[] = {DType::kBFloat16, DType::kFloat16, DType::kInt8, kFloat8E4M3};
 constexpr int64_t kSizes[][2] = {{1, 1}, {5, 3}, {64, 64}, {65, 130}, {70, 259}, {128, 128}, {3, 72}};
 using Selection = SemiStructuredSelection;
-
-cuda_emulation::Options next_options() {
-  static const std::vector<cuda_emulation::Options> all = cuda_emulation::adversaries(80);
-  static size_t turn = 0;
-  return all[turn++ % all.size()];
-}
 
 struct Packed {
   GlobalBuffer<char> values;
@@ -91,7 +86,7 @@ TEST_CASE("2:4 compression: every selection and type agrees with the host, in on
           p.row_stride = stride;
           p.dtype = dtype;
           p.selection = selection;
-          const cuda_emulation::ScopedOptions scoped(next_options());
+          const cuda_emulation::ScopedOptions scoped(next_adversary(80));
           REQUIRE(semi_structured_compress(p, nullptr) == Status::kOk);
           CHECK(packed == expected);
           if (both) {
@@ -132,7 +127,7 @@ TEST_CASE("2:4 compression: where a mask keeps more than two, the two largest st
   p.k = p.row_stride = k;
   p.dtype = DType::kInt8;
   p.selection = Selection::kMask;
-  const cuda_emulation::ScopedOptions scoped(next_options());
+  const cuda_emulation::ScopedOptions scoped(next_adversary(80));
   REQUIRE(semi_structured_compress(p, nullptr) == Status::kOk);
   CHECK(packed == expected);
 }
@@ -151,7 +146,7 @@ TEST_CASE("2:4 validation: the first offence in dense order, as on the host") {
                                    packed.metadata.data()) == Status::kOk);
       GlobalBuffer<int64_t> where(1);
       const auto device_says = [&] {
-        const cuda_emulation::ScopedOptions scoped(next_options());
+        const cuda_emulation::ScopedOptions scoped(next_adversary(80));
         REQUIRE(semi_structured_validate_device(packed.view(), dtype, n, k, where.data(), nullptr) == Status::kOk);
         return where[0];
       };

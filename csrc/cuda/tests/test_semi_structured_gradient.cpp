@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cuda/common/convert.h"
+#include "cuda/tests/adversary.h"
 #include "sparsecore/semi_structured_cuda.h"
 
 using namespace sparsecore;
@@ -15,12 +16,6 @@ namespace {
 
 constexpr DType kTypes[] = {DType::kBFloat16, DType::kFloat16};
 constexpr int64_t kSizes[][2] = {{1, 1}, {64, 64}, {65, 130}, {70, 259}, {130, 72}, {3, 200}};
-
-cuda_emulation::Options next_options() {
-  static const std::vector<cuda_emulation::Options> all = cuda_emulation::adversaries(80);
-  static size_t turn = 0;
-  return all[turn++ % all.size()];
-}
 
 uint16_t encode(DType dtype, float value) {
   return dtype == DType::kBFloat16 ? ptx::from_float<BFloat16>(value).bits : ptx::from_float<Float16>(value).bits;
@@ -110,7 +105,7 @@ TEST_CASE("2:4 gradients: a dense gradient at the stored places") {
         p.row_stride = dense.stride;
         p.metadata_words = static_cast<int64_t>(packed.metadata.size());
         p.dtype = dtype;
-        const cuda_emulation::ScopedOptions scoped(next_options());
+        const cuda_emulation::ScopedOptions scoped(next_adversary(80));
         REQUIRE(semi_structured_gather(p, nullptr) == Status::kOk);
         CHECK(values.to_vector() == gathered(packed, rows, n, k, dtype));
       }
@@ -156,7 +151,7 @@ TEST_CASE("2:4 gradients: sampled products are those of the dense gradient") {
           p.x_row_stride = x.stride;
           p.metadata_words = static_cast<int64_t>(packed.metadata.size());
           p.dtype = dtype;
-          const cuda_emulation::ScopedOptions scoped(next_options());
+          const cuda_emulation::ScopedOptions scoped(next_adversary(80));
           REQUIRE(semi_structured_sampled(p, nullptr) == Status::kOk);
           CHECK(values.to_vector() == gathered(packed, product, n, k, dtype));
         }
@@ -193,7 +188,7 @@ TEST_CASE("2:4 gradients: straight through, with a decay of what was left out") 
           p.out_row_stride = to.stride;
           p.decay = 0.5f;
           p.dtype = dtype;
-          const cuda_emulation::ScopedOptions scoped(next_options());
+          const cuda_emulation::ScopedOptions scoped(next_adversary(80));
           REQUIRE(semi_structured_straight_through(p, nullptr) == Status::kOk);
           bool same = true;
           for (int64_t o = 0; o < n; ++o)

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "cuda/tests/adversary.h"
 #include "cuda/tests/semi_structured_problem.h"
 
 using namespace sparsecore;
@@ -14,15 +15,6 @@ namespace {
 constexpr DType kTypes[] = {DType::kBFloat16, DType::kFloat16, DType::kInt8, kFloat8E4M3};
 using Kernel = Plan::Kernel;
 
-// A different schedule and kind of copy for each call, all of them in turn.
-cuda_emulation::Options next_options(int capability) {
-  static const std::vector<cuda_emulation::Options> all = cuda_emulation::adversaries(90);
-  static size_t turn = 0;
-  cuda_emulation::Options options = all[turn++ % all.size()];
-  options.capability = capability;
-  return options;
-}
-
 void check_plan(const Plan& plan, MatmulProblem& problem, double tolerance = 0) {
   CAPTURE(static_cast<int>(plan.kernel));
   CAPTURE(plan.tokens);
@@ -32,7 +24,7 @@ void check_plan(const Plan& plan, MatmulProblem& problem, double tolerance = 0) 
   CAPTURE(problem.k);
   CAPTURE(static_cast<int>(problem.options.dtype));
   CAPTURE(static_cast<int>(problem.options.activation));
-  const cuda_emulation::ScopedOptions scoped(next_options(plan.kernel == Kernel::kWgmmaSm90 ? 90 : 89));
+  const cuda_emulation::ScopedOptions scoped(next_adversary(plan.kernel == Kernel::kWgmmaSm90 ? 90 : 89));
   problem.forget();
   const SemiStructuredMatmulParams params =
       problem.params(semi_structured::workspace_bytes(plan, problem.m, problem.n));
@@ -131,7 +123,7 @@ TEST_CASE("2:4 product: random numbers of every type, by the plan of the shape")
       const SemiStructuredMatmulParams params = problem.params(semi_structured_matmul_workspace(m, n, k, dtype));
       for (const int capability : {89, 90}) {
         problem.forget();
-        const cuda_emulation::ScopedOptions scoped(next_options(capability));
+        const cuda_emulation::ScopedOptions scoped(next_adversary(capability));
         REQUIRE(semi_structured_matmul(params, nullptr) == Status::kOk);
         CHECK(problem.first_wrong(1e-5) == -1);
       }
@@ -145,7 +137,7 @@ TEST_CASE("2:4 product: nothing to do, and no inputs at all") {
     options.activation = Activation::kRelu;
     MatmulProblem problem(m, n, k, options);
     problem.forget();
-    const cuda_emulation::ScopedOptions scoped(next_options(80));
+    const cuda_emulation::ScopedOptions scoped(next_adversary(80));
     REQUIRE(semi_structured_matmul(problem.params(0), nullptr) == Status::kOk);
     CHECK(problem.first_wrong(0) == -1);
   }
@@ -167,7 +159,7 @@ TEST_CASE("2:4 product: rows more than 2^31 bytes apart") {
     params.x_row_stride = stride;
     params.y = y;
     params.y_row_stride = stride;
-    const cuda_emulation::ScopedOptions scoped(next_options(90));
+    const cuda_emulation::ScopedOptions scoped(next_adversary(90));
     REQUIRE(semi_structured::run_plan(plan, params, nullptr) == Status::kOk);
     for (int64_t t = 0; t < 3; ++t)
       for (int64_t i = 0; i < 40; ++i) problem.y.set(t, i, y[t * stride + i]);
@@ -183,7 +175,7 @@ TEST_CASE("2:4 product: what cannot be done is said, with what there is") {
   const SemiStructuredMatmulParams good = problem.params(0);
   const auto says = [](const char* text) { return std::string(cuda_message()).find(text) != std::string::npos; };
   {
-    const cuda_emulation::ScopedOptions scoped(next_options(80));
+    const cuda_emulation::ScopedOptions scoped(next_adversary(80));
     CHECK(semi_structured_matmul(good, nullptr) == Status::kUnsupportedDType);
     CHECK(says("no kernel for float8_e4m3 on sm_80"));
     CHECK(says("matmul_sm80: bfloat16 sm_80+, float16 sm_80+, int8 sm_80+, float8_e4m3 sm_89+"));
@@ -211,7 +203,7 @@ TEST_CASE("2:4 product: what cannot be done is said, with what there is") {
   bad = good;
   bad.activation = static_cast<Activation>(99);
   CHECK(semi_structured_matmul(bad, nullptr) == Status::kBadPattern);
-  const cuda_emulation::ScopedOptions newest(next_options(90));
+  const cuda_emulation::ScopedOptions newest(next_adversary(90));
   bad = good;
   bad.x = static_cast<const char*>(good.x) + 1;
   CHECK(semi_structured::run_plan({Kernel::kWgmmaSm90, 64, 1}, bad, nullptr) == Status::kBadShape);

@@ -5,6 +5,7 @@
 #include <bit>
 
 #include "cuda/semi_structured/matmul_small_sm80.cuh"
+#include "cuda/tests/adversary.h"
 #include "cuda/tests/semi_structured_problem.h"
 #include "sparsecore/window_lift.h"
 
@@ -96,11 +97,7 @@ TEST_CASE("Window lifting: what is packed comes back, and what is damaged is ref
 namespace {
 
 void check_plan(const Plan& plan, MatmulProblem& problem, double tolerance = 0) {
-  static const std::vector<cuda_emulation::Options> all = cuda_emulation::adversaries(90);
-  static size_t turn = 0;
-  cuda_emulation::Options options = all[turn++ % all.size()];
-  options.capability = plan.kernel == Kernel::kWgmmaSm90 ? 90 : 80;
-  const cuda_emulation::ScopedOptions scoped(options);
+  const cuda_emulation::ScopedOptions scoped(next_adversary(plan.kernel == Kernel::kWgmmaSm90 ? 90 : 80));
   CAPTURE(static_cast<int>(plan.kernel));
   CAPTURE(plan.tokens);
   CAPTURE(plan.splits);

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "cuda/common/launch.h"
-#include "cuda/gathered/launch_sm80.cuh"
+#include "cuda/gathered/launch.cuh"
 #include "cuda/linear/capabilities.h"
 #include "cuda/linear/message.h"
 #include "cuda/linear/operands.h"
@@ -69,25 +69,18 @@ Status run_plan(const Plan& plan, const VnmLinearParams& params, void* stream) {
   if (status == Status::kOk) status = check_weight(params.weight, params.dtype, params.n, params.k);
   if (status != Status::kOk) return status;
   if (params.m == 0 || params.n == 0) return Status::kOk;
-  const int capability = current_device().capability;
-  if (!cuda_linear::has(kCapabilities, static_cast<int>(plan.kernel), params.dtype, capability))
-    return refuse(Status::kUnsupportedDType, "%s: no kernel for %s on sm_%d. There are %s", kName,
-                  cuda_linear::name_of(params.dtype), capability, cuda_linear::describe(kCapabilities).c_str());
+  if (const Status refused = cuda_linear::check_kernel(kName, kCapabilities, static_cast<int>(plan.kernel),
+                                                       params.dtype, current_device().capability);
+      refused != Status::kOk)
+    return refused;
   MatmulArguments args;
   args.weight = params.weight;
   args.k_blocks = ceil_div(params.weight.picked, kBlockInputs);
   args.linear.channel_tiles = static_cast<int32_t>(ceil_div(params.n, tile_channels(params.weight.vector)));
   status = gathered::prepare(kName, plan, params, &args, stream);
   if (status != Status::kOk) return status;
-  if (plan.kernel == Kernel::kWgmmaSm90) {
-    status = launch_sm90(kName, plan, args, stream);
-    return status == Status::kOk && plan.splits > 1 ? cuda_linear::finish_splits(kName, args.linear, stream) : status;
-  }
-  const int slices = tile_channels(params.weight.vector) / kSliceChannels;
-  status = params.dtype == DType::kBFloat16
-               ? gathered::sm80::launch_matmul<sm80::Weights, BFloat16>(kName, plan, slices, args, stream)
-               : gathered::sm80::launch_matmul<sm80::Weights, Float16>(kName, plan, slices, args, stream);
-  return status == Status::kOk && plan.splits > 1 ? cuda_linear::finish_splits(kName, args.linear, stream) : status;
+  return gathered::launch_plan<sm80::Weights>(kName, plan, tile_channels(params.weight.vector) / kSliceChannels, args,
+                                              stream);
 }
 
 }  // namespace cuda_vnm

@@ -46,10 +46,7 @@ Tensor aligned_values(const char* function, const Tensor& values, const Tensor& 
   require_size(function, values.size(1));
   STD_TORCH_CHECK(index.dim() == 1 && values.size(0) == index.size(0), function, ": values has ", values.size(0),
                   " blocks and the index ", index.dim() == 1 ? index.size(0) : -1, " entries.");
-  const bool aligned = reinterpret_cast<uintptr_t>(values.const_data_ptr()) % 16 == 0;
-  if (values.is_contiguous() && aligned) return values;
-  const Tensor dense = torch::stable::contiguous(values);
-  return reinterpret_cast<uintptr_t>(dense.const_data_ptr()) % 16 == 0 ? dense : torch::stable::clone(dense);
+  return aligned(function, "values", torch::stable::contiguous(values), values);
 }
 
 // A product with the weight or, given a source, with the transposed one.

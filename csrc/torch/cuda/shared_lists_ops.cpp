@@ -29,7 +29,7 @@ Tensor checked_values(const char* function, const Tensor& values, const Tensor& 
   STD_TORCH_CHECK(
       values.dim() == 2 && columns.dim() == 1 && values.size(0) == columns.size(0) && values.is_contiguous(), function,
       ": values must be contiguous (records, vector) with as many records as columns, ", columns.numel(), ".");
-  return reinterpret_cast<uintptr_t>(values.const_data_ptr()) % 16 ? torch::stable::clone(values) : values;
+  return aligned(function, "values", values, values);
 }
 
 Tensor linear(const Tensor& input, const Tensor& values, const Tensor& columns, const Tensor& group_ptr,

@@ -4,6 +4,7 @@
 #include "cuda/common/launch.h"
 #include "cuda/gathered/matmul_small_sm80.cuh"
 #include "cuda/linear/message.h"
+#include "cuda/linear/operands.h"
 
 namespace sparsecore::gathered::sm80 {
 
@@ -58,3 +59,17 @@ Status launch_matmul(const char* function, const Plan& plan, int slices, const A
 }
 
 }  // namespace sparsecore::gathered::sm80
+
+namespace sparsecore::gathered {
+
+// After prepare(): the kernel of the plan, then the parts of split lists. launch_sm90 is the format's.
+template <template <class, int> class Format, class FormatArguments>
+Status launch_plan(const char* function, const Plan& plan, int slices, const FormatArguments& args, void* stream) {
+  const Status status = plan.kernel == Plan::Kernel::kWgmmaSm90 ? launch_sm90(function, plan, args, stream)
+                        : args.linear.p.dtype == DType::kBFloat16
+                            ? sm80::launch_matmul<Format, BFloat16>(function, plan, slices, args, stream)
+                            : sm80::launch_matmul<Format, Float16>(function, plan, slices, args, stream);
+  return status == Status::kOk && plan.splits > 1 ? cuda_linear::finish_splits(function, args.linear, stream) : status;
+}
+
+}  // namespace sparsecore::gathered

@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "cuda/block_sparse/block_sparse.h"
-#include "cuda/tests/semi_structured_problem.h"
+#include "cuda/tests/linear_problem.h"
 
 namespace sparsecore {
 
@@ -65,68 +65,42 @@ struct DeviceIndex {
   }
 };
 
-struct BlockOptions {
-  DType dtype = DType::kBFloat16, out_dtype = DType::kFloat32, bias_dtype = DType::kFloat32;
-  bool bias = true, weight_scale = false, token_scale = false, residual = false;
-  Activation activation = Activation::kNone;
-  int64_t x_offset = 0, x_pad = 0, y_offset = 0, y_pad = 0;
+struct BlockOptions : LinearOptions {
   bool transposed = false;  // the product with the transposed weight
   double density = 0.5;
-  bool integers = true;  // every sum exact, whatever its order
-  unsigned seed = 1;
 };
 
 // W [n, k] as the product sees it; what is stored is its transpose where the options say so.
-struct BlockProblem {
-  BlockOptions options;
-  int64_t m, n, k;
+struct BlockProblem : LinearProblem<BlockOptions> {
   int32_t size;
   BlockIndex stored, used;
   DeviceIndex index;
-  DeviceMatrix x, y, residual;
-  cuda_emulation::GlobalBuffer<char> values, bias;
-  cuda_emulation::GlobalBuffer<float> weight_scale, token_scale;
-  std::vector<double> expected, magnitude;  // sum of |terms|, what rounding is measured against
-  std::optional<cuda_emulation::GlobalBuffer<char>> workspace;
+  cuda_emulation::GlobalBuffer<char> values;
 
-  static BlockIndex draw(int64_t rows, int64_t columns, const BlockOptions& o) {
-    std::mt19937 random(o.seed + 100);
+  static BlockIndex draw(int64_t rows, int64_t columns, double density, unsigned seed) {
+    std::mt19937 random(seed + 100);
     std::vector<uint8_t> mask(rows * columns);
     // The densities of rows differ, some are empty, one may be full.
     for (int64_t row = 0; row < rows; ++row) {
-      const double density = row == 1 ? 0.0 : std::min(1.0, o.density * (0.5 + random() % 100 / 66.0));
+      const double of_row = row == 1 ? 0.0 : std::min(1.0, density * (0.5 + random() % 100 / 66.0));
       for (int64_t column = 0; column < columns; ++column)
-        mask[row * columns + column] = random() % 1000 < 1000 * density;
+        mask[row * columns + column] = random() % 1000 < 1000 * of_row;
     }
     return BlockIndex(rows, columns, mask);
   }
+  // Of a weight with so many channels up and across.
+  static BlockIndex draw_weight(int64_t up, int64_t across, int32_t size, double density, unsigned seed) {
+    return draw(cuda_linear::ceil_div(up, size), cuda_linear::ceil_div(across, size), density, seed);
+  }
 
   BlockProblem(int64_t m, int64_t n, int64_t k, int32_t size, const BlockOptions& o)
-      : options(o),
-        m(m),
-        n(n),
-        k(k),
+      : LinearProblem(m, n, k, o),
         size(size),
-        stored(o.transposed ? draw(cuda_linear::ceil_div(k, size), cuda_linear::ceil_div(n, size), o)
-                            : draw(cuda_linear::ceil_div(n, size), cuda_linear::ceil_div(k, size), o)),
+        stored(o.transposed ? draw_weight(k, n, size, o.density, o.seed) : draw_weight(n, k, size, o.density, o.seed)),
         used(o.transposed ? stored.transposed() : stored),
         index(used),
-        x(o.dtype, m, k, cuda_linear::ceil_div(k, 8) * 8 + o.x_pad, o.x_offset),
-        y(o.out_dtype, m, n, cuda_linear::ceil_div(n, 8) * 8 + o.y_pad, o.y_offset),
-        residual(o.out_dtype, m, n, cuda_linear::ceil_div(n, 8) * 8 + o.y_pad, o.y_offset),
-        values(stored.index.size() * size * size * 2),
-        bias(n * size_of(o.bias_dtype)),
-        weight_scale(n),
-        token_scale(m),
-        expected(m * n),
-        magnitude(m * n) {
-    std::mt19937 random(o.seed);
-    std::normal_distribution<float> normal;
-    const auto draw = [&] {
-      return o.integers ? static_cast<float>(static_cast<int>(random() % 9) - 4) : normal(random);
-    };
-    for (int64_t t = 0; t < m; ++t)
-      for (int64_t i = 0; i < k; ++i) x.set(t, i, draw());
+        values(stored.index.size() * size * size * 2) {
+    Numbers numbers(o.seed + 200, o.integers);
     std::vector<float> dense(n * k);
     std::vector<uint8_t> kept(n * k);
     for (int64_t row = 0; row < stored.rows; ++row)
@@ -134,90 +108,22 @@ struct BlockProblem {
         for (int64_t r = 0; r < size; ++r)
           for (int64_t c = 0; c < size; ++c) {
             const int64_t up = row * size + r, across = stored.index[j] * size + c;
-            const int64_t o_channel = o.transposed ? across : up, i = o.transposed ? up : across;
+            const int64_t channel = o.transposed ? across : up, input = o.transposed ? up : across;
             char* at = values.data() + ((static_cast<int64_t>(j) * size + r) * size + c) * 2;
-            const bool inside = o_channel < n && i < k;
-            encode(inside ? draw() : 0, o.dtype, at);
-            if (inside) {
-              dense[o_channel * k + i] = decode(at, o.dtype);
-              kept[o_channel * k + i] = 1;
-            }
+            const bool inside = channel < n && input < k;
+            encode(inside ? numbers() : 0, o.dtype, at);
+            if (!inside) continue;
+            dense[channel * k + input] = decode(at, o.dtype);
+            kept[channel * k + input] = 1;
           }
-    for (int64_t i = 0; i < n; ++i) {
-      encode(draw(), o.bias_dtype, bias.data() + i * size_of(o.bias_dtype));
-      weight_scale[i] = o.integers ? 0.5f : 0.5f + 0.1f * std::abs(normal(random));
-    }
-    for (int64_t t = 0; t < m; ++t) token_scale[t] = o.integers ? 2.0f : 0.1f + 0.1f * std::abs(normal(random));
-    for (int64_t t = 0; t < m; ++t)
-      for (int64_t i = 0; i < n; ++i) residual.set(t, i, draw());
-    for (int64_t t = 0; t < m; ++t)
-      for (int64_t channel = 0; channel < n; ++channel) {
-        double sum = 0, absolute = 0;
-        for (int64_t i = 0; i < k; ++i)
-          if (kept[channel * k + i]) {
-            const double term = static_cast<double>(dense[channel * k + i]) * x.get(t, i);
-            sum += term;
-            absolute += std::abs(term);
-          }
-        const double scale = (o.weight_scale ? weight_scale[channel] : 1.0) * (o.token_scale ? token_scale[t] : 1.0);
-        double value = sum * scale;
-        if (o.bias) value += decode(bias.data() + channel * size_of(o.bias_dtype), o.bias_dtype);
-        if (o.activation != Activation::kNone) value = activate(static_cast<float>(value), o.activation);
-        if (o.residual) value += residual.get(t, channel);
-        expected[t * n + channel] = value;
-        magnitude[t * n + channel] = absolute * scale + std::abs(value) + 1;
-      }
+    expect(dense, kept);
   }
 
   BlockSparseParams params(int64_t workspace_bytes) {
     BlockSparseParams p;
-    workspace.emplace(workspace_bytes);
-    p.x = x.data();
+    fill(p, workspace_bytes);
     p.weight = index.weight(values.data(), size);
-    p.y = y.data();
-    if (options.bias) p.bias = bias.data();
-    if (options.weight_scale) p.weight_scale = weight_scale.data();
-    if (options.token_scale) p.token_scale = token_scale.data();
-    if (options.residual) {
-      p.residual = residual.data();
-      p.residual_row_stride = residual.stride;
-    }
-    p.m = m;
-    p.n = n;
-    p.k = k;
-    p.x_row_stride = x.stride;
-    p.y_row_stride = y.stride;
-    p.dtype = options.dtype;
-    p.out_dtype = options.out_dtype;
-    p.bias_dtype = options.bias_dtype;
-    p.activation = options.activation;
-    p.workspace = workspace_bytes > 0 ? workspace->data() : nullptr;
-    p.workspace_bytes = workspace_bytes;
     return p;
-  }
-
-  void forget() { std::memset(y.buffer.data(), 0xff, y.buffer.size()); }
-  // Whether anything of y's buffer changed that is no output: what lies in front of it and between its rows.
-  bool strayed() {
-    const int64_t bytes = size_of(options.out_dtype), count = static_cast<int64_t>(y.buffer.size()) / bytes;
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t at = i - y.offset;
-      if (at >= 0 && at % y.stride < n) continue;
-      for (int64_t byte = 0; byte < bytes; ++byte)
-        if (y.buffer[i * bytes + byte] != static_cast<char>(0xff)) return true;
-    }
-    return false;
-  }
-  // Index of the first output that is not the expected one, or -1. NaN never is.
-  int64_t first_wrong(double tolerance) {
-    for (int64_t t = 0; t < m; ++t)
-      for (int64_t i = 0; i < n; ++i) {
-        char rounded[4];
-        encode(static_cast<float>(expected[t * n + i]), options.out_dtype, rounded);
-        const double want = tolerance == 0 ? decode(rounded, options.out_dtype) : expected[t * n + i];
-        if (!(std::abs(y.get(t, i) - want) <= tolerance * magnitude[t * n + i])) return t * n + i;
-      }
-    return -1;
   }
 };
 
@@ -241,15 +147,14 @@ struct BlockGradProblem {
         size(size),
         dtype(dtype),
         out_dtype(out_dtype),
-        host(BlockProblem::draw(cuda_linear::ceil_div(n, size), cuda_linear::ceil_div(k, size), {.seed = seed})),
+        host(BlockProblem::draw_weight(n, k, size, 0.5, seed)),
         index(host),
         grad_y(dtype, m, n, cuda_linear::ceil_div(n, 8) * 8 + pad, offset),
         x(dtype, m, k, cuda_linear::ceil_div(k, 8) * 8 + pad, offset),
         out(host.index.size() * size * size * size_of(out_dtype) + kBehind) {
-    std::mt19937 random(seed);
-    for (DeviceMatrix* matrix : {&grad_y, &x})
-      for (int64_t t = 0; t < m; ++t)
-        for (int64_t i = 0; i < matrix->columns; ++i) matrix->set(t, i, static_cast<float>(random() % 5) - 2);
+    Numbers numbers(seed);
+    grad_y.fill(numbers);
+    x.fill(numbers);
   }
 
   BlockSparseGradParams params(int32_t splits) {
@@ -287,10 +192,8 @@ struct BlockGradProblem {
             double sum = 0;
             if (channel < n && input < k)
               for (int64_t t = 0; t < m; ++t) sum += static_cast<double>(grad_y.get(t, channel)) * x.get(t, input);
-            char rounded[4];
-            encode(static_cast<float>(sum), out_dtype, rounded);
             const int64_t at = (j * size + o) * size + i;
-            if (!(decode(out.data() + at * size_of(out_dtype), out_dtype) == decode(rounded, out_dtype))) return at;
+            if (!(decode(out.data() + at * size_of(out_dtype), out_dtype) == rounded(sum, out_dtype))) return at;
           }
     return -1;
   }

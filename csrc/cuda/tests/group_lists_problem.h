@@ -5,34 +5,24 @@
 #include <numeric>
 
 #include "cuda/group_lists/group_lists.h"
-#include "cuda/tests/semi_structured_problem.h"
+#include "cuda/tests/linear_problem.h"
 
 namespace sparsecore {
 
-struct GroupOptions {
-  DType dtype = DType::kBFloat16, out_dtype = DType::kFloat32;
-  bool residual = false;
-  Activation activation = Activation::kNone;
-  int64_t x_offset = 0, x_pad = 0, y_offset = 0, y_pad = 0;
+struct GroupOptions : LinearOptions {
   double density = 0.3;
-  unsigned seed = 1;
 };
 
-// Small integers: every sum is exact, whatever its order.
-struct GroupProblem {
+struct GroupProblem : LinearProblem<GroupOptions> {
   static constexpr size_t kBehind = 4096;  // bytes behind the gradient, which nobody may touch
-  GroupOptions options;
-  int64_t m, n, k;
   int32_t rows, cols, depth, window;
   std::vector<uint8_t> mask;
   int64_t groups, panels, records;
-  DeviceMatrix x, y, residual, grad_y;
+  DeviceMatrix grad_y;
   cuda_emulation::GlobalBuffer<char> values, index;
   cuda_emulation::GlobalBuffer<uint8_t> order;
   cuda_emulation::GlobalBuffer<int32_t> starts;
-  cuda_emulation::GlobalBuffer<float> bias, out;
-  std::vector<float> dense;
-  std::optional<cuda_emulation::GlobalBuffer<char>> workspace;
+  cuda_emulation::GlobalBuffer<float> out;
 
   static std::vector<uint8_t> draw(int64_t groups, int64_t blocks, const GroupOptions& o) {
     std::mt19937 random(o.seed + 100);
@@ -47,10 +37,7 @@ struct GroupProblem {
 
   GroupProblem(int64_t m, int64_t n, int64_t k, int32_t rows, int32_t cols, int32_t depth, int32_t window,
                const GroupOptions& o)
-      : options(o),
-        m(m),
-        n(n),
-        k(k),
+      : LinearProblem(m, n, k, o),
         rows(rows),
         cols(cols),
         depth(depth),
@@ -59,31 +46,25 @@ struct GroupProblem {
         groups(cuda_linear::ceil_div(n, rows)),
         panels(cuda_linear::ceil_div(k, depth)),
         records(std::count(mask.begin(), mask.end(), 1)),
-        x(o.dtype, m, k, cuda_linear::ceil_div(k, 8) * 8 + o.x_pad, o.x_offset),
-        y(o.out_dtype, m, n, cuda_linear::ceil_div(n, 8) * 8 + o.y_pad, o.y_offset),
-        residual(o.out_dtype, m, n, cuda_linear::ceil_div(n, 8) * 8 + o.y_pad, o.y_offset),
         grad_y(o.dtype, m, n, cuda_linear::ceil_div(n, 8) * 8 + o.x_pad, o.x_offset),
         values((records + 1) * rows * cols * 2),
         index((records + 1) * group_lists_index_bytes(cols, depth)),
         order(panels * groups),
         starts(panels * (groups + 1)),
-        bias(n),
-        out((records + 1) * rows * cols + kBehind / 4),
-        dense(n * k) {
-    std::mt19937 random(o.seed);
-    const auto draw_number = [&] { return static_cast<float>(static_cast<int>(random() % 7) - 3); };
-    for (DeviceMatrix* matrix : {&x, &residual, &grad_y})
-      for (int64_t t = 0; t < m; ++t)
-        for (int64_t i = 0; i < matrix->columns; ++i) matrix->set(t, i, draw_number());
-    for (int64_t i = 0; i < n; ++i) bias[i] = draw_number();
+        out((records + 1) * rows * cols + kBehind / 4) {
+    Numbers numbers(o.seed + 200);
+    grad_y.fill(numbers);
     std::vector<char> narrow(n * k * 2);
-    for (int64_t i = 0; i < n * k; ++i) encode(draw_number(), o.dtype, narrow.data() + 2 * i);
-    pack(narrow);
+    std::vector<float> dense(n * k);
+    std::vector<uint8_t> kept(n * k);
     const int64_t blocks = cuda_linear::ceil_div(k, cols);
-    for (int64_t channel = 0; channel < n; ++channel)
-      for (int64_t i = 0; i < k; ++i)
-        if (mask[channel / rows * blocks + i / cols])
-          dense[channel * k + i] = decode(narrow.data() + 2 * (channel * k + i), o.dtype);
+    for (int64_t i = 0; i < n * k; ++i) {
+      encode(numbers(), o.dtype, narrow.data() + 2 * i);
+      dense[i] = decode(narrow.data() + 2 * i, o.dtype);
+      kept[i] = mask[i / k / rows * blocks + i % k / cols];
+    }
+    pack(narrow);
+    expect(dense, kept);
   }
 
   // As sparsecore/group_lists.h has it.
@@ -142,25 +123,9 @@ struct GroupProblem {
     return w;
   }
   GroupListsParams params(int splits) {
-    const int64_t bytes = cuda_linear::partial_sum_bytes(splits, m, n);
-    workspace.emplace(bytes);
-    std::memset(y.buffer.data(), 0xff, y.buffer.size());
+    forget();
     GroupListsParams p;
-    p.x = x.data();
-    p.y = y.data();
-    p.bias = bias.data();
-    if (options.residual) p.residual = residual.data();
-    p.m = m;
-    p.n = n;
-    p.k = k;
-    p.x_row_stride = x.stride;
-    p.y_row_stride = y.stride;
-    p.residual_row_stride = residual.stride;
-    p.dtype = options.dtype;
-    p.out_dtype = options.out_dtype;
-    p.activation = options.activation;
-    p.workspace = bytes > 0 ? workspace->data() : nullptr;
-    p.workspace_bytes = bytes;
+    fill(p, cuda_linear::partial_sum_bytes(splits, m, n));
     p.weight = weight();
     return p;
   }
@@ -180,29 +145,6 @@ struct GroupProblem {
     return p;
   }
 
-  bool strayed() {
-    const int64_t bytes = size_of(options.out_dtype), count = static_cast<int64_t>(y.buffer.size()) / bytes;
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t at = i - y.offset;
-      if (at >= 0 && at % y.stride < n) continue;
-      for (int64_t byte = 0; byte < bytes; ++byte)
-        if (y.buffer[i * bytes + byte] != static_cast<char>(0xff)) return true;
-    }
-    return false;
-  }
-  int64_t first_wrong() {
-    for (int64_t t = 0; t < m; ++t)
-      for (int64_t channel = 0; channel < n; ++channel) {
-        double sum = bias[channel];
-        for (int64_t i = 0; i < k; ++i) sum += static_cast<double>(dense[channel * k + i]) * x.get(t, i);
-        if (options.activation != Activation::kNone) sum = activate(static_cast<float>(sum), options.activation);
-        if (options.residual) sum += residual.get(t, channel);
-        char rounded[4];
-        encode(static_cast<float>(sum), options.out_dtype, rounded);
-        if (!(y.get(t, channel) == decode(rounded, options.out_dtype))) return t * n + channel;
-      }
-    return -1;
-  }
   bool strayed_behind_gradient() {
     for (size_t i = static_cast<size_t>(records + 1) * rows * cols; i < out.size(); ++i)
       if (out[i] == out[i]) return true;

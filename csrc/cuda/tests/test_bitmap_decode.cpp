@@ -22,6 +22,7 @@ void check_plan(const Plan& plan, BitmapProblem& problem, double tolerance = 0) 
       problem.params(cuda_linear::partial_sum_bytes(plan.splits, problem.m, problem.n));
   REQUIRE(cuda_bitmap_decode::run_plan(plan, params, nullptr) == Status::kOk);
   CHECK(problem.first_wrong(tolerance) == -1);
+  CHECK(!problem.strayed());
 }
 
 BitmapOptions of_types(DType dtype, DType weight_dtype) {

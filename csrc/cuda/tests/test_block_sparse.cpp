@@ -273,7 +273,7 @@ TEST_CASE("block-sparse gradient: what cannot be done is said") {
 }
 
 TEST_CASE("block-sparse index: the first fault is named with its place") {
-  const BlockIndex host = BlockProblem::draw(5, 7, {});
+  const BlockIndex host = BlockProblem::draw(5, 7, 0.5, 1);
   const BlockIndex mirrored = host.transposed();
   REQUIRE(host.index.size() > 8);
   struct Case {

@@ -24,12 +24,11 @@ void check_loops(const cuda_emulation::Report& report) {
 
 template <class Weights, int kTokens, class Problem>
 void check(Problem& problem, typename Weights::Arguments args) {
-  cuda_emulation::GlobalBuffer<char> workspace(0);
-  cuda_emulation::GlobalBuffer<uint16_t> xt(problem.shape.k * pitch_of(problem.shape.m));
-  args.linear.p = problem.params(workspace);
+  cuda_emulation::GlobalBuffer<uint16_t> xt(problem.k * pitch_of(problem.m));
+  args.linear.p = problem.params(0);
   args.linear.channel_tiles = 1;
   args.xt = xt.data();
-  args.pitch = pitch_of(problem.shape.m);
+  args.pitch = pitch_of(problem.m);
   cuda_emulation::Config config;
   config.grid = dim3(1);
   if constexpr (kTokens <= 32) {
@@ -61,9 +60,8 @@ TEST_CASE("gathered products: tiles of every width are read without bank conflic
   check_lists<4, 64>();
   check_lists<1, 128>();
   VnmProblem<BFloat16> problem({64, 32, 300, 32, 8});
-  cuda_emulation::GlobalBuffer<char> none(0);
   cuda_vnm::MatmulArguments args;
-  args.weight = problem.params(none).weight;
+  args.weight = problem.weight();
   args.k_blocks = ceil_div(problem.picked, cuda_vnm::kBlockInputs);
   check<cuda_vnm::sm80::Weights<BFloat16, 2>, 64>(problem, args);
 }

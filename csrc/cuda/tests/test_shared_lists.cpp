@@ -17,16 +17,16 @@ void check(const Plan& plan, SharedListsProblem<T>& problem) {
   CAPTURE(static_cast<int>(plan.kernel));
   CAPTURE(plan.tokens);
   CAPTURE(plan.splits);
-  CAPTURE(problem.shape.m);
-  CAPTURE(problem.shape.n);
-  CAPTURE(problem.shape.k);
+  CAPTURE(problem.m);
+  CAPTURE(problem.n);
+  CAPTURE(problem.k);
   CAPTURE(problem.shape.vector);
   const cuda_emulation::ScopedOptions scoped(next_adversary(plan.kernel == Kernel::kWgmmaSm90 ? 90 : 86));
-  cuda_emulation::GlobalBuffer<char> workspace(
-      gathered::workspace_bytes(plan, problem.shape.m, problem.shape.n, problem.shape.k));
   problem.forget();
+  const int64_t workspace = gathered::workspace_bytes(plan, problem.m, problem.n, problem.k);
   REQUIRE(cuda_shared_lists::run_plan(plan, problem.params(workspace), nullptr) == Status::kOk);
   CHECK(problem.first_wrong() == -1);
+  CHECK(!problem.strayed());
 }
 
 constexpr Plan kPlans[] = {
@@ -97,9 +97,8 @@ TEST_CASE("shared lists: the plan of a shape fits its workspace") {
     SharedListsProblem<Float16> problem({m, n, k, vector});
     for (const int capability : {80, 90}) {
       const cuda_emulation::ScopedOptions scoped(next_adversary(capability));
-      cuda_emulation::GlobalBuffer<char> workspace(
-          shared_lists_linear_workspace(m, n, k, static_cast<int64_t>(problem.columns.size()), vector));
       problem.forget();
+      const int64_t workspace = shared_lists_linear_workspace(m, n, k, problem.records, vector);
       REQUIRE(shared_lists_linear_device(problem.params(workspace), nullptr) == Status::kOk);
       CHECK(problem.first_wrong() == -1);
     }
@@ -115,12 +114,11 @@ TEST_CASE("shared lists: damaged lists read nothing outside") {
       if (damage == 1) problem.group_ptr[1] = 1 << 30;
       if (damage == 2) problem.group_ptr[1] = -7;
       const cuda_emulation::ScopedOptions scoped(next_adversary(80));
-      cuda_emulation::GlobalBuffer<char> workspace(
-          gathered::workspace_bytes(plan, problem.shape.m, problem.shape.n, problem.shape.k));
+      const int64_t workspace = gathered::workspace_bytes(plan, problem.m, problem.n, problem.k);
       CHECK(cuda_shared_lists::run_plan(plan, problem.params(workspace), nullptr) == Status::kOk);
-      cuda_emulation::GlobalBuffer<uint16_t> dense(problem.shape.n * problem.shape.k);
-      CHECK(shared_lists_unpack_device(problem.weight(), DType::kBFloat16, problem.shape.n, problem.shape.k,
-                                       dense.data(), nullptr) == Status::kOk);
+      cuda_emulation::GlobalBuffer<uint16_t> dense(problem.n * problem.k);
+      CHECK(shared_lists_unpack_device(problem.weight(), DType::kBFloat16, problem.n, problem.k, dense.data(),
+                                       nullptr) == Status::kOk);
     }
 }
 
@@ -149,7 +147,7 @@ TEST_CASE("shared lists: the gradient of the kept weights") {
       p.weight = problem.weight();
       p.m = m, p.n = n, p.k = k;
       p.grad_y_row_stride = stride;
-      p.x_row_stride = problem.x_stride;
+      p.x_row_stride = problem.x.stride;
       p.workspace = workspace.data();
       p.workspace_bytes = static_cast<int64_t>(workspace.size());
       const cuda_emulation::ScopedOptions scoped(next_adversary(80));
@@ -161,8 +159,7 @@ TEST_CASE("shared lists: the gradient of the kept weights") {
             double sum = 0;
             if (g * vector + v < n)
               for (int64_t t = 0; t < m; ++t)
-                sum +=
-                    static_cast<double>(grads[t * n + g * vector + v]) * problem.x_values[t * k + problem.columns[r]];
+                sum += static_cast<double>(grads[t * n + g * vector + v]) * problem.x.get(t, problem.columns[r]);
             if (wrong < 0 && !(out[r * vector + v] == sum)) wrong = r * vector + v;
           }
       CHECK(wrong == -1);
@@ -186,9 +183,8 @@ TEST_CASE("shared lists: the dense weight comes back") {
 
 TEST_CASE("shared lists: refusals say what there is") {
   SharedListsProblem<BFloat16> problem({4, 32, 64, 16});
-  cuda_emulation::GlobalBuffer<char> workspace(1 << 20);
   const auto refused = [&](auto change, Status status, const char* words) {
-    SharedListsLinearParams p = problem.params(workspace);
+    SharedListsLinearParams p = problem.params(1 << 20);
     change(p);
     CHECK(shared_lists_linear_device(p, nullptr) == status);
     CAPTURE(cuda_message());

@@ -18,17 +18,17 @@ void check(const Plan& plan, VnmProblem<T>& problem) {
   CAPTURE(static_cast<int>(plan.kernel));
   CAPTURE(plan.tokens);
   CAPTURE(plan.splits);
-  CAPTURE(problem.shape.m);
-  CAPTURE(problem.shape.n);
-  CAPTURE(problem.shape.k);
+  CAPTURE(problem.m);
+  CAPTURE(problem.n);
+  CAPTURE(problem.k);
   CAPTURE(problem.shape.vector);
   CAPTURE(problem.shape.group);
   const cuda_emulation::ScopedOptions scoped(next_adversary(plan.kernel == Kernel::kWgmmaSm90 ? 90 : 86));
-  cuda_emulation::GlobalBuffer<char> workspace(
-      gathered::workspace_bytes(plan, problem.shape.m, problem.shape.n, problem.shape.k));
   problem.forget();
+  const int64_t workspace = gathered::workspace_bytes(plan, problem.m, problem.n, problem.k);
   REQUIRE(cuda_vnm::run_plan(plan, problem.params(workspace), nullptr) == Status::kOk);
   CHECK(problem.first_wrong() == -1);
+  CHECK(!problem.strayed());
 }
 
 constexpr Plan kPlans[] = {
@@ -83,8 +83,8 @@ TEST_CASE("V:N:M: the plan of a shape fits its workspace") {
     VnmProblem<Float16> problem({m, n, k, vector, 12});
     for (const int capability : {80, 90}) {
       const cuda_emulation::ScopedOptions scoped(next_adversary(capability));
-      cuda_emulation::GlobalBuffer<char> workspace(vnm_linear_workspace(m, n, k, problem.picked, vector));
       problem.forget();
+      const int64_t workspace = vnm_linear_workspace(m, n, k, problem.picked, vector);
       REQUIRE(vnm_linear_device(problem.params(workspace), nullptr) == Status::kOk);
       CHECK(problem.first_wrong() == -1);
     }
@@ -96,16 +96,15 @@ TEST_CASE("V:N:M: damaged columns read nothing outside") {
     VnmProblem<BFloat16> problem({5, 40, 70, 16, 8});
     for (uint16_t& column : problem.columns) column = static_cast<uint16_t>(column * 2657u);
     const cuda_emulation::ScopedOptions scoped(next_adversary(80));
-    cuda_emulation::GlobalBuffer<char> workspace(gathered::workspace_bytes(plan, 5, 40, 70));
+    const int64_t workspace = gathered::workspace_bytes(plan, 5, 40, 70);
     CHECK(cuda_vnm::run_plan(plan, problem.params(workspace), nullptr) == Status::kOk);
   }
 }
 
 TEST_CASE("V:N:M: refusals say what there is") {
   VnmProblem<BFloat16> problem({4, 32, 64, 16, 8});
-  cuda_emulation::GlobalBuffer<char> workspace(1 << 20);
   const auto refused = [&](auto change, Status status, const char* words) {
-    VnmLinearParams p = problem.params(workspace);
+    VnmLinearParams p = problem.params(1 << 20);
     change(p);
     CHECK(vnm_linear_device(p, nullptr) == status);
     CAPTURE(cuda_message());

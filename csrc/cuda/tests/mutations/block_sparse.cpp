@@ -184,7 +184,7 @@ std::string run(const Shape& shape) {
 constexpr Shape kShapes[] = {{}};
 
 std::string run(const Shape&) {
-  const BlockIndex host = BlockProblem::draw(300, 7, {}), mirrored = host.transposed();
+  const BlockIndex host = BlockProblem::draw(300, 7, 0.5, 1), mirrored = host.transposed();
   const int32_t blocks = static_cast<int32_t>(host.index.size());
   int32_t row = 2;
   while (host.starts[row + 1] - host.starts[row] < 2) ++row;

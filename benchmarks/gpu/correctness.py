@@ -8,14 +8,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .families import FAMILIES
-from .families.base import TOLERANCES, Family, Layer, Shape, Variant, relative_error
+from .families.base import (
+    TOLERANCES,
+    Family,
+    Layer,
+    Shape,
+    Variant,
+    by_kernel,
+    kernels_of,
+    relative_error,
+)
 
 LAYERS = ((4096, 4096), (14336, 4096))
 TOKENS = (1, 8, 33, 256, 1000, 4096)
@@ -24,10 +33,12 @@ SMALL_TOKENS = (1, 7, 40)
 
 @dataclass(frozen=True)
 class Case:
-    """One question; ``run`` returns what the record keeps, ``ok`` among it."""
+    """One question; ``run`` returns what the record keeps, ``ok`` among it. ``value`` 0 is asked first."""
 
     name: str
     run: Callable[[], dict[str, Any]]
+    group: str = ""
+    value: int = 0
 
 
 def product(layer: Layer, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -55,26 +66,18 @@ def compare(got: Tensor, expected: Tensor, tolerance: float) -> dict[str, Any]:
 def layer_cases(variant: Variant, device: str, small: bool) -> Iterator[Case]:
     """Of one variant: shapes, views, gradients of the input."""
     generator = torch.Generator(device).manual_seed(1)
-    cache: dict[tuple[int, int], Layer] = {}
-
-    def layer_of(outputs: int, inputs: int) -> Layer:
-        if (outputs, inputs) not in cache:
-            cache.clear()
-            cache[outputs, inputs] = variant.make(
-                variant.random(outputs, inputs, device=device, generator=generator)
-            )
-        return cache[outputs, inputs]
 
     def values(shape: Shape) -> tuple[Layer, Tensor, Tensor]:
-        layer = layer_of(shape.outputs, shape.inputs)
+        layer = variant.layer(shape.outputs, shape.inputs, device)
         x = variant.random(shape.tokens, shape.inputs, device=device, generator=generator)
         bias = torch.randn(shape.outputs, device=device, generator=generator).to(layer.out_dtype)
         return layer, x, bias
 
-    def forward(shape: Shape) -> dict[str, Any]:
+    def forward(shape: Shape, kernel: str = "") -> dict[str, Any]:
         layer, x, bias = values(shape)
-        y = layer.linear(x, bias)
-        again = layer.linear(x, bias)
+        linear = by_kernel(kernel, layer.linear)
+        y = linear(x, bias)
+        again = linear(x, bias)
         result = compare(y, product(layer, x, bias), TOLERANCES[variant.dtype, layer.out_dtype])
         result["same_bits"] = torch.equal(y, again)
         result["ok"] = result["ok"] and result["same_bits"]
@@ -105,38 +108,76 @@ def layer_cases(variant: Variant, device: str, small: bool) -> Iterator[Case]:
             got, grad.double() @ layer.weight.double(), 2 * TOLERANCES[variant.dtype, variant.dtype]
         )
 
-    sizes = (variant.small,) if small else LAYERS
-    for outputs, inputs in sizes:
-        for tokens in SMALL_TOKENS if small else TOKENS:
-            shape = Shape(outputs, inputs, tokens)
-            yield Case(f"{variant.name}, {shape}", lambda shape=shape: forward(shape))
+    def gradient_of_values(shape: Shape) -> dict[str, Any]:
+        """What is not kept has no gradient; a kept zero has one."""
+        layer, x, _ = values(shape)
+        assert layer.values is not None and layer.trained is not None and layer.spread is not None
+        own = layer.values.detach().requires_grad_()
+        y = layer.trained(x, own)
+        grad = torch.randn(y.shape, device=device, generator=generator).to(layer.out_dtype)
+        (got,) = torch.autograd.grad(y, own, grad)
+        kept = layer.spread(torch.ones_like(own)) != 0
+        expected = torch.where(kept, grad.double().T @ x.double(), 0.0)
+        return compare(layer.spread(got), expected, 2 * TOLERANCES[variant.dtype, variant.dtype])
+
+    def named(what: str, shape: Shape) -> str:
+        return ", ".join(filter(None, (variant.name, what, str(shape))))
+
+    first, *others = (variant.small,) if small else LAYERS
     ragged = variant.small if small else variant.ragged
-    for tokens in SMALL_TOKENS[1:2] if small else (1, 77, 515):
-        shape = Shape(*ragged, tokens)
-        yield Case(f"{variant.name}, ragged {shape}", lambda shape=shape: forward(shape))
-    shape = Shape(*ragged, 8 if small else 130)
-    yield Case(f"{variant.name}, views, {shape}", lambda: views(shape))
+    few, some = (SMALL_TOKENS[0], SMALL_TOKENS[-1]) if small else (8, 256)
+    # The first of each kind at once; more of a kind later.
+    urgent = [("", Shape(*first, few), forward), ("", Shape(*first, some), forward)]
+    urgent.append(("ragged", Shape(*ragged, SMALL_TOKENS[1] if small else 77), forward))
     if variant.differentiable:
-        other = Shape(*(variant.small if small else LAYERS[0]), 9 if small else 300)
-        yield Case(f"{variant.name}, gradient of x, {other}", lambda: gradient(other))
+        urgent.append(("gradient of x", Shape(*first, 9 if small else 300), gradient))
+    for what, shape, run in urgent:
+        yield Case(named(what, shape), lambda run=run, shape=shape: run(shape))
+    if variant.values_are_trained:
+        shape = Shape(*(first if small else ragged), 9 if small else 300)
+        yield Case(named("gradient of values", shape), lambda shape=shape: gradient_of_values(shape), value=1)
+    shape = Shape(*ragged, 8 if small else 130)
+    yield Case(named("views", shape), lambda shape=shape: views(shape), value=1)
+    for kernel in kernels_of(variant, device):
+        # What the chooser would not ask of a kernel, as far as it goes.
+        for tokens in (few,) if "small" in kernel else (some,):
+            shape = Shape(*first, tokens)
+            yield Case(
+                named(kernel, shape), lambda shape=shape, kernel=kernel: forward(shape, kernel), value=1
+            )
+    shapes = [
+        Shape(*layer, tokens) for layer in (first, *others) for tokens in (SMALL_TOKENS if small else TOKENS)
+    ]
+    shapes += [] if small else [Shape(*ragged, tokens) for tokens in (1, 515)]
+    for shape in shapes:
+        if ("", shape, forward) not in urgent:
+            what = "ragged" if (shape.outputs, shape.inputs) == variant.ragged else ""
+            yield Case(named(what, shape), lambda shape=shape: forward(shape), value=2)
 
 
-def cases(device: str, small: bool, families: tuple[Family, ...] = FAMILIES) -> Iterator[Case]:
-    """Everything to check, family by family; one whose operators are missing is one failing case."""
-    for family in families:
-        if not family.built(device):
-            missing = f"one of {', '.join(family.operators)} has no kernel for {device} tensors"
-            yield Case(f"{family.name}: operators", lambda missing=missing: {"ok": False, "wrong": missing})
-            continue
-        for check in family.checks:
+def cases(device: str, small: bool, families: tuple[Family, ...] = FAMILIES) -> list[Case]:
+    """Everything to check, the most telling first; a family whose operators are missing is one failing case."""
 
-            def run(check=check) -> dict[str, Any]:
-                wrong = check.holds(device, small)
-                return {"ok": not wrong, "wrong": wrong}
+    def found() -> Iterator[Case]:
+        for family in families:
+            if not family.built(device):
+                missing = f"one of {', '.join(family.operators)} has no kernel for {device} tensors"
+                yield Case(
+                    f"{family.name}: operators", lambda missing=missing: {"ok": False, "wrong": missing}
+                )
+                continue
+            for check in family.checks:
 
-            yield Case(f"{family.name}: {check.name}", run)
-        for variant in family.variants:
-            yield from layer_cases(variant, device, small)
+                def run(check=check) -> dict[str, Any]:
+                    wrong = check.holds(device, small)
+                    return {"ok": not wrong, "wrong": wrong}
+
+                yield Case(f"{family.name}: {check.name}", run, family.name)
+            for variant in family.variants:
+                for case in layer_cases(variant, device, small):
+                    yield replace(case, group=family.name)
+
+    return sorted(found(), key=lambda case: case.value)
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import torch
 
+from .programs import die_with_parent
+
 Call = Callable[[], object]
 
 
@@ -109,7 +111,9 @@ class Gauges:
     def __init__(self, milliseconds: int = 200) -> None:
         self._lines: list[str] = []
         self._process: subprocess.Popen[str] | None = None
-        if shutil.which("nvidia-smi"):
+        if shutil.which("nvidia-smi") is None:
+            return
+        with contextlib.suppress(OSError):
             self._process = subprocess.Popen(
                 [
                     "nvidia-smi",
@@ -120,8 +124,10 @@ class Gauges:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
+                preexec_fn=die_with_parent,
             )
-            threading.Thread(target=self._read, daemon=True).start()
+            self._reader = threading.Thread(target=self._read, daemon=True)
+            self._reader.start()
 
     def _read(self) -> None:
         assert self._process is not None and self._process.stdout is not None
@@ -138,8 +144,12 @@ class Gauges:
 
     def close(self) -> None:
         if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
+            self._process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+                self._reader.join(5)
+                assert self._process.stdout is not None
+                self._process.stdout.close()
 
 
 def summarize(lines: list[str]) -> dict[str, float]:

@@ -5,17 +5,46 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from .programs import find_sanitizer
+
+SECONDS = 15.0  # for a program that says what there is
+
 
 def first_line(*command: str) -> str:
-    """Of a program's output; empty where there is no such program."""
+    """Of a program's output; empty where there is no such program, or where it does not answer."""
     if not shutil.which(command[0]):
         return ""
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
     return done.stdout.strip().splitlines()[0] if done.stdout.strip() else ""
+
+
+def version(find: Callable[[], Any]) -> Any:
+    """Of a part of torch that may be missing: None where it is, or does not say."""
+    try:
+        return find()
+    except Exception:
+        return None
+
+
+def cusparselt() -> int | None:
+    import torch
+
+    backend = torch.backends.cusparselt
+    return backend.version() if backend.is_available() else None
+
+
+def triton() -> str:
+    import triton
+
+    return str(triton.__version__)
 
 
 def describe(dry: bool) -> dict[str, Any]:
@@ -28,18 +57,11 @@ def describe(dry: bool) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "date": date.today().isoformat(),
-        "compute_sanitizer": shutil.which("compute-sanitizer") is not None,
-        "cusparselt": torch.backends.cusparselt.version()
-        if torch.backends.cusparselt.is_available()
-        else None,
+        "compute_sanitizer": find_sanitizer() is not None,
+        "cusparselt": version(cusparselt),
+        "triton": version(triton),
         "driver": first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
     }
-    try:
-        import triton
-
-        found["triton"] = triton.__version__
-    except ImportError:
-        found["triton"] = None
     return found | ({"gpu": "none (dry run)"} if dry else of_gpu())
 
 
@@ -49,14 +71,18 @@ def of_gpu() -> dict[str, Any]:
 
     import sparsecore
 
-    if not torch.cuda.is_available():
-        return {"ok": False, "wrong": "torch sees no GPU"}
+    if torch.version.cuda is None:
+        return {"ok": False, "wrong": f"torch {torch.__version__} was built without CUDA"}
+    try:
+        torch.cuda.init()
+    except Exception as error:
+        return {"ok": False, "wrong": f"torch sees no GPU: {error}"}
     properties = torch.cuda.get_device_properties(0)
     found: dict[str, Any] = {
         "gpu": properties.name,
         "capability": 10 * properties.major + properties.minor,
         "multiprocessors": properties.multi_processor_count,
-        "l2_bytes": properties.L2_cache_size,
+        "l2_bytes": version(lambda: properties.L2_cache_size),
         "memory_bytes": properties.total_memory,
     }
     library = Path(sparsecore.__file__).parent / "lib" / "libsparsecore_torch_cuda.so"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import median, quantiles
 
 from .device import Call, Device
 
 
-def interleaved(device: Device, calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every round, after two calls to warm up."""
-    for call in calls.values():
+def interleaved(
+    device: Device, calls: Mapping[str, Call], rounds: int, at: Callable[[str], None] = lambda name: None
+) -> dict[str, list[float]]:
+    """Seconds of every round, after two calls to warm up, of which ``at`` is told."""
+    for name, call in calls.items():
+        at(name)
         call()
         call()
+        device.finish()
+    at("")
     marks: dict[str, list] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from statistics import geometric_mean
 
+from gpu.conclusions import conclude
 from gpu.families import FAMILIES
 from gpu.families.base import Shape, Target, Variant
+from gpu.targets import REACHED, Reached, line, reached, times_of
+from gpu.timings import per_visited_flop
 from tables import Result, markdown
 
 PEERS = ("cuBLAS", "cuSPARSELt", "CUTLASS 2:4", "torch BSR", "Triton BSR", "copy")
@@ -38,49 +41,131 @@ def _targets_of(variant: Variant) -> str:
     return "; ".join(f"{text} ({', '.join(map(str, counts))} tokens)" for text, counts in tokens.items())
 
 
+def readme_part(found: list[Result]) -> str:
+    """For the first screen: what was reached on each GPU, or that nothing was measured."""
+    if not found:
+        return (
+            "On GPUs nothing has been measured: [what is unmeasured](docs/performance.md#cuda-kernels-on-gpus), and "
+            "[the visit that measures it](docs/gpu_visit.md).\n"
+        )
+    return "\n".join(_readme_gpu(result) for result in found)
+
+
+def _readme_gpu(result: Result) -> str:
+    """A row for each kernel and peer that a target is set against."""
+    groups: dict[tuple[str, str, float, float], list[Reached]] = {}
+    for row in _timed(result):
+        for target in reached(row["variant"], row):
+            if target.ours == "ours":
+                groups.setdefault((target.item, target.against, target.must, target.stretch), []).append(
+                    target
+                )
+    body = []
+    for (kernel, against, must, stretch), targets in groups.items():
+        ratios = [target.ratio for target in targets if target.ratio is not None]
+        got = f"{geometric_mean(ratios):.2f}x (worst {min(ratios):.2f}x)" if ratios else UNMEASURED
+        body.append([kernel, against, f"{must:g}x / {stretch:g}x", got])
+    machine = result["machine"]
+    head = ["CUDA kernel", "beside", "must / stretch", "times as fast: geometric mean, worst"]
+    return (
+        f"{machine['gpu']}, by CUDA graphs, L2 flushed, candidates in turns; all rows, the losing ones too: "
+        f"[docs/performance.md](docs/performance.md#cuda-kernels-on-gpus).\n\n{markdown(head, body)}"
+    )
+
+
+def _timed(result: Result) -> list[Result]:
+    return [row for row in result["rows"] if row["stage"] == "timings" and times_of(row)]
+
+
+def _what_is_timed(variant: Variant) -> Iterator[tuple[str, str, str]]:
+    """The rows of a variant: their name, how many, targets."""
+    if count := len(variant.layers) * len(variant.tokens):
+        yield variant.name, f"{count} layers and token counts", _targets_of(variant)
+    for outputs, inputs, tokens in variant.trained:
+        yield f"{variant.name}, forward and backward", str(Shape(outputs, inputs, tokens)), ""
+    if variant.by_kernel:
+        targets = [
+            t for tokens in variant.by_kernel for t in per_visited_flop(variant, tokens, variant.kernels)
+        ]
+        yield (
+            f"{variant.name}, by kernel",
+            f"{', '.join(variant.kernels)} at {', '.join(map(str, variant.by_kernel))} tokens",
+            "; ".join(dict.fromkeys(f"{t.must:g} x {t.against} by {t.ours}, few tokens" for t in targets)),
+        )
+
+
 def _unmeasured() -> str:
     body = []
     for family in FAMILIES:
         for variant in family.variants:
-            count = len(variant.layers) * len(variant.tokens)
-            if count:
-                body.append(
-                    [variant.name, f"{count} layers and token counts", _targets_of(variant), UNMEASURED]
-                )
-        for task in family.tasks:
-            body.append([f"{family.name}: {task.name}", "", _targets(task.targets), UNMEASURED])
+            body += [[*row, UNMEASURED] for row in _what_is_timed(variant)]
+        body += [
+            [f"{family.name}: {task.name}", "", _targets(task.targets), UNMEASURED] for task in family.tasks
+        ]
     return markdown(["kernel", "what", "target: must / stretch", "result"], body)
 
 
 def _visited(result: Result) -> str:
-    machine, rows = result["machine"], result["rows"]
+    machine, rows, timings = result["machine"], result["rows"], _timed(result)
     parts = [
         f"### {machine['gpu']}\n",
         f"driver {machine['driver']}; torch {machine['torch']}; {machine['compiler']}; commit {machine['commit']}; "
         f"{machine['date']}; `{machine['command']}`.\n",
         _right(rows),
+        _reached(timings),
+        _conclusions(rows),
     ]
-    timings = [row for row in rows if row["stage"] == "timings"]
-    names = list(dict.fromkeys(row.get("variant", row["item"]) for row in timings if "us" in row))
+    names = list(dict.fromkeys(row["variant"] for row in timings))
     if names:
         parts.append(
             "Microseconds of a CUDA graph's replay (median, quartiles), L2 flushed before each, all candidates in "
             "turns; eager beside. *x*: the peer's time over ours, below 1 we lose.\n"
         )
     for name in names:
-        parts += [f"#### {name}\n", _timings([row for row in timings if row.get("variant") == name])]
-    missing = [v.name for f in FAMILIES for v in f.variants if v.layers and v.name not in names]
+        mine = [row for row in timings if row["variant"] == name]
+        parts += [f"#### {name}\n", _kernels(mine) if "kernels" in mine[0] else _timings(mine)]
+    missing = [
+        name
+        for family in FAMILIES
+        for name in (
+            *(name for variant in family.variants for name, *_ in _what_is_timed(variant)),
+            *(task.name for task in family.tasks),
+        )
+        if name not in names
+    ]
     if missing:
         parts.append(f"Not measured: {', '.join(missing)}.\n")
     parts.append(_questions([row for row in rows if row["stage"] == "questions"]))
     return "\n".join(parts)
 
 
+def _reached(timings: list[Result]) -> str:
+    """Every target that was set, with what was measured; those that were missed first."""
+    targets = [target for row in timings for target in reached(row["item"], row)]
+    if not targets:
+        return ""
+    order = ("missed", "no comparison", "must", "stretch")
+    targets.sort(key=lambda target: order.index(target.verdict))
+    counts = ", ".join(
+        f"{count} {verdict}" for verdict in REACHED if (count := sum(t.verdict == verdict for t in targets))
+    )
+    head = ["target", "must", "stretch", "measured", "reached"]
+    return f"#### Targets: {counts}\n\n{markdown(head, map(line, targets))}"
+
+
+def _conclusions(rows: list[Result]) -> str:
+    stages: dict[str, dict[str, Result]] = {}
+    for row in rows:
+        stages.setdefault(row["stage"], {})[row["item"]] = row
+    found = conclude(stages)
+    return "#### What follows\n\n" + markdown(["question", "answer"], map(list, found)) if found else ""
+
+
 def _right(rows: list[Result]) -> str:
     """What was checked, in a row per stage, and what failed by name."""
     body = []
     for stage in ("conformance", "correctness", "sanitizer", "tests"):
-        mine = [row for row in rows if row["stage"] == stage]
+        mine = [row for row in rows if row["stage"] == stage and row.get("ran", True)]
         wrong = [row["item"] for row in mine if not row.get("ok", True)]
         count = sum(row.get("passed", 1) for row in mine)
         wrong += [name for row in mine for name in row.get("failed", {})]
@@ -89,48 +174,45 @@ def _right(rows: list[Result]) -> str:
 
 
 def _timings(rows: list[Result]) -> str:
-    peers = [name for name in PEERS if any(name in row.get("ratios", {}) for row in rows)]
+    names = list(dict.fromkeys(name for row in rows for name in row.get("ratios", {})))
+    peers = sorted(names, key=lambda name: PEERS.index(name) if name in PEERS else len(PEERS))
     body = []
     for row in sorted(rows, key=lambda row: row.get("shape", [])):
-        graph, eager = row.get("us_graph", {}).get("ours"), row.get("us", {}).get("ours")
         ratios = row.get("ratios", {})
-        shape = row.get("shape")
-        reached = "; ".join(_reached(target, ratios) for target in row.get("targets", []))
         body.append(
             [
-                f"{shape[0]} x {shape[1]}" if shape else row["item"],
-                str(shape[2]) if shape else "",
-                _microseconds(graph),
-                _microseconds(eager),
+                *_layer(row),
+                _microseconds(row.get("us_graph", {}).get("ours")),
+                _microseconds(row.get("us", {}).get("ours")),
                 *(f"{ratios[name]:.2f}" if name in ratios else "" for name in peers),
-                reached,
             ]
         )
-    head = [
-        "layer",
-        "tokens",
-        "us",
-        "us, eager",
-        *(f"x {name}" for name in peers),
-        "target: must / stretch, reached",
+    return markdown(["layer", "tokens", "us", "us, eager", *(f"x {name}" for name in peers)], body)
+
+
+def _kernels(rows: list[Result]) -> str:
+    """Every kernel's time beside each other's, and beside what the chooser takes."""
+    names = ["ours", *rows[0]["kernels"], "cuBLAS"]
+    body = [
+        [*_layer(row), *(_microseconds(times_of(row).get(name)) for name in names)]
+        for row in sorted(rows, key=lambda row: row["shape"])
     ]
-    return markdown(head, body)
+    return markdown(["layer", "tokens", "us, as chosen", *(f"us, {name}" for name in names[1:])], body)
+
+
+def _layer(row: Result) -> list[str]:
+    if "shape" not in row:
+        return [row["item"], ""]
+    outputs, inputs, tokens = row["shape"]
+    return [f"{outputs} x {inputs}", str(tokens)]
 
 
 def _microseconds(timing: list[float] | None) -> str:
     return "" if timing is None else "{:.1f} ({:.1f} to {:.1f})".format(*timing)
 
 
-def _reached(target: dict[str, Any], ratios: dict[str, float]) -> str:
-    wanted = f"{target['must']:g} / {target['stretch']:g} x {target['against']}"
-    ratio = ratios.get(target["against"])
-    if ratio is None:
-        return f"{wanted}: no comparison"
-    reached = "stretch" if ratio >= target["stretch"] else "must" if ratio >= target["must"] else "missed"
-    return f"{wanted}: {reached}"
-
-
 def _questions(rows: list[Result]) -> str:
+    rows = [row for row in rows if row.get("ok")]
     if not rows:
         return ""
     body = [

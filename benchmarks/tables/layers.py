@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tables import Result, by_machine, markdown, microseconds, origin, results
+from tables import Result, by_machine, gpu, markdown, microseconds, origin, results
 from tables.networks import readme_networks
 from timing import geometric
 
@@ -30,7 +30,7 @@ SHOWN = {
 def readme_table() -> str:
     """The first screen's table: one row per kernel and sparsity, one column per number of threads."""
     networks = next(iter(by_machine(results("networks")).values()), [])
-    parts = [readme_networks(networks), _shown_rows(), _shown_groups()]
+    parts = [readme_networks(networks), _shown_rows(), _shown_groups(), gpu.readme_part(results("gpu"))]
     return "\n".join(part for part in parts if part) or "No results yet: `make bench` measures them.\n"
 
 

@@ -31,10 +31,11 @@ def test_dry_run(tmp_path: Path) -> None:
             {
                 "dry": True,
                 "stages": {"questions": {"mma.bf16.warps8": {"ok": True, "kept": 1}}},
-                "running": {"stage": "questions", "item": "bulk.runs4", "since": 0, "limit": 1},
             }
         )
     )
+    running = {"stage": "questions", "item": "bulk.runs4", "group": "", "at": "", "since": 0, "limit": 1}
+    record.with_suffix(".running").write_text(json.dumps(running))
     done = dry_run(record, "--copy", str(copy))
     assert done.returncode == 0, done.stdout + done.stderr
     data = json.loads(record.read_text())
@@ -45,27 +46,58 @@ def test_dry_run(tmp_path: Path) -> None:
         "machine",
         "conformance",
         "correctness",
-        "sanitizer",
         "timings",
+        "sanitizer",
         "tests",
     ]
     assert all(result["ok"] for items in stages.values() for result in items.values() if "ok" in result)
     assert stages["questions"]["mma.bf16.warps8"] == {"ok": True, "kept": 1}  # not asked again
     assert stages["questions"]["bulk.runs4"]["emulated"]
     assert stages["conformance"]["wrappers"]["passed"] > 50
-    assert len(stages["correctness"]) > 20
+    assert len(stages["correctness"]) > 100
+    for family in {row["family"] for row in stages["timings"].values()}:
+        assert [row for row in stages["correctness"].values() if row["group"] == family]
+    steps = [name for name in stages["timings"] if "forward and backward" in name]
+    assert len(steps) >= 5
     for name, row in stages["timings"].items():
         assert row["ratios"] and set(row["us"]) == set(row["us_graph"]), (name, row)
         assert not [
             note for note in row["notes"].values() if note != "stand-in: dense torch" and "bias" not in note
         ]
     assert "cuBLAS" not in stages["timings"]["2:4 bfloat16, 72 x 136, 40 tokens"]["notes"]
-    assert stages["tests"]["tests/cuda"]["skipped"] >= 8 and not stages["tests"]["tests/cuda"]["failed"]
+    on_gpu = stages["tests"]["tests/cuda/test_on_gpu.py"]
+    assert on_gpu["skipped"] >= 8 and not on_gpu["failed"]
+    assert data["left"] == data["left_out"] == data["strikes"] == {}
 
     refused = subprocess.run(
         [*VISIT, "--collect", str(record)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert refused.returncode != 0 and "dry run" in refused.stderr
+
+
+def test_faulty_kernels_and_peers(tmp_path: Path) -> None:
+    """Wrong products of one family, a crashing kernel of another, a crashing peer: the rest is checked and timed."""
+    record = tmp_path / "visit.json"
+    options = ("--stages-of", "tests.cuda.faulty_kernels", "--stages", "correctness", "timings")
+    done = dry_run(record, *options)
+    assert done.returncode == 1, done.stdout + done.stderr
+    data = json.loads(record.read_text())
+    checked, timed = data["stages"]["correctness"], data["stages"]["timings"]
+    wrong = {name for name, result in checked.items() if not result["ok"]}
+    assert wrong and all(name.startswith(("64:2:8", "bitmap")) for name in wrong)
+    assert all(checked[name]["wrong_elements"] > 0 for name in wrong if name.startswith("64:2:8"))
+    assert [checked[name]["wrong"] for name in wrong if name.startswith("bitmap")] == [
+        "the process ended with status -11",
+    ] * 2
+    assert data["left_out"]["correctness"]["bitmap decode"] > 0
+    assert all(result["ok"] for name, result in checked.items() if name.startswith(("2:4", "blocks")))
+    assert "wrong result" in timed["64:2:8 bfloat16, 136 x 200, 40 tokens"]["wrong"]
+    blocks = [row for name, row in timed.items() if name.startswith("blocks")]
+    assert len(blocks) == 2 and set(data["peers"]) == {"peer Triton BSR"}
+    for row in blocks:
+        assert row["notes"]["Triton BSR"] == "left out: it hung or crashed before"
+        assert {"ours", "cuBLAS", "torch BSR"} == set(row["us_graph"])
+    assert timed["2:4 bfloat16, 72 x 136, 40 tokens"]["ratios"]
 
 
 def test_a_call_without_time_goes_on_later(tmp_path: Path) -> None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+import sparsecore
+from sparsecore import Pattern
+from sparsecore.formats.base import PackedWeight
 
 Call = Callable[[], object]
 
@@ -37,11 +45,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Target:
-    """How many times as fast as a peer: what has to be, and what is close to the limit."""
+    """How many times as fast as a peer: what has to be, and what is close to the limit.
+
+    ``ours`` is the call that it is about: a kernel by name, or the one that the chooser takes.
+    """
 
     against: str
     must: float
     stretch: float
+    ours: str = "ours"
 
 
 @dataclass(frozen=True)
@@ -53,12 +65,22 @@ class Layer:
         linear: ``(x, bias)`` to ``x @ weight.T``, scaled, plus bias. ``bias`` may be None.
         scale: ``(outputs,)`` float32, of 8-bit weights.
         out_dtype: What ``linear`` writes.
+        trained: Of layers with gradients, ``(x, values)`` to y; and ``values`` to start with.
+        spread: Values to the ``(outputs, inputs)`` matrix that they stand for.
     """
 
     weight: Tensor
     linear: Callable[[Tensor, Tensor | None], Tensor]
     scale: Tensor | None = None
     out_dtype: torch.dtype = torch.bfloat16
+    values: Tensor | None = None
+    trained: Callable[[Tensor, Tensor], Tensor] | None = None
+    spread: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes on the device: dense and packed."""
+        return 2 * self.weight.nbytes
 
 
 @dataclass(frozen=True)
@@ -76,8 +98,12 @@ class Variant:
         tokens: See ``layers``.
         ragged: ``(outputs, inputs)`` that fit no tile, to check.
         differentiable: Whether gradients reach the input.
+        values_are_trained: Whether they reach the values; then layers say how.
         block: Rows and columns of the pattern's blocks, for block-sparse peers.
         small: ``(outputs, inputs)`` for the emulator and the memory checker.
+        kernels: Names of the kernels that its products choose among, the one for few tokens first.
+        by_kernel: Numbers of tokens at which all of them are timed beside each other, to set the chooser by.
+        trained: ``(outputs, inputs, tokens)`` of forward and backward passes to time.
     """
 
     name: str
@@ -90,8 +116,12 @@ class Variant:
     tokens: tuple[int, ...] = ()
     ragged: tuple[int, int] = (1004, 1012)
     differentiable: bool = False
+    values_are_trained: bool = False
     block: tuple[int, int] | None = None
     small: tuple[int, int] = (72, 136)
+    kernels: tuple[str, ...] = ()
+    by_kernel: tuple[int, ...] = ()
+    trained: tuple[tuple[int, int, int], ...] = ()
 
     def random(self, *shape: int, device: str, generator: torch.Generator) -> Tensor:
         """N(0, 1); of int8, 32 times that, rounded."""
@@ -99,6 +129,36 @@ class Variant:
         if self.dtype == torch.int8:
             return (32 * values).round().clamp(-127, 127).to(torch.int8)
         return values.to(self.dtype)
+
+    def layer(self, outputs: int, inputs: int, device: str) -> Layer:
+        """The same layer in every stage and process."""
+        seed = int.from_bytes(
+            hashlib.blake2b(f"{self.name} {outputs} {inputs}".encode(), digest_size=4).digest()
+        )
+
+        def make() -> Layer:
+            generator = torch.Generator(device).manual_seed(seed)
+            return self.make(self.random(outputs, inputs, device=device, generator=generator))
+
+        return LAYERS.get((self.name, outputs, inputs, device), make)
+
+
+def kernels_of(variant: Variant, device: str) -> tuple[str, ...]:
+    """Those that the device at hand has."""
+    if not hasattr(sparsecore, "cuda"):
+        return ()
+    hopper = device != "cuda" or torch.cuda.get_device_capability() == (9, 0)
+    return tuple(name for name in variant.kernels if hopper or not name.endswith("sm90"))
+
+
+def by_kernel(kernel: str, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same call by one kernel, or by whichever the chooser takes."""
+
+    def forced(*arguments: object) -> Tensor:
+        with sparsecore.cuda.use(kernel):
+            return call(*arguments)
+
+    return forced if kernel else call
 
 
 @dataclass(frozen=True)
@@ -119,15 +179,18 @@ class Prepared:
     """Work ready to be timed: ``calls`` in turns, ours under "ours".
 
     Attributes:
-        answers: What each call that writes a product must return, within 2 %; None where they write different things.
+        answers: What calls may return, within 2 %, since peers leave out what they cannot do. Empty where calls write
+            different things.
         notes: What has to be known about a call, by its name.
+        facts: What the record keeps beside the times.
     """
 
     calls: dict[str, Call]
     operations: float = 0.0
     moved_bytes: float = 0.0
-    answers: Tensor | None = None
+    answers: tuple[Tensor, ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,6 +201,66 @@ class Task:
     value: int
     prepare: Callable[[str, bool], Prepared]
     targets: tuple[Target, ...] = ()
+
+
+class KeptLayers:
+    """The layers made last: making one can take longer than all that is asked of it."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._layers: OrderedDict[tuple[object, ...], Layer] = OrderedDict()
+
+    def get(self, key: tuple[object, ...], make: Callable[[], Layer]) -> Layer:
+        if key not in self._layers:
+            layer = make()
+            while self._layers and layer.nbytes + self.nbytes > self._most_bytes:
+                self._layers.popitem(last=False)
+            self._layers[key] = layer
+        self._layers.move_to_end(key)
+        return self._layers[key]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(layer.nbytes for layer in self._layers.values())
+
+    def clear(self) -> None:
+        self._layers.clear()
+
+
+LAYERS = KeptLayers(8 << 30)
+
+
+def packed_on_cpu(
+    weight: Tensor,
+    pattern: Pattern,
+    layout: str,
+    *,
+    sparsity: float | None = None,
+    dtype: torch.dtype | None = None,
+) -> PackedWeight:
+    """Packs where the CPU does it, which takes seconds, and brings the result to the weight's device.
+
+    Where ``SPARSECORE_VISIT_LAYERS`` names a folder, results are kept there for the next process.
+    """
+    dense = weight.cpu()
+    packed: PackedWeight | None = None
+    folder, path = os.environ.get("SPARSECORE_VISIT_LAYERS"), None
+    if folder:
+        key = hashlib.blake2b(
+            f"{layout} {pattern} {sparsity} {dtype} {dense.dtype} {tuple(dense.shape)}".encode()
+        )
+        key.update(dense.view(torch.uint8).numpy())
+        path = Path(folder) / f"{key.hexdigest()[:24]}.packed"
+        if path.exists():
+            packed = torch.load(path, weights_only=False)
+    if packed is None:
+        packed = sparsecore.pack(dense, pattern, sparsity=sparsity, dtype=dtype, layout=layout)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(f".{os.getpid()}")
+            torch.save(packed, unfinished)
+            unfinished.replace(path)
+    return replace(packed, **{name: tensor.to(weight.device) for name, tensor in packed.tensors().items()})
 
 
 @dataclass(frozen=True)

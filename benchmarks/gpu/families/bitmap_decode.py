@@ -5,34 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-import sparsecore
-from sparsecore import NM, Pattern, Unstructured, reference
-from sparsecore.ops import bitmap_decode_linear
+from sparsecore import NM, Pattern, Unstructured
 
-from .base import Family, Layer, Variant
+from .base import Family, Layer, Variant, packed_on_cpu
 
 LAYERS = ((4096, 4096), (14336, 4096))
 TOKENS = (1, 8, 32, 64)
 
 
-def variant(pattern: Pattern, density: float, dtype: torch.dtype) -> Variant:
-    """``density`` is what the pattern keeps."""
+def variant(
+    pattern: Pattern, density: float, dtype: torch.dtype, values: torch.dtype | None = None
+) -> Variant:
+    """``density`` is what the pattern keeps; ``values`` int8 where weights are."""
 
     def make(weight: Tensor) -> Layer:
-        outputs, inputs = weight.shape
         sparsity = 1 - density if isinstance(pattern, Unstructured) else None
-        packed = sparsecore.pack(weight.cpu(), pattern, sparsity=sparsity, layout="bitmap_decode").tensors()
-        values, bitmap, row_ptr = (packed[name].to(weight.device) for name in ("values", "bitmap", "row_ptr"))
-
-        def linear(x: Tensor, bias: Tensor | None) -> Tensor:
-            return bitmap_decode_linear(x, values, bitmap, row_ptr, None, bias, out_features=outputs)
-
-        dense = reference.bitmap_decode_unpack(values, bitmap, row_ptr, outputs, inputs)
-        return Layer(dense, linear, out_dtype=dtype)
+        packed = packed_on_cpu(weight, pattern, "bitmap_decode", sparsity=sparsity, dtype=values)
+        return Layer(packed.to_dense(), lambda x, bias: packed.linear(x, bias), out_dtype=dtype)
 
     label = f"{pattern.n}:{pattern.m}" if isinstance(pattern, NM) else f"{1 - density:.0%} unstructured"
     return Variant(
-        name=f"bitmap, {label}, {str(dtype).removeprefix('torch.')}",
+        name=f"bitmap, {label}, {str(dtype).removeprefix('torch.')}{', int8 weights' if values else ''}",
         dtype=dtype,
         density=density,
         make=make,
@@ -51,5 +44,6 @@ FAMILY = Family(
         variant(Unstructured(), 0.5, torch.bfloat16),
         variant(NM(4, 16), 0.25, torch.bfloat16),
         variant(Unstructured(), 0.3, torch.float16),
+        variant(Unstructured(), 0.5, torch.bfloat16, torch.int8),
     ),
 )

@@ -35,6 +35,7 @@ from .base import (
 )
 
 LAYERS = ((4096, 4096), (14336, 4096), (4096, 14336), (8192, 8192), (28672, 8192))
+KERNELS = ("matmul_small_sm80", "matmul_sm80", "matmul_sm90")
 TOKENS = (1, 16, 4096, 256, 64, 8, 32, 1024, 16384)
 
 
@@ -75,7 +76,21 @@ def make_with(group: int) -> Callable[[Tensor], Layer]:
                 x, *packed, scale, bias, out_features=outputs, out_dtype=dtype, group=group
             )
 
-        return Layer(masked(weight, mask), linear, scale, dtype)
+        kept = masked(weight, mask)
+        if group != 4 or weight.dtype not in FLOATS:
+            return Layer(kept, linear, scale, dtype)
+        values, metadata = packed
+        return Layer(
+            kept,
+            linear,
+            None,
+            dtype,
+            values=values,
+            trained=lambda x, values: semi_structured_linear(x, values, metadata, out_features=outputs),
+            spread=lambda values: semi_structured_decompress(
+                values, metadata, out_features=outputs, in_features=weight.shape[1]
+            ),
+        )
 
     return make
 
@@ -207,6 +222,32 @@ def training_task() -> Task:
     return Task("training step two_way, bfloat16, 4096 cubed", 2, prepare)
 
 
+def input_gradient_task() -> Task:
+    """The gradient of the input: a product with the transposed packing, which the two-way selection makes possible."""
+
+    def prepare(device: str, small: bool) -> Prepared:
+        width, tokens = (64, 40) if small else (4096, 4096)
+        weight = torch.randn(width, width, device=device).to(torch.bfloat16)
+        values, metadata, *other = semi_structured_compress(weight, selection="two_way", transposed=True)
+        dense = semi_structured_decompress(values, metadata, out_features=width, in_features=width)
+        grad = torch.randn(tokens, width, device=device).to(torch.bfloat16)
+        return Prepared(
+            {
+                "ours": lambda: semi_structured_linear(grad, *other, out_features=width),
+                "cuBLAS": lambda: grad @ dense,
+            },
+            operations=2.0 * width * width * tokens,
+            answers=(grad.float() @ dense.float(),),
+        )
+
+    return Task(
+        "gradient of x by the transposed packing, bfloat16, 4096 cubed",
+        1,
+        prepare,
+        (Target("cuBLAS", 1.2, 1.45),),
+    )
+
+
 def weight_gradient_task(tokens: int) -> Task:
     """Where sampled and masked gradients of kept weights meet, which decides what "auto" takes."""
 
@@ -222,6 +263,7 @@ def weight_gradient_task(tokens: int) -> Task:
                 "masked": lambda: semi_structured_gather(grad.T @ x, metadata),
             },
             operations=2.0 * width * width * count,
+            facts={"sampled_tokens": count},
         )
 
     return Task(f"sampled gradient, bfloat16, 4096 x 4096, {tokens} tokens", 3, prepare)
@@ -286,6 +328,14 @@ def variant(group: int, dtype: torch.dtype) -> Variant:
         tokens=TOKENS if whole else TOKENS[:4],
         ragged=(1005, 1011),
         differentiable=dtype in FLOATS,
+        values_are_trained=group == 4 and dtype in FLOATS,
+        kernels=KERNELS,
+        by_kernel=(1, 8, 16, 24, 32, 48, 64, 96, 128, 256)
+        if whole
+        else (8, 32, 64, 128)
+        if group == 8
+        else (),
+        trained=((4096, 4096, 4096),) if whole else (),
     )
 
 
@@ -304,6 +354,7 @@ FAMILY = Family(
         *(variant(4, dtype) for dtype in (*FLOATS, torch.int8, torch.float8_e4m3fn)),
         variant(8, torch.bfloat16),
         variant(6, torch.float16),
+        variant(8, torch.int8),
     ),
     checks=(
         Check("compress", keeps_the_largest),
@@ -314,6 +365,7 @@ FAMILY = Family(
     tasks=(
         compress_task("by_row"),
         compress_task("two_way"),
+        input_gradient_task(),
         training_task(),
         *(weight_gradient_task(tokens) for tokens in (64, 256, 512, 1024)),
         decay_task(),

@@ -15,17 +15,31 @@ TOKENS = (4096, 16, 1024, 256)
 GOALS = {(64, 8): (1.6, 2.2), (128, 16): (2.6, 3.8)}
 
 
-def variant(vector: int, m: int, dtype: torch.dtype = torch.bfloat16) -> Variant:
+def variant(
+    vector: int, m: int, dtype: torch.dtype = torch.bfloat16, by_kernel: tuple[int, ...] = ()
+) -> Variant:
     """``vector``:2:``m``."""
 
     def make(weight: Tensor) -> Layer:
         outputs, inputs = weight.shape
         packed = vnm_compress(weight, vector=vector, m=m)
 
-        def linear(x: Tensor, bias: Tensor | None) -> Tensor:
-            return vnm_linear(x, *packed, bias=bias, out_features=outputs, vector=vector)
+        values, *index = packed
 
-        return Layer(reference.vnm_unpack(*packed, outputs, inputs, vector), linear, out_dtype=dtype)
+        def linear(x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+            return vnm_linear(x, values, *index, bias=bias, out_features=outputs, vector=vector)
+
+        def spread(values: Tensor) -> Tensor:
+            return reference.vnm_unpack(values, *index, outputs, inputs, vector)
+
+        return Layer(
+            spread(values),
+            lambda x, bias: linear(x, values, bias),
+            out_dtype=dtype,
+            values=values,
+            trained=lambda x, values: linear(x, values, None),
+            spread=spread,
+        )
 
     def targets(shape: Shape) -> tuple[Target, ...]:
         large = min(shape.outputs, shape.inputs) >= 4096 and shape.tokens >= 1024
@@ -42,7 +56,11 @@ def variant(vector: int, m: int, dtype: torch.dtype = torch.bfloat16) -> Variant
         tokens=TOKENS,
         ragged=(1005, 1011),
         differentiable=True,
+        values_are_trained=True,
         small=(136, 200),
+        kernels=("matmul_small_sm80", "matmul_sm80", "matmul_sm90"),
+        by_kernel=by_kernel,
+        trained=((4096, 4096, 4096),) if by_kernel else (),
     )
 
 
@@ -73,6 +91,10 @@ def keeps_the_largest(device: str, small: bool) -> str:
 FAMILY = Family(
     name="V:N:M",
     operators=("vnm_linear",),
-    variants=(variant(64, 8), variant(128, 16), variant(64, 8, torch.float16)),
+    variants=(
+        variant(64, 8, by_kernel=(8, 32, 64, 96, 128, 256)),
+        variant(128, 16),
+        variant(64, 8, torch.float16),
+    ),
     checks=(Check("compress", keeps_the_largest),),
 )

@@ -330,7 +330,10 @@ void add_wgmma_questions(std::vector<Question>& questions) {
   add<true, 256, 1, A::kLoaded, true>(questions, 0);
   add<true, 256, 1, A::kShared, true>(questions, 0);
   add<true, 256, 1, A::kRegisters, false>(questions, 0);
+  add<true, 256, 1, A::kRegisters, true>(questions, 0);
+  add<true, 256, 1, A::kLoaded, false>(questions, 1);
   add<true, 256, 1, A::kShared, false>(questions, 1);
+  add<true, 128, 2, A::kShared, false>(questions, 1);
   // Few tokens.
   add<true, 64, 2, A::kLoaded, true>(questions, 1);
   // What dense products reach in the same loop.

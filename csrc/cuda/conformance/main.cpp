@@ -7,6 +7,7 @@
 // in EACH seconds (default 10): one bad wrapper costs its own line and no other. Exits 0 when all that ran passed.
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -80,6 +81,7 @@ int main(int argc, char** argv) {
     const pid_t process = fork();
     if (process < 0) return 2;
     if (process == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
       close(ends[0]);
       child(checks, next, ends[1]);
     }

@@ -3,7 +3,6 @@
 
 #include "cuda/bitmap_decode/matmul_sm80.cuh"
 #include "cuda/common/launch.h"
-#include "cuda/linear/capabilities.h"
 #include "cuda/linear/message.h"
 #include "cuda/linear/operands.h"
 
@@ -12,14 +11,20 @@ namespace cuda_bitmap_decode {
 namespace {
 
 constexpr const char* kName = "bitmap_decode_matmul";
-constexpr Capability kCapabilities[] = {
-    {0, "bitmap_matmul_sm80", DType::kBFloat16, 80, kAnyNewer},
-    {0, "bitmap_matmul_sm80", DType::kFloat16, 80, kAnyNewer},
+constexpr Capability kRows[] = {
+    {.kernel = kOwnValues, .name = "bitmap_matmul_sm80", .types = kHalves},
+    {.kernel = kInt8Values, .name = "bitmap_matmul_sm80 with int8 values", .types = kHalves},
 };
+constexpr Capabilities kCapabilities = {kRows};
 
 int64_t rows_of(int tokens) { return tokens == 8 ? 16 : tokens == 16 ? 32 : 64; }
 
 Status check_weight(const BitmapDecodeMatmulParams& p) {
+  const Kernel kernel = p.weight_dtype == DType::kInt8 ? kInt8Values : kOwnValues;
+  if (const Status refused =
+          check_kernel(kName, kCapabilities, kernel, {.dtype = p.dtype, .capability = current_device().capability});
+      refused != Status::kOk)
+    return refused;
   if (p.weight_dtype != p.dtype && p.weight_dtype != DType::kInt8)
     return refuse(Status::kUnsupportedDType, "%s: values are of the type of x, %s, or int8, not %s", kName,
                   name_of(p.dtype), name_of(p.weight_dtype));
@@ -69,6 +74,8 @@ Status launch_values(const Plan& plan, DType weight_dtype, const MatmulArguments
 
 }  // namespace
 
+const Capabilities& capabilities() { return kCapabilities; }
+
 // 32 tokens to a tile at most: more would take x's room in shared memory from the values that have to be in flight.
 // The tiles of one channel's tokens run side by side, so that all but the first read W from L2.
 Plan choose_plan(int64_t m, int64_t n, int64_t k) {
@@ -80,9 +87,6 @@ Plan choose_plan(int64_t m, int64_t n, int64_t k) {
 
 Status run_plan(const Plan& plan, const BitmapDecodeMatmulParams& params, void* stream) {
   if (const Status status = check_operands(kName, params); status != Status::kOk) return status;
-  if (const Status refused = check_kernel(kName, kCapabilities, 0, params.dtype, current_device().capability);
-      refused != Status::kOk)
-    return refused;
   if (const Status status = check_weight(params); status != Status::kOk) return status;
   if (params.m == 0 || params.n == 0) return Status::kOk;
   if (const Status status = check_workspace(kName, params, partial_sum_bytes(plan.splits, params.m, params.n));

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cuda/linear/arguments.h"
+#include "cuda/linear/capabilities.h"
 #include "sparsecore/bitmap_decode_cuda.h"
 
 namespace sparsecore::cuda_bitmap_decode {
@@ -23,6 +24,9 @@ struct MatmulArguments : Arguments {
   bool value_vectors = false;    // the values begin at a multiple of 16 bytes
 };
 
+// What there is, by the type of x; the values are of it, or int8.
+enum Kernel { kOwnValues, kInt8Values };
+const Capabilities& capabilities();
 Plan choose_plan(int64_t m, int64_t n, int64_t k);
 // With a plan given, as the tests do. Checks the parameters first.
 Status run_plan(const Plan& plan, const BitmapDecodeMatmulParams& params, void* stream);

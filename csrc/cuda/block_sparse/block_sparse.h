@@ -6,6 +6,7 @@
 
 #include "cuda/common/elements.h"
 #include "cuda/linear/arguments.h"
+#include "cuda/linear/capabilities.h"
 #include "sparsecore/block_sparse_cuda.h"
 
 namespace sparsecore::block_sparse {
@@ -31,10 +32,13 @@ struct GradArguments {
   bool grad_y_vectors = false, x_vectors = false;  // every row begins at a multiple of 16 bytes
 };
 
-// Whether tensor copies can bring this weight and x: blocks of 64 and 128, a row of values for each 32-bit coordinate.
+// Whether tensor copies can bring this weight: rows of values have coordinates of 32 bits.
 constexpr bool tensor_copies_take(int64_t blocks, int32_t size) {
-  return size >= 64 && blocks > 0 && (blocks + 1) * size <= INT32_MAX;
+  return blocks > 0 && (blocks + 1) * size <= INT32_MAX;
 }
+// What there is for products and for gradients.
+const cuda_linear::Capabilities& linear_capabilities();
+const cuda_linear::Capabilities& grad_capabilities();
 // The rule: a function of the shape, of the kernels a device has (capability as 80, 86, 89 or 90) and of whether rows
 // of x suit tensor copies.
 Plan choose_plan(int64_t m, int64_t n, int64_t k, int64_t blocks, int32_t size, DType dtype, int capability,

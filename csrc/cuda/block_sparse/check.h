@@ -1,4 +1,4 @@
-// What every function of the family demands of a weight before it launches anything.
+// What every function of the family demands of a weight beside what its kernel's list says.
 #pragma once
 
 #include "cuda/linear/message.h"
@@ -12,19 +12,11 @@ constexpr int64_t kMostBlocks = int64_t{1} << 30;
 constexpr bool is_size(int32_t size) { return size == 16 || size == 32 || size == 64 || size == 128; }
 
 // The index is read on the device alone: block_sparse_validate.
-inline Status check_weight(const char* function, const BlockSparse& weight, DType dtype, int64_t n) {
+inline Status check_weight(const char* function, const BlockSparse& weight, int64_t n) {
   using cuda_linear::refuse;
-  if (dtype != DType::kBFloat16 && dtype != DType::kFloat16)
-    return refuse(Status::kUnsupportedDType, "%s: needs bfloat16 or float16, got %s", function,
-                  cuda_linear::name_of(dtype));
-  if (!is_size(weight.size))
-    return refuse(Status::kBadPattern, "%s: blocks are 16, 32, 64 or 128 on a side, not %d", function, weight.size);
   if (weight.blocks < 0 || weight.blocks > kMostBlocks)
     return refuse(Status::kBadShape, "%s: needs 0 to 2^30 blocks, got %lld", function,
                   static_cast<long long>(weight.blocks));
-  if (reinterpret_cast<uintptr_t>(weight.values) % 16 != 0)
-    return refuse(Status::kBadShape, "%s: values must begin at a multiple of 16 bytes, got %p", function,
-                  weight.values);
   if (n > 0 && (!weight.starts || (weight.blocks > 0 && !weight.index)))
     return refuse(Status::kNullPointer, "%s: needs starts and index", function);
   return Status::kOk;

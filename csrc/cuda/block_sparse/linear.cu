@@ -4,7 +4,6 @@
 #include "cuda/block_sparse/check.h"
 #include "cuda/block_sparse/linear_sm80.cuh"
 #include "cuda/common/launch.h"
-#include "cuda/linear/capabilities.h"
 #include "cuda/linear/message.h"
 #include "cuda/linear/operands.h"
 
@@ -12,8 +11,6 @@ namespace sparsecore {
 namespace block_sparse {
 namespace {
 
-using cuda_linear::Capability;
-using cuda_linear::kAnyNewer;
 using cuda_linear::launched;
 using cuda_linear::refuse;
 using Kernel = Plan::Kernel;
@@ -21,12 +18,23 @@ using Kernel = Plan::Kernel;
 constexpr const char* kName = "block_sparse_linear";
 
 constexpr int number_of(Kernel kernel) { return static_cast<int>(kernel); }
-constexpr Capability kCapabilities[] = {
-    {number_of(Kernel::kSm90), "linear_sm90", DType::kBFloat16, 90, 90},
-    {number_of(Kernel::kSm90), "linear_sm90", DType::kFloat16, 90, 90},
-    {number_of(Kernel::kSm80), "linear_sm80", DType::kBFloat16, 80, kAnyNewer},
-    {number_of(Kernel::kSm80), "linear_sm80", DType::kFloat16, 80, kAnyNewer},
+constexpr cuda_linear::Capability kRows[] = {
+    {.kernel = number_of(Kernel::kSm90),
+     .name = "linear_sm90",
+     .types = cuda_linear::kHalves,
+     .from = 90,
+     .to = 90,
+     .sizes = 64 + 128,
+     .alignment = 16,
+     .tensor_copies = true,
+     .worth_from = 65},
+    {.kernel = number_of(Kernel::kSm80),
+     .name = "linear_sm80",
+     .types = cuda_linear::kHalves,
+     .sizes = 16 + 32 + 64 + 128,
+     .alignment = 16},
 };
+constexpr cuda_linear::Capabilities kCapabilities = {kRows, "blocks of"};
 
 template <class T, int kSize, int kTokens, bool kTransposed>
 Status launch_sm80(LinearArguments args, void* stream) {
@@ -46,14 +54,20 @@ Status launch_sm80(LinearArguments args, void* stream) {
 
 }  // namespace
 
+const cuda_linear::Capabilities& linear_capabilities() { return kCapabilities; }
+
 // Up to 64 tokens reading W is what costs: small tiles, several of which share a multiprocessor.
 Plan choose_plan(int64_t m, int64_t n, int64_t, int64_t blocks, int32_t size, DType dtype, int capability,
                  bool tensor_copies) {
+  const cuda_linear::Capability* const row =
+      cuda_linear::choose(kCapabilities, {.dtype = dtype,
+                                          .capability = capability,
+                                          .tokens = m,
+                                          .sizes = {size, 0},
+                                          .tensor_copies = tensor_copies && tensor_copies_take(blocks, size)});
   Plan plan;
-  const bool wgmma = m > 64 && tensor_copies && tensor_copies_take(blocks, size) &&
-                     cuda_linear::has(kCapabilities, number_of(Kernel::kSm90), dtype, capability);
-  plan.kernel = wgmma ? Kernel::kSm90 : Kernel::kSm80;
-  plan.tokens = m <= 64 ? 32 : wgmma && size == 64 ? 256 : 128;
+  if (row) plan.kernel = static_cast<Kernel>(row->kernel);
+  plan.tokens = m <= 64 ? 32 : plan.kernel == Kernel::kSm90 && size == 64 ? 256 : 128;
   const int64_t rows = ceil_div(n, size), turns = ceil_div(blocks * size, kTurnColumns);
   plan.splits = cuda_linear::splits_of(rows * ceil_div(m, plan.tokens), turns / std::max<int64_t>(rows, 1));
   return plan;
@@ -65,15 +79,20 @@ int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n) {
 
 Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream) {
   if (const Status status = cuda_linear::check_operands(kName, params); status != Status::kOk) return status;
-  if (const Status status = check_weight(kName, params.weight, params.dtype, params.n); status != Status::kOk)
+  const cuda_linear::Need need = {.dtype = params.dtype,
+                                  .capability = current_device().capability,
+                                  .tokens = params.m,
+                                  .sizes = {params.weight.size, 0},
+                                  .alignment = cuda_linear::alignment_of(params.weight.values),
+                                  .tensor_copies = cuda_linear::tensor_copies_take_x(params) &&
+                                                   tensor_copies_take(params.weight.blocks, params.weight.size)};
+  if (const Status status = cuda_linear::check_kernel(kName, kCapabilities, number_of(plan.kernel), need);
+      status != Status::kOk)
     return status;
+  if (const Status status = check_weight(kName, params.weight, params.n); status != Status::kOk) return status;
   if (params.m == 0 || params.n == 0) return Status::kOk;
   if (params.weight.blocks > 0 && !params.weight.values) return refuse(Status::kNullPointer, "%s: needs values", kName);
   if (!params.weight.order) return refuse(Status::kNullPointer, "%s: needs the order of the rows", kName);
-  if (const Status refused = cuda_linear::check_kernel(kName, kCapabilities, number_of(plan.kernel), params.dtype,
-                                                       current_device().capability);
-      refused != Status::kOk)
-    return refused;
   if (const Status status = cuda_linear::check_workspace(kName, params, workspace_bytes(plan, params.m, params.n));
       status != Status::kOk)
     return status;
@@ -85,9 +104,6 @@ Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream)
   args.splits = plan.splits;
   cuda_linear::note_alignment(&args);
   if (plan.kernel == Kernel::kSm90) {
-    if (!tensor_copies_take(params.weight.blocks, params.weight.size))
-      return refuse(Status::kBadShape,
-                    "%s: tensor copies need blocks of 64 or 128, some and less than 2^31 rows of them", kName);
     const Status status = launch_sm90(args, stream);
     return status == Status::kOk && args.splits > 1 ? cuda_linear::finish_splits(kName, args, stream) : status;
   }
@@ -115,12 +131,11 @@ int64_t block_sparse_workspace(int64_t m, int64_t n, int64_t k, int64_t blocks, 
 
 Status block_sparse_linear(const BlockSparseParams& p, void* stream) {
   using namespace block_sparse;
-  if (const Status status = check_weight("block_sparse_linear", p.weight, p.dtype, p.n); status != Status::kOk)
-    return status;
   const auto length = [](int64_t value) { return std::max<int64_t>(value, 0); };
-  return run_plan(choose_plan(length(p.m), length(p.n), length(p.k), p.weight.blocks, p.weight.size, p.dtype,
-                              current_device().capability, cuda_linear::tensor_copies_take_x(p)),
-                  p, stream);
+  return run_plan(
+      choose_plan(length(p.m), length(p.n), length(p.k), length(p.weight.blocks), std::max(p.weight.size, 1), p.dtype,
+                  current_device().capability, cuda_linear::tensor_copies_take_x(p)),
+      p, stream);
 }
 
 }  // namespace sparsecore

@@ -5,6 +5,17 @@
 #include "cuda/linear/message.h"
 
 namespace sparsecore {
+namespace block_sparse {
+namespace {
+
+// The values, whatever their type, are not looked at.
+constexpr cuda_linear::Capability kRows[] = {
+    {.kernel = 0, .name = "validate_sm80", .types = cuda_linear::kHalves, .sizes = 16 + 32 + 64 + 128},
+};
+constexpr cuda_linear::Capabilities kCapabilities = {kRows, "blocks of"};
+
+}  // namespace
+}  // namespace block_sparse
 
 Status block_sparse_validate(const BlockSparse& weight, const BlockSparse* transposed, int64_t n, int64_t k,
                              int64_t* where, void* stream) {
@@ -14,7 +25,12 @@ Status block_sparse_validate(const BlockSparse& weight, const BlockSparse* trans
   if (n < 0 || k < 0 || n > INT32_MAX || k > INT32_MAX)
     return refuse(Status::kBadShape, "%s: needs 0 <= n, k < 2^31, got n=%lld k=%lld", kName, static_cast<long long>(n),
                   static_cast<long long>(k));
-  if (const Status status = check_weight(kName, weight, DType::kBFloat16, n); status != Status::kOk) return status;
+  if (const Status status = cuda_linear::check_kernel(
+          kName, kCapabilities, 0,
+          {.dtype = DType::kBFloat16, .capability = current_device().capability, .sizes = {weight.size, 0}});
+      status != Status::kOk)
+    return status;
+  if (const Status status = check_weight(kName, weight, n); status != Status::kOk) return status;
   if (!where || !weight.starts || (n > 0 && !weight.order))
     return refuse(Status::kNullPointer, "%s: needs starts, order and where", kName);
   sm80::ValidateArguments args{};

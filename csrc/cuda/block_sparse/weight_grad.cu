@@ -4,7 +4,6 @@
 #include "cuda/block_sparse/check.h"
 #include "cuda/block_sparse/weight_grad_sm80.cuh"
 #include "cuda/common/launch.h"
-#include "cuda/linear/capabilities.h"
 #include "cuda/linear/message.h"
 #include "cuda/linear/operands.h"
 
@@ -17,17 +16,27 @@ using cuda_linear::refuse;
 
 constexpr const char* kName = "block_sparse_weight_grad";
 
-constexpr cuda_linear::Capability kCapabilities[] = {
-    {0, "weight_grad_sm80", DType::kBFloat16, 80, cuda_linear::kAnyNewer},
-    {0, "weight_grad_sm80", DType::kFloat16, 80, cuda_linear::kAnyNewer},
+constexpr cuda_linear::Capability kRows[] = {
+    {.kernel = 0,
+     .name = "weight_grad_sm80",
+     .types = cuda_linear::kHalves,
+     .sizes = 16 + 32 + 64 + 128,
+     .alignment = 16},
 };
+constexpr cuda_linear::Capabilities kCapabilities = {kRows, "blocks of"};
 
 Status check(const BlockSparseGradParams& p) {
   const auto number = [](int64_t value) { return static_cast<long long>(value); };
   if (p.m < 0 || p.n < 0 || p.k < 0 || p.m > INT32_MAX || p.n > INT32_MAX || p.k > INT32_MAX)
     return refuse(Status::kBadShape, "%s: needs 0 <= m, n, k < 2^31, got m=%lld n=%lld k=%lld", kName, number(p.m),
                   number(p.n), number(p.k));
-  if (const Status status = check_weight(kName, p.weight, p.dtype, p.n); status != Status::kOk) return status;
+  const cuda_linear::Need need = {.dtype = p.dtype,
+                                  .capability = current_device().capability,
+                                  .sizes = {p.weight.size, 0},
+                                  .alignment = cuda_linear::alignment_of(p.out)};
+  if (const Status status = cuda_linear::check_kernel(kName, kCapabilities, 0, need); status != Status::kOk)
+    return status;
+  if (const Status status = check_weight(kName, p.weight, p.n); status != Status::kOk) return status;
   if (p.m > 1 && (p.x_row_stride < 0 || p.grad_y_row_stride < 0))
     return refuse(Status::kBadShape, "%s: needs row strides >= 0, got %lld and %lld", kName,
                   number(p.grad_y_row_stride), number(p.x_row_stride));
@@ -40,12 +49,12 @@ Status check(const BlockSparseGradParams& p) {
                   number(p.k), number(p.weight.blocks));
   if (!p.out || (p.m > 0 && (!p.grad_y || !p.x)))
     return refuse(Status::kNullPointer, "%s: needs grad_y, x and out", kName);
-  if (reinterpret_cast<uintptr_t>(p.out) % 16 != 0)
-    return refuse(Status::kBadShape, "%s: out must begin at a multiple of 16 bytes, got %p", kName, p.out);
   return Status::kOk;
 }
 
 }  // namespace
+
+const cuda_linear::Capabilities& grad_capabilities() { return kCapabilities; }
 
 // As many as keep a large device busy, each of at least 256 tokens.
 int32_t choose_grad_splits(int64_t m, int64_t blocks, int32_t) {
@@ -55,10 +64,6 @@ int32_t choose_grad_splits(int64_t m, int64_t blocks, int32_t) {
 Status run_grad(int32_t splits, const BlockSparseGradParams& params, void* stream) {
   if (const Status status = check(params); status != Status::kOk) return status;
   if (params.weight.blocks == 0) return Status::kOk;
-  if (const Status refused =
-          cuda_linear::check_kernel(kName, kCapabilities, 0, params.dtype, current_device().capability);
-      refused != Status::kOk)
-    return refused;
   const int64_t needed = grad_workspace_bytes(splits, params.weight.blocks, params.weight.size);
   DeviceLinear with_workspace;
   with_workspace.workspace = params.workspace;

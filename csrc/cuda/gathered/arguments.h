@@ -53,12 +53,10 @@ struct Plan {
   int32_t splits = 1;    // of each list; more than one sums through the workspace
 };
 
-// The rule: a function of the tokens, of the runs of channels and of the turns that an average list takes. Up to 32
-// tokens reading W is what costs; above, 128 tokens to a tile where there are enough of them to fill the device, since
-// they gather for the most products.
-Plan choose_plan(int64_t m, int64_t channel_tiles, int64_t turns);
-// The same for wgmma, whose tiles have 128 tokens, or 256 where `wide`. For more than 64 tokens.
-Plan choose_wgmma_plan(int64_t m, int64_t channel_tiles, int64_t turns, bool wide);
+// The plan for a kernel: a function of the tokens, of the runs of channels and of the turns that an average list takes.
+// Up to 32 tokens reading W is what costs; above, 128 tokens to a tile where there are enough of them to fill the
+// device, since they gather for the most products. wgmma's tiles have 128 tokens, or 256 where `wide`.
+Plan plan_for(Plan::Kernel kernel, int64_t m, int64_t channel_tiles, int64_t turns, bool wide);
 constexpr int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n, int64_t k) {
   return cuda_linear::partial_sum_bytes(plan.splits, m, n) + transposed_bytes(m, k);
 }

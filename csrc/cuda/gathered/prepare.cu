@@ -24,23 +24,15 @@ Status transpose(const char* function, const TransposeArguments& args, void* str
   return cuda_linear::launched(function, launch(config, sm80::gathered_transpose<kThreads>, args));
 }
 
-Plan choose_plan(int64_t m, int64_t channel_tiles, int64_t turns) {
+Plan plan_for(Plan::Kernel kernel, int64_t m, int64_t channel_tiles, int64_t turns, bool wide) {
+  const auto enough = [&](int64_t tokens) { return channel_tiles * ceil_div(m, tokens) >= cuda_linear::kEnoughBlocks; };
   Plan plan;
-  if (m <= 32) {
-    plan.kernel = Plan::Kernel::kSmallSm80;
-    plan.tokens = m <= 8 ? 8 : 32;
-    plan.splits = cuda_linear::splits_of(channel_tiles, turns);
-    return plan;
+  plan.kernel = kernel;
+  switch (kernel) {
+    case Plan::Kernel::kSmallSm80: plan.tokens = m <= 8 ? 8 : 32; break;
+    case Plan::Kernel::kTiledSm80: plan.tokens = m > 64 && enough(128) ? 128 : 64; break;
+    case Plan::Kernel::kWgmmaSm90: plan.tokens = wide && enough(256) ? 256 : 128; break;
   }
-  plan.tokens = m <= 64 || channel_tiles * ceil_div(m, 128) < cuda_linear::kEnoughBlocks ? 64 : 128;
-  plan.splits = cuda_linear::splits_of(channel_tiles * ceil_div(m, plan.tokens), turns);
-  return plan;
-}
-
-Plan choose_wgmma_plan(int64_t m, int64_t channel_tiles, int64_t turns, bool wide) {
-  Plan plan;
-  plan.kernel = Plan::Kernel::kWgmmaSm90;
-  plan.tokens = wide && channel_tiles * ceil_div(m, 256) >= cuda_linear::kEnoughBlocks ? 256 : 128;
   plan.splits = cuda_linear::splits_of(channel_tiles * ceil_div(m, plan.tokens), turns);
   return plan;
 }

@@ -6,6 +6,7 @@
 
 #include "cuda/common/elements.h"
 #include "cuda/linear/arguments.h"
+#include "cuda/linear/capabilities.h"
 #include "sparsecore/group_lists_cuda.h"
 
 namespace sparsecore::group_lists_cuda {
@@ -45,6 +46,9 @@ struct GradArguments {
   bool grad_y_vectors = false, x_vectors = false;  // every row begins at a multiple of 16 bytes
 };
 
+// What there is for products and for gradients of values.
+enum Kernel { kLinear, kGrad };
+const cuda_linear::Capabilities& capabilities();
 Plan choose_plan(int64_t m, int64_t n, int64_t k, int32_t depth);
 // With a plan given, as the tests do. Checks the parameters first.
 Status run_plan(const Plan& plan, const GroupListsParams& params, void* stream);

@@ -4,7 +4,6 @@
 #include "cuda/common/launch.h"
 #include "cuda/group_lists/linear_sm80.cuh"
 #include "cuda/group_lists/weight_grad_sm80.cuh"
-#include "cuda/linear/capabilities.h"
 #include "cuda/linear/message.h"
 #include "cuda/linear/operands.h"
 
@@ -12,39 +11,35 @@ namespace sparsecore {
 namespace group_lists_cuda {
 namespace {
 
-using cuda_linear::Capability;
 using cuda_linear::launched;
 using cuda_linear::refuse;
 
-enum Kernel { kLinear, kGrad };
-constexpr Capability kCapabilities[] = {
-    {kLinear, "group_lists_sm80", DType::kBFloat16, 80, cuda_linear::kAnyNewer},
-    {kLinear, "group_lists_sm80", DType::kFloat16, 80, cuda_linear::kAnyNewer},
-    {kGrad, "group_lists_grad_sm80", DType::kBFloat16, 80, cuda_linear::kAnyNewer},
-    {kGrad, "group_lists_grad_sm80", DType::kFloat16, 80, cuda_linear::kAnyNewer},
+constexpr int32_t kEverySide = 1 + 2 + 4 + 8 + 16 + 32;
+constexpr cuda_linear::Capability kRows[] = {
+    {.kernel = kLinear, .name = "group_lists_sm80", .types = cuda_linear::kHalves, .sizes = kEverySide},
+    {.kernel = kGrad, .name = "group_lists_grad_sm80", .types = cuda_linear::kHalves, .sizes = kEverySide},
 };
-
-bool is_side(int32_t size) { return size >= 1 && size <= 32 && (size & (size - 1)) == 0; }
+constexpr cuda_linear::Capabilities kCapabilities = {kRows, "groups of sides"};
 
 Status check_weight(const char* function, const GroupLists& w, Kernel kernel, DType dtype, int64_t n, int64_t k) {
   if (n < 0 || k < 0 || n > INT32_MAX || k > INT32_MAX)
     return refuse(Status::kBadShape, "%s: needs 0 <= n, k < 2^31, got n=%lld k=%lld", function,
                   static_cast<long long>(n), static_cast<long long>(k));
-  if (!is_side(w.rows) || !is_side(w.cols) || w.depth < 16 || w.depth > 65536 || w.depth % 16 != 0 ||
-      w.depth % w.cols != 0 || w.window < 1 || w.window > 256)
+  if (const Status refused = cuda_linear::check_kernel(
+          function, kCapabilities, kernel,
+          {.dtype = dtype, .capability = current_device().capability, .sizes = {w.rows, w.cols}});
+      refused != Status::kOk)
+    return refused;
+  if (w.depth < 16 || w.depth > 65536 || w.depth % 16 != 0 || w.depth % w.cols != 0 || w.window < 1 || w.window > 256)
     return refuse(Status::kBadPattern,
-                  "%s: needs groups of 1, 2, 4, 8, 16 or 32 rows and columns, a depth of 16 to 65536 that 16 and the "
-                  "columns divide and a window of 1 to 256, got %d x %d, depth %d, window %d",
-                  function, w.rows, w.cols, w.depth, w.window);
+                  "%s: needs a depth of 16 to 65536 that 16 and %d, the columns, divide and a window of 1 to 256, got "
+                  "depth %d, window %d",
+                  function, w.cols, w.depth, w.window);
   if (w.records < 0 || w.records > (INT32_MAX >> 1))
     return refuse(Status::kBadShape, "%s: needs 0 to 2^30 records, got %lld", function,
                   static_cast<long long>(w.records));
   if (n > 0 && k > 0 && (!w.index || !w.order || !w.starts))
     return refuse(Status::kNullPointer, "%s: needs index, order and starts", function);
-  if (const Status refused =
-          cuda_linear::check_kernel(function, kCapabilities, kernel, dtype, current_device().capability);
-      refused != Status::kOk)
-    return refused;
   return Status::kOk;
 }
 
@@ -73,6 +68,8 @@ Status launch_linear(LinearArguments args, void* stream) {
 }
 
 }  // namespace
+
+const cuda_linear::Capabilities& capabilities() { return kCapabilities; }
 
 Plan choose_plan(int64_t m, int64_t n, int64_t k, int32_t depth) {
   Plan plan;

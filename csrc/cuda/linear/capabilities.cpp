@@ -5,34 +5,81 @@
 #include "cuda/linear/message.h"
 
 namespace sparsecore::cuda_linear {
+namespace {
 
-bool has(std::span<const Capability> list, int kernel, DType dtype, int capability) {
-  return std::any_of(list.begin(), list.end(), [&](const Capability& row) {
-    return row.kernel == kernel && row.dtype == dtype && row.from <= capability && capability <= row.to;
+bool has_type(const Capability& row, const Need& need) {
+  return (row.types & type(need.dtype)) != 0 && row.from <= need.capability && need.capability <= row.to;
+}
+
+bool has_sizes(const Capability& row, const Need& need) {
+  return std::all_of(std::begin(need.sizes), std::end(need.sizes), [&](int32_t size) {
+    return size == 0 || (size > 0 && (size & (size - 1)) == 0 && (row.sizes & size) != 0);
   });
 }
 
-std::string describe(std::span<const Capability> list) {
-  std::string text;
-  const Capability* before = nullptr;
-  for (const Capability& row : list) {
-    if (!before || before->kernel != row.kernel) {
-      if (before) text.append("; ");
-      text.append(row.name).append(":");
-    } else {
-      text.append(",");
+bool serves(const Capability& row, const Need& need) {
+  return has_type(row, need) && has_sizes(row, need) && need.alignment % row.alignment == 0 &&
+         need.tensor_copies >= row.tensor_copies && need.tokens <= row.most_tokens;
+}
+
+std::string number(int64_t value) { return std::to_string(value); }
+
+std::string describe(const Capability& row, const char* sizes) {
+  std::string text = std::string(row.name) + ": ";
+  const char* separator = "";
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kInt8, kFloat8E4M3})
+    if (row.types & type(dtype)) {
+      text.append(separator).append(name_of(dtype));
+      separator = ", ";
     }
-    text.append(" ").append(name_of(row.dtype)).append(" sm_").append(std::to_string(row.from));
-    if (row.to == kAnyNewer) text.append("+");
-    before = &row;
-  }
+  text.append(" on sm_").append(number(row.from)).append(row.to == kAnyNewer ? "+" : "");
+  for (int32_t size = 1, count = 0; size <= row.sizes; size *= 2)
+    if (row.sizes & size) text.append(count++ ? ", " : std::string(", ") + sizes + " ").append(number(size));
+  if (row.alignment > 1) text.append(", values at multiples of ").append(number(row.alignment)).append(" bytes");
+  if (row.tensor_copies) text.append(", tensor copies");
+  if (row.most_tokens != kAnyNumber) text.append(", up to ").append(number(row.most_tokens)).append(" tokens");
   return text;
 }
 
-Status check_kernel(const char* function, std::span<const Capability> list, int kernel, DType dtype, int capability) {
-  if (has(list, kernel, dtype, capability)) return Status::kOk;
-  return refuse(Status::kUnsupportedDType, "%s: no kernel for %s on sm_%d. There are %s", function, name_of(dtype),
-                capability, describe(list).c_str());
+std::string describe(const Need& need, const Capabilities& list) {
+  std::string text = std::string(name_of(need.dtype)) + " on sm_" + number(need.capability);
+  if (need.sizes[0]) text.append(", ").append(list.sizes).append(" ").append(number(need.sizes[0]));
+  if (need.sizes[1]) text.append(" and ").append(number(need.sizes[1]));
+  if (need.alignment < 16) text.append(", values at a multiple of ").append(number(need.alignment)).append(" bytes");
+  if (!need.tensor_copies) text.append(", no tensor copies");
+  if (need.tokens) text.append(", ").append(number(need.tokens)).append(" tokens");
+  return text;
+}
+
+}  // namespace
+
+const Capability* choose(const Capabilities& list, const Need& need) {
+  const auto found = std::find_if(list.rows.begin(), list.rows.end(), [&](const Capability& row) {
+    return serves(row, need) && need.tokens >= row.worth_from;
+  });
+  return found == list.rows.end() ? nullptr : &*found;
+}
+
+Status check_kernel(const char* function, const Capabilities& list, int kernel, const Need& need) {
+  const auto any = [&](auto fits) {
+    return std::any_of(list.rows.begin(), list.rows.end(),
+                       [&](const Capability& row) { return row.kernel == kernel && fits(row, need); });
+  };
+  if (any(serves)) return Status::kOk;
+  const Status status = !any(has_type)    ? Status::kUnsupportedDType
+                        : !any(has_sizes) ? Status::kBadPattern
+                                          : Status::kBadShape;
+  return refuse(status, "%s: no kernel for %s. There are %s. Convert or pack the weight for one of these", function,
+                describe(need, list).c_str(), describe(list).c_str());
+}
+
+std::string describe(const Capabilities& list) {
+  std::string text;
+  for (const Capability& row : list.rows) {
+    if (!text.empty()) text.append("; ");
+    text.append(describe(row, list.sizes));
+  }
+  return text;
 }
 
 }  // namespace sparsecore::cuda_linear

@@ -9,7 +9,7 @@ namespace sparsecore {
 namespace cuda_linear {
 namespace {
 
-thread_local char message[512] = "no error";
+thread_local char message[1024] = "no error";
 
 }  // namespace
 

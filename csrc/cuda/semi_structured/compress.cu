@@ -1,4 +1,6 @@
 // Checks and launches of compression, decompression and validation.
+#include <algorithm>
+
 #include "cuda/common/launch.h"
 #include "cuda/linear/message.h"
 #include "cuda/semi_structured/compress_sm80.cuh"
@@ -8,6 +10,21 @@ namespace sparsecore {
 using namespace semi_structured;
 
 namespace {
+
+// They move bits, so that no type asks for newer devices.
+constexpr Capability kRows[] = {
+    {.kernel = kCompress, .name = "compress", .types = kMultiplied, .alignment = 16},
+    {.kernel = kCompressBoth, .name = "compress with the transposed packing", .types = kHalves, .alignment = 16},
+    {.kernel = kDecompress, .name = "decompress", .types = kMultiplied, .alignment = 16},
+    {.kernel = kValidate, .name = "validate", .types = kMultiplied, .alignment = 4},
+};
+constexpr Capabilities kCapabilities = {kRows};
+
+Status check(const char* function, CompressKernel kernel, DType dtype, std::initializer_list<const void*> values) {
+  Need need = {.dtype = dtype, .capability = current_device().capability};
+  for (const void* of : values) need.alignment = std::min(need.alignment, alignment_of(of));
+  return check_kernel(function, kCapabilities, kernel, need);
+}
 
 bool aligned(const void* pointer, int64_t row_bytes, int64_t bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % bytes == 0 && row_bytes % bytes == 0;
@@ -25,11 +42,14 @@ Status check_blocks(const char* function, int64_t n, int64_t k, DType dtype) {
 
 }  // namespace
 
+const Capabilities& semi_structured::compress_capabilities() { return kCapabilities; }
+
 Status semi_structured_compress(const SemiStructuredCompressParams& p, void* stream) {
   constexpr const char* kName = "semi_structured_compress";
-  if (!semi_structured_supports(p.dtype))
-    return refuse(Status::kUnsupportedDType, "%s: needs bfloat16, float16, int8 or float8_e4m3, got %s", kName,
-                  name_of(p.dtype));
+  if (const Status status = check(kName, p.values_t ? kCompressBoth : kCompress, p.dtype,
+                                  {p.values, p.metadata, p.values_t, p.metadata_t});
+      status != Status::kOk)
+    return status;
   if (p.n < 0 || p.k < 0 || p.n > INT32_MAX || p.k > INT32_MAX || (p.n > 1 && p.row_stride < p.k))
     return refuse(Status::kBadShape,
                   "%s: needs 0 <= n, k < 2^31 and rows that do not overlap, got n=%lld k=%lld row_stride=%lld", kName,
@@ -39,12 +59,11 @@ Status semi_structured_compress(const SemiStructuredCompressParams& p, void* str
       (p.values_t && !p.metadata_t))
     return refuse(Status::kNullPointer,
                   "%s: dense, values, metadata, with kMask a mask, and metadata_t beside values_t", kName);
-  if (p.values_t && (size_of(p.dtype) != 2 || p.selection == SemiStructuredSelection::kByRow))
-    return refuse(
-        Status::kBadPattern,
-        "%s: the transposed packing is made for bfloat16 and float16 by kTwoWay or kMask, got %s by %s. Compress "
-        "the transposed matrix instead",
-        kName, name_of(p.dtype), p.selection == SemiStructuredSelection::kByRow ? "kByRow" : "this selection");
+  if (p.values_t && p.selection == SemiStructuredSelection::kByRow)
+    return refuse(Status::kBadPattern,
+                  "%s: the transposed packing is made by kTwoWay or kMask, not by kByRow. Compress the transposed "
+                  "matrix instead",
+                  kName);
   if (const Status status = check_blocks(kName, p.n, p.k, p.dtype); status != Status::kOk) return status;
   sm80::CompressArguments args;
   args.p = p;
@@ -66,6 +85,8 @@ Status semi_structured_compress(const SemiStructuredCompressParams& p, void* str
 Status semi_structured_decompress(const SemiStructured& weight, DType dtype, int64_t n, int64_t k, void* dense,
                                   int64_t row_stride, void* stream) {
   constexpr const char* kName = "semi_structured_decompress";
+  if (const Status status = check(kName, kDecompress, dtype, {weight.values, weight.metadata}); status != Status::kOk)
+    return status;
   if (const Status status = check_weight(kName, weight, dtype, n, k); status != Status::kOk) return status;
   if (n > 1 && row_stride < k)
     return refuse(Status::kBadShape, "%s: rows of %lld columns overlap at a stride of %lld", kName,
@@ -93,6 +114,8 @@ Status semi_structured_decompress(const SemiStructured& weight, DType dtype, int
 Status semi_structured_validate_device(const SemiStructured& weight, DType dtype, int64_t n, int64_t k, int64_t* where,
                                        void* stream) {
   constexpr const char* kName = "semi_structured_validate_device";
+  if (const Status status = check(kName, kValidate, dtype, {weight.values, weight.metadata}); status != Status::kOk)
+    return status;
   if (const Status status = check_weight(kName, weight, dtype, n, k); status != Status::kOk) return status;
   if (!where) return refuse(Status::kNullPointer, "%s: needs where, one int64 on the device", kName);
   sm80::ValidateArguments args;

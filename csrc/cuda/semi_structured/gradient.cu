@@ -1,4 +1,6 @@
 // Checks and launches of the gradients of 2:4 weights.
+#include <algorithm>
+
 #include "cuda/common/launch.h"
 #include "cuda/linear/message.h"
 #include "cuda/linear/operands.h"
@@ -20,15 +22,20 @@ Status check_rows(const char* function, const char* name, const void* pointer, i
   return Status::kOk;
 }
 
-Status check_half(const char* function, DType dtype) {
-  if (dtype == DType::kBFloat16 || dtype == DType::kFloat16) return Status::kOk;
-  return refuse(Status::kUnsupportedDType, "%s: needs bfloat16 or float16, got %s", function, name_of(dtype));
-}
+constexpr Capability kRows[] = {
+    {.kernel = kGather, .name = "gather", .types = kHalves, .alignment = 16},
+    {.kernel = kStraightThrough, .name = "straight_through", .types = kHalves, .alignment = 16},
+    {.kernel = kSampled, .name = "sampled", .types = kHalves, .alignment = 16},
+};
+constexpr Capabilities kCapabilities = {kRows};
 
 // The weight of which only places matter, and the launch that walks its blocks.
-Status check_places(const char* function, const uint32_t* metadata, int64_t words, DType dtype, int64_t n, int64_t k,
-                    const void* values) {
-  if (const Status status = check_half(function, dtype); status != Status::kOk) return status;
+Status check_places(const char* function, GradientKernel kernel, const uint32_t* metadata, int64_t words, DType dtype,
+                    int64_t n, int64_t k, const void* values) {
+  const Need need = {.dtype = dtype,
+                     .capability = current_device().capability,
+                     .alignment = std::min(alignment_of(values), alignment_of(metadata))};
+  if (const Status status = check_kernel(function, kCapabilities, kernel, need); status != Status::kOk) return status;
   const SemiStructured weight{values, metadata, semi_structured_value_bytes(n, k, dtype), words};
   if (const Status status = check_weight(function, weight, dtype, n, k); status != Status::kOk) return status;
   if (ceil_div(n, kBlockChannels) * ceil_div(k, 64) <= INT32_MAX) return Status::kOk;
@@ -50,9 +57,11 @@ bool units_aligned(const void* pointer, int64_t rows, int64_t row_stride) {
 
 }  // namespace
 
+const Capabilities& semi_structured::gradient_capabilities() { return kCapabilities; }
+
 Status semi_structured_gather(const SemiStructuredGatherParams& p, void* stream) {
   constexpr const char* kName = "semi_structured_gather";
-  Status status = check_places(kName, p.metadata, p.metadata_words, p.dtype, p.n, p.k, p.values);
+  Status status = check_places(kName, kGather, p.metadata, p.metadata_words, p.dtype, p.n, p.k, p.values);
   if (status == Status::kOk) status = check_rows(kName, "dense [n, k]", p.dense, p.n, p.k, p.row_stride);
   if (status != Status::kOk || p.n == 0 || p.k == 0) return status;
   sm80::GatherArguments args;
@@ -69,10 +78,9 @@ Status semi_structured_gather(const SemiStructuredGatherParams& p, void* stream)
 
 Status semi_structured_straight_through(const SemiStructuredStraightThroughParams& p, void* stream) {
   constexpr const char* kName = "semi_structured_straight_through";
-  Status status = check_half(kName, p.dtype);
+  Status status = check_places(kName, kStraightThrough, p.weight.metadata, p.weight.metadata_words, p.dtype, p.n, p.k,
+                               p.weight.values);
   if (status == Status::kOk) status = check_weight(kName, p.weight, p.dtype, p.n, p.k);
-  if (status == Status::kOk)
-    status = check_places(kName, p.weight.metadata, p.weight.metadata_words, p.dtype, p.n, p.k, p.weight.values);
   if (status == Status::kOk) status = check_rows(kName, "grad [n, k]", p.grad, p.n, p.k, p.grad_row_stride);
   if (status == Status::kOk) status = check_rows(kName, "dense [n, k]", p.dense, p.n, p.k, p.dense_row_stride);
   if (status == Status::kOk) status = check_rows(kName, "out [n, k]", p.out, p.n, p.k, p.out_row_stride);
@@ -100,7 +108,7 @@ Status semi_structured_straight_through(const SemiStructuredStraightThroughParam
 Status semi_structured_sampled(const SemiStructuredSampledParams& p, void* stream) {
   constexpr const char* kName = "semi_structured_sampled";
   if (p.m < 0) return refuse(Status::kBadShape, "%s: needs m >= 0, got %lld", kName, static_cast<long long>(p.m));
-  Status status = check_places(kName, p.metadata, p.metadata_words, p.dtype, p.n, p.k, p.values);
+  Status status = check_places(kName, kSampled, p.metadata, p.metadata_words, p.dtype, p.n, p.k, p.values);
   if (status == Status::kOk) status = check_rows(kName, "grad [m, n]", p.grad, p.m, p.n, p.grad_row_stride);
   if (status == Status::kOk) status = check_rows(kName, "x [m, k]", p.x, p.m, p.k, p.x_row_stride);
   if (status != Status::kOk || p.n == 0 || p.k == 0) return status;

@@ -1,9 +1,7 @@
 // Which kernel takes a product, and its launch.
 #include <algorithm>
-#include <string>
 
 #include "cuda/common/launch.h"
-#include "cuda/linear/capabilities.h"
 #include "cuda/linear/message.h"
 #include "cuda/linear/operands.h"
 #include "cuda/semi_structured/launch_sm80.cuh"
@@ -14,43 +12,85 @@ namespace {
 
 using Kernel = Plan::Kernel;
 
-// The chooser takes the first row that fits.
-constexpr Capability kCapabilities[] = {
-    {static_cast<int>(Kernel::kWgmmaSm90), "matmul_sm90", DType::kBFloat16, 90, 90},
-    {static_cast<int>(Kernel::kWgmmaSm90), "matmul_sm90", DType::kFloat16, 90, 90},
-    {static_cast<int>(Kernel::kWgmmaSm90), "matmul_sm90", DType::kInt8, 90, 90},
-    {static_cast<int>(Kernel::kWgmmaSm90), "matmul_sm90", kFloat8E4M3, 90, 90},
-    {static_cast<int>(Kernel::kSmallSm80), "matmul_small_sm80", DType::kBFloat16, 80, kAnyNewer},
-    {static_cast<int>(Kernel::kSmallSm80), "matmul_small_sm80", DType::kFloat16, 80, kAnyNewer},
-    {static_cast<int>(Kernel::kSmallSm80), "matmul_small_sm80", DType::kInt8, 80, kAnyNewer},
-    {static_cast<int>(Kernel::kSmallSm80), "matmul_small_sm80", kFloat8E4M3, 89, kAnyNewer},
-    {static_cast<int>(Kernel::kTiledSm80), "matmul_sm80", DType::kBFloat16, 80, kAnyNewer},
-    {static_cast<int>(Kernel::kTiledSm80), "matmul_sm80", DType::kFloat16, 80, kAnyNewer},
-    {static_cast<int>(Kernel::kTiledSm80), "matmul_sm80", DType::kInt8, 80, kAnyNewer},
-    {static_cast<int>(Kernel::kTiledSm80), "matmul_sm80", kFloat8E4M3, 89, kAnyNewer},
-};
+constexpr int number_of(Kernel kernel) { return static_cast<int>(kernel); }
 
-bool has(Kernel kernel, DType dtype, int capability) {
-  return cuda_linear::has(kCapabilities, static_cast<int>(kernel), dtype, capability);
-}
+// Hopper has no mma.sp of float8: ptxas puts other instructions and spills in its place. So wgmma takes that from the
+// first token on.
+constexpr Types kIntegerAndHalves = kHalves | type(DType::kInt8);
+constexpr Capability kRows[] = {
+    {.kernel = number_of(Kernel::kWgmmaSm90),
+     .name = "matmul_sm90",
+     .types = kIntegerAndHalves,
+     .from = 90,
+     .to = 90,
+     .alignment = 16,
+     .tensor_copies = true,
+     .worth_from = 65},
+    {.kernel = number_of(Kernel::kWgmmaSm90),
+     .name = "matmul_sm90",
+     .types = type(kFloat8E4M3),
+     .from = 90,
+     .to = 90,
+     .alignment = 16,
+     .tensor_copies = true},
+    {.kernel = number_of(Kernel::kSmallSm80),
+     .name = "matmul_small_sm80",
+     .types = kIntegerAndHalves,
+     .alignment = 16,
+     .most_tokens = 32},
+    {.kernel = number_of(Kernel::kSmallSm80),
+     .name = "matmul_small_sm80",
+     .types = type(kFloat8E4M3),
+     .from = 89,
+     .alignment = 16,
+     .most_tokens = 32},
+    {.kernel = number_of(Kernel::kTiledSm80), .name = "matmul_sm80", .types = kIntegerAndHalves, .alignment = 16},
+    {.kernel = number_of(Kernel::kTiledSm80),
+     .name = "matmul_sm80",
+     .types = type(kFloat8E4M3),
+     .from = 89,
+     .alignment = 16},
+};
+constexpr Capability kLiftedRows[] = {
+    {.kernel = number_of(Kernel::kWgmmaSm90),
+     .name = "matmul_sm90 after lift_tokens",
+     .types = kIntegerAndHalves,
+     .from = 90,
+     .to = 90,
+     .alignment = 16,
+     .tensor_copies = true,
+     .worth_from = 65},
+    {.kernel = number_of(Kernel::kSmallSm80),
+     .name = "lifting matmul_small_sm80",
+     .types = kIntegerAndHalves,
+     .alignment = 16,
+     .most_tokens = 32},
+    {.kernel = number_of(Kernel::kTiledSm80),
+     .name = "lifting matmul_sm80",
+     .types = kIntegerAndHalves,
+     .alignment = 16},
+};
+constexpr Capabilities kCapabilities = {kRows}, kLiftedCapabilities = {kLiftedRows};
 
 }  // namespace
 
+const Capabilities& matmul_capabilities(bool lifted) { return lifted ? kLiftedCapabilities : kCapabilities; }
+
 // Up to 32 tokens reading W is what costs, and the small kernel reads it once. Above, 128 tokens to a tile where there
 // are enough of them to fill the device, since they read W least often.
-Plan choose_plan(int64_t m, int64_t n, int64_t k, DType dtype, int capability, bool tensor_copies) {
+Plan choose_plan(int64_t m, int64_t n, int64_t k, DType dtype, int capability, bool tensor_copies, bool lifted) {
   const int64_t k_blocks = ceil_div(k * size_of(dtype), kRowBytes);
-  // Hopper has no mma.sp of float8: ptxas puts other instructions and spills in its place.
-  const bool wgmma = tensor_copies && (m > 64 || dtype == kFloat8E4M3) && has(Kernel::kWgmmaSm90, dtype, capability);
+  const Capability* const row =
+      choose(matmul_capabilities(lifted),
+             {.dtype = dtype, .capability = capability, .tokens = m, .tensor_copies = tensor_copies});
   Plan plan;
-  if (m <= 32 && !wgmma) {
-    plan.kernel = Kernel::kSmallSm80;
+  if (row) plan.kernel = static_cast<Kernel>(row->kernel);
+  if (plan.kernel == Kernel::kSmallSm80) {
     plan.tokens = m <= 8 ? 8 : m <= 16 ? 16 : 32;
     plan.splits = splits_of(ceil_div(n, m <= 8 ? 16 : 32), k_blocks);
     return plan;
   }
-  const int64_t channel_tiles = ceil_div(n, wgmma ? 256 : 128);
-  plan.kernel = wgmma ? Kernel::kWgmmaSm90 : Kernel::kTiledSm80;
+  const int64_t channel_tiles = ceil_div(n, plan.kernel == Kernel::kWgmmaSm90 ? 256 : 128);
   const bool tail = m % 128 != 0 && m % 128 <= 64 && m < 256;  // half of the second tile would be padding
   plan.tokens = m <= 64 || tail || channel_tiles * ceil_div(m, 128) < kEnoughBlocks * 3 / 4 ? 64 : 128;
   plan.splits = splits_of(channel_tiles * ceil_div(m, plan.tokens), k_blocks);
@@ -86,17 +126,18 @@ Status run_plan(const Plan& plan, const SemiStructuredMatmulParams& params, void
     return refuse(Status::kBadPattern, "%s: the group must be an even number from %d to %d, got %d", kName,
                   kSmallestLiftGroup, kLargestLiftGroup, params.group);
   const bool lifted = params.group > kSmallestLiftGroup;
-  if (lifted && params.dtype == kFloat8E4M3)
-    return refuse(Status::kUnsupportedDType, "%s: groups of %d need bfloat16, float16 or int8, got %s", kName,
-                  params.group, name_of(params.dtype));
+  const Need need = {.dtype = params.dtype,
+                     .capability = current_device().capability,
+                     .tokens = params.m,
+                     .alignment = std::min(alignment_of(params.weight.values), alignment_of(params.weight.metadata)),
+                     .tensor_copies = tensor_copies_take_x(params)};
+  if (const Status refused = check_kernel(kName, matmul_capabilities(lifted), static_cast<int>(plan.kernel), need);
+      refused != Status::kOk)
+    return refused;
   const int64_t k = weight_inputs(params.k, params.group);
   if (const Status status = check_weight(kName, params.weight, params.dtype, params.n, k); status != Status::kOk)
     return status;
   if (params.m == 0 || params.n == 0) return Status::kOk;
-  if (const Status refused =
-          check_kernel(kName, kCapabilities, static_cast<int>(plan.kernel), params.dtype, current_device().capability);
-      refused != Status::kOk)
-    return refused;
   const int64_t lifted_row = lifted_row_bytes(params.k, params.dtype, params.group);
   if (const Status status = check_workspace(kName, params, workspace_bytes(plan, params.m, params.n, lifted_row));
       status != Status::kOk)
@@ -134,19 +175,20 @@ Status run_plan(const Plan& plan, const SemiStructuredMatmulParams& params, void
 int64_t semi_structured_matmul_workspace(int64_t m, int64_t n, int64_t k, DType dtype, int32_t group) {
   using namespace semi_structured;
   if (m <= 0 || n <= 0 || k < 0 || !semi_structured_supports(dtype) || !is_lift_group(group)) return 0;
+  const bool lifted = group > kSmallestLiftGroup;
   const int64_t inputs = weight_inputs(k, group), lifted_row = lifted_row_bytes(k, dtype, group);
   // Of whichever kernel the device and the rows of x allow.
-  return std::max(workspace_bytes(choose_plan(m, n, inputs, dtype, 80, false), m, n, lifted_row),
-                  workspace_bytes(choose_plan(m, n, inputs, dtype, 90, true), m, n, lifted_row));
+  return std::max(workspace_bytes(choose_plan(m, n, inputs, dtype, 80, false, lifted), m, n, lifted_row),
+                  workspace_bytes(choose_plan(m, n, inputs, dtype, 90, true, lifted), m, n, lifted_row));
 }
 
 Status semi_structured_matmul(const SemiStructuredMatmulParams& p, void* stream) {
   using namespace semi_structured;
   const auto length = [](int64_t value) { return std::max<int64_t>(value, 0); };
   const int64_t inputs = is_lift_group(p.group) ? weight_inputs(length(p.k), p.group) : 0;
-  return run_plan(
-      choose_plan(length(p.m), length(p.n), inputs, p.dtype, current_device().capability, tensor_copies_take_x(p)), p,
-      stream);
+  return run_plan(choose_plan(length(p.m), length(p.n), inputs, p.dtype, current_device().capability,
+                              tensor_copies_take_x(p), p.group > kSmallestLiftGroup),
+                  p, stream);
 }
 
 }  // namespace sparsecore

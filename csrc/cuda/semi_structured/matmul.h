@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cuda/linear/arguments.h"
+#include "cuda/linear/capabilities.h"
 #include "sparsecore/semi_structured_cuda.h"
 
 namespace sparsecore::semi_structured {
@@ -41,9 +42,15 @@ constexpr int64_t lifted_row_bytes(int64_t k, DType dtype, int32_t group) {
 // The weight's type and sizes, in the words of `function`.
 Status check_weight(const char* function, const SemiStructured& weight, DType dtype, int64_t n, int64_t k);
 
+// What there is for products, with and without lifted inputs, and for the rest by its numbers.
+const Capabilities& matmul_capabilities(bool lifted);
+enum CompressKernel { kCompress, kCompressBoth, kDecompress, kValidate };
+const Capabilities& compress_capabilities();
+enum GradientKernel { kGather, kStraightThrough, kSampled };
+const Capabilities& gradient_capabilities();
 // The rule: a function of the shape (k: the weight's inputs, lifted where they are), of the kernels a device has
 // (capability as 80, 86, 89 or 90) and of tensor_copies_take_x.
-Plan choose_plan(int64_t m, int64_t n, int64_t k, DType dtype, int capability, bool tensor_copies);
+Plan choose_plan(int64_t m, int64_t n, int64_t k, DType dtype, int capability, bool tensor_copies, bool lifted = false);
 // Partial sums, and then the lifted x of the kernel that cannot lift as it reads.
 int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n, int64_t lifted_row = 0);
 // With a plan given, as the tests do. Checks the parameters first.

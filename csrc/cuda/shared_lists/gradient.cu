@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "cuda/common/launch.h"
+#include "cuda/linear/capabilities.h"
 #include "cuda/linear/message.h"
 #include "cuda/linear/operands.h"
 #include "cuda/shared_lists/check.h"
@@ -13,6 +14,18 @@ namespace cuda_shared_lists {
 namespace {
 
 using cuda_linear::refuse;
+
+constexpr int32_t kEveryVector = 8 + 16 + 32 + 64;
+constexpr cuda_linear::Capability kRows[] = {
+    {.kernel = kGrad, .name = "weight_grad_sm80", .types = cuda_linear::kHalves, .sizes = kEveryVector},
+    {.kernel = kUnpack, .name = "unpack_sm80", .types = cuda_linear::kStored, .sizes = kEveryVector},
+};
+constexpr cuda_linear::Capabilities kCapabilities = {kRows, "vectors of"};
+
+Status check(const char* function, GradientKernel kernel, DType dtype, int32_t vector) {
+  return cuda_linear::check_kernel(function, kCapabilities, kernel,
+                                   {.dtype = dtype, .capability = current_device().capability, .sizes = {vector, 0}});
+}
 
 template <class T, int kSlices>
 Status launch_grad(const char* function, const WeightGradArguments& args, void* stream) {
@@ -38,6 +51,9 @@ Status launch_vector(const char* function, const WeightGradArguments& args, void
 }
 
 }  // namespace
+
+const cuda_linear::Capabilities& gradient_capabilities() { return kCapabilities; }
+
 }  // namespace cuda_shared_lists
 
 int64_t shared_lists_weight_grad_workspace(int64_t m, int64_t n, int64_t k) {
@@ -50,8 +66,8 @@ Status shared_lists_weight_grad_device(const SharedListsWeightGradParams& p, voi
   constexpr const char* kName = "shared_lists_weight_grad";
   SharedLists lists = p.weight;
   lists.values = p.weight.columns;  // not looked at
-  Status status = check_lists(kName, lists, p.n, p.k);
-  if (status == Status::kOk) status = check_dtype(kName, p.dtype);
+  Status status = check(kName, kGrad, p.dtype, lists.vector);
+  if (status == Status::kOk) status = check_lists(kName, lists, p.n, p.k);
   if (status != Status::kOk) return status;
   if (p.m < 0 || p.m > INT32_MAX || (p.m > 1 && (p.x_row_stride < 0 || p.grad_y_row_stride < 0)))
     return refuse(Status::kBadShape, "%s: needs 0 <= m < 2^31 and strides of at least 0, got m=%lld, %lld and %lld",
@@ -100,7 +116,9 @@ Status shared_lists_unpack_device(const SharedLists& weight, DType dtype, int64_
                                   void* stream) {
   using namespace cuda_shared_lists;
   constexpr const char* kName = "shared_lists_unpack";
-  if (const Status status = check_lists(kName, weight, n, k); status != Status::kOk) return status;
+  Status status = check(kName, kUnpack, dtype, weight.vector);
+  if (status == Status::kOk) status = check_lists(kName, weight, n, k);
+  if (status != Status::kOk) return status;
   if (n == 0 || k == 0) return Status::kOk;
   if (!dense) return refuse(Status::kNullPointer, "%s: needs a place for the dense weight", kName);
   const int64_t blocks = ceil_div(n, weight.vector) * ceil_div(k, sm80::kUnpackWindow);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/gathered/arguments.h"
+#include "cuda/linear/capabilities.h"
 #include "sparsecore/shared_lists_cuda.h"
 
 namespace sparsecore::cuda_shared_lists {
@@ -25,8 +26,12 @@ struct MatmulArguments : gathered::Arguments {
   SharedLists weight;
 };
 
+// What there is for products, for gradients and for unpacking.
+const cuda_linear::Capabilities& matmul_capabilities();
+enum GradientKernel { kGrad, kUnpack };
+const cuda_linear::Capabilities& gradient_capabilities();
 // capability: as 80, 86, 89 or 90.
-Plan choose_plan(int64_t m, int64_t n, int64_t records, int32_t vector, int capability);
+Plan choose_plan(int64_t m, int64_t n, int64_t records, int32_t vector, DType dtype, int capability);
 // With a plan given, as the tests do. Checks the parameters first.
 Status run_plan(const Plan& plan, const SharedListsLinearParams& params, void* stream);
 

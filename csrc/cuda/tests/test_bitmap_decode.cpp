@@ -139,7 +139,7 @@ TEST_CASE("Bitmap product: what cannot be done is said, with what there is") {
   bad.dtype = DType::kFloat32;
   CHECK(bitmap_decode_matmul(bad, nullptr) == Status::kUnsupportedDType);
   CHECK(says("no kernel for float32"));
-  CHECK(says("bitmap_matmul_sm80: bfloat16 sm_80+, float16 sm_80+"));
+  CHECK(says("bitmap_matmul_sm80: bfloat16, float16 on sm_80+"));
   bad = good;
   bad.weight_dtype = DType::kFloat16;
   CHECK(bitmap_decode_matmul(bad, nullptr) == Status::kUnsupportedDType);

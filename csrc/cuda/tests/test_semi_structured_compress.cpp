@@ -175,10 +175,11 @@ TEST_CASE("2:4 compression: nothing to do, and what cannot be done") {
   CHECK(semi_structured_compress(p, nullptr) == Status::kNullPointer);
   p.dtype = DType::kFloat32;
   CHECK(semi_structured_compress(p, nullptr) == Status::kUnsupportedDType);
-  p.dtype = DType::kInt8;
-  p.dense = p.values = p.values_t = &p;
-  p.metadata = p.metadata_t = reinterpret_cast<uint32_t*>(&p);
-  p.selection = Selection::kTwoWay;
+  p.dtype = DType::kBFloat16;
+  alignas(16) char anything[16];
+  p.dense = p.values = p.values_t = anything;
+  p.metadata = p.metadata_t = reinterpret_cast<uint32_t*>(anything);
+  p.selection = Selection::kByRow;
   CHECK(semi_structured_compress(p, nullptr) == Status::kBadPattern);
   CHECK(std::string(cuda_message()).find("Compress the transposed matrix") != std::string::npos);
   CHECK(semi_structured_decompress({}, DType::kFloat32, 4, 4, &p, 4, nullptr) == Status::kUnsupportedDType);

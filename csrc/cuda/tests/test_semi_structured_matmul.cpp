@@ -178,8 +178,8 @@ TEST_CASE("2:4 product: what cannot be done is said, with what there is") {
     const cuda_emulation::ScopedOptions scoped(next_adversary(80));
     CHECK(semi_structured_matmul(good, nullptr) == Status::kUnsupportedDType);
     CHECK(says("no kernel for float8_e4m3 on sm_80"));
-    CHECK(says("matmul_sm80: bfloat16 sm_80+, float16 sm_80+, int8 sm_80+, float8_e4m3 sm_89+"));
-    CHECK(says("matmul_sm90: bfloat16 sm_90,"));
+    CHECK(says("matmul_sm80: bfloat16, float16, int8 on sm_80+, values at multiples of 16 bytes"));
+    CHECK(says("matmul_sm90: float8_e4m3 on sm_90,"));
   }
   SemiStructuredMatmulParams bad = good;
   bad.dtype = DType::kFloat32;

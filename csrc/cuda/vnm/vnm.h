@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/gathered/arguments.h"
+#include "cuda/linear/capabilities.h"
 #include "sparsecore/vnm_cuda.h"
 
 namespace sparsecore::cuda_vnm {
@@ -22,8 +23,9 @@ struct MatmulArguments : gathered::Arguments {
 // Channels of a tile: a run, or half of one of 128.
 constexpr int tile_channels(int32_t vector) { return vector < 64 ? vector : 64; }
 
+const cuda_linear::Capabilities& matmul_capabilities();
 // capability: as 80, 86, 89 or 90.
-Plan choose_plan(int64_t m, int64_t n, int64_t picked, int32_t vector, int capability);
+Plan choose_plan(int64_t m, int64_t n, int64_t picked, int32_t vector, DType dtype, int capability);
 // With a plan given, as the tests do. Checks the parameters first.
 Status run_plan(const Plan& plan, const VnmLinearParams& params, void* stream);
 

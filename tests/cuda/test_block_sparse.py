@@ -128,8 +128,11 @@ def test_views_with_strides_and_offsets(device: str) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("with_index", [False, True])
-def test_gradients_are_those_of_the_dense_layer(with_index: bool, size: int, device: str) -> None:
-    n, k = 150, 200
+@pytest.mark.parametrize(
+    "n", [150, 152]
+)  # rows of the gradient that tensor copies cannot bring, and that they can
+def test_gradients_are_those_of_the_dense_layer(n: int, with_index: bool, size: int, device: str) -> None:
+    k = 200
     weight = block_weight(n, k, size, device)
     values = weight.values.clone().requires_grad_()
     dense = weight.to_dense().double().requires_grad_()

@@ -12,6 +12,7 @@ _linear = Kernel("LINEAR", "cuda/block_sparse/linear_sm80.cuh").mutant
 _transposed = Kernel("TRANSPOSED", "cuda/block_sparse/linear_sm80.cuh").mutant
 _wgmma = Kernel("WGMMA", "cuda/block_sparse/linear_sm90.cuh").mutant
 _grad = Kernel("GRAD", "cuda/block_sparse/weight_grad_sm80.cuh").mutant
+_wgmma_grad = Kernel("WGMMA_GRAD", "cuda/block_sparse/weight_grad_sm90.cuh").mutant
 _validate = Kernel("VALIDATE", "cuda/block_sparse/validate_sm80.cuh").mutant
 _index = Kernel("LINEAR", INDEX).mutant
 _product = Kernel("LINEAR", PRODUCT).mutant
@@ -162,8 +163,8 @@ MUTANTS = [
     _sum("no barrier before sums overwrite tiles", "__syncthreads();", place=1),
     _sum("no barrier before sums are read", "__syncthreads();", place=2),
     _sum("the ring has one place", "(turn - range.first) % Tile::kStages", "0", place=0),
-    _grad("the row after the entry's", "return low;", "return high;"),
-    _grad("the search ends a step early", "high - low > 1", "high - low > 2"),
+    _grad("the row after the entry's", "return low;", "return high;", file=INDEX),
+    _grad("the search ends a step early", "high - low > 1", "high - low > 2", file=INDEX),
     _grad("inputs of another column", "column * kSize, range", "(column ^ 1) * kSize, range"),
     _sum("one span for both", "stage + span * (kTurnTokens * 128)", "stage"),
     _sum("grad_y is not transposed", "load_a_transposed<kTurnTokens, kSize>(", "load_a<kTurnTokens, kSize>("),
@@ -178,6 +179,101 @@ MUTANTS = [
     _grad("splits write to one place", "blockIdx.y * args.p.weight.blocks * (kSize * kSize) + at", "at"),
     _grad("the last split is not added", "split < args.splits; ++split", "split < args.splits - 1; ++split"),
     _grad("chunks past the last are written", "  if (chunk >= chunks) return;\n"),
+    # gradients of kept blocks with wgmma
+    _wgmma_grad(
+        "no wait for the copies",
+        "    ptx::mbarrier_wait(&ring.full[stage], phase);\n    // Eight",
+        "    // Eight",
+    ),
+    _wgmma_grad(
+        "no wait before begins are read",
+        "      ptx::mbarrier_wait(&ring.full[stage], phase);\n      begins",
+        "      begins",
+    ),
+    _wgmma_grad("no wait for an empty stage", "        ptx::mbarrier_wait(&ring.empty[stage], phase ^ 1);\n"),
+    _wgmma_grad("the producer waits for the wrong phase", "phase ^ 1);", "phase);"),
+    _wgmma_grad(
+        "consumers wait for the wrong phase", "&ring.full[stage], phase);", "&ring.full[stage], phase ^ 1);"
+    ),
+    _wgmma_grad("lanes do not wait for the first", "      __syncwarp();\n"),
+    _wgmma_grad("phases are not counted across works", "uint32_t turn = 0;", "uint32_t turn = 1;", place=0),
+    _wgmma_grad("turns of a work are not counted", "    turn += work.turns;\n"),
+    _wgmma_grad("no fence before the products", "    ptx::wgmma_fence(sums);\n"),
+    _wgmma_grad("products are not committed", "    ptx::wgmma_commit();\n"),
+    _wgmma_grad("no wait in the loop", "    ptx::wgmma_wait<1>();\n"),
+    _wgmma_grad("two groups may be unfinished", "wgmma_wait<1>", "wgmma_wait<2>"),
+    _wgmma_grad("sums are read before the products are done", "  ptx::wgmma_wait<0>(sums);\n"),
+    _wgmma_grad(
+        "the stage in use is given back",
+        "ring.empty[(turn - 1) % Tile::kStages]",
+        "ring.empty[turn % Tile::kStages]",
+    ),
+    _wgmma_grad(
+        "stages are not given back",
+        "if (i > 0 && lane == 0) ptx::mbarrier_arrive",
+        "if (false) ptx::mbarrier_arrive",
+    ),
+    _wgmma_grad(
+        "the last stage of a work is not given back",
+        "if (work.turns > 0 && lane == 0) ptx::mbarrier_arrive",
+        "if (false) ptx::mbarrier_arrive",
+    ),
+    _wgmma_grad(
+        "a work without turns gives a stage back",
+        "if (work.turns > 0 && lane == 0) ptx::mbarrier_arrive",
+        "if (lane == 0) ptx::mbarrier_arrive",
+    ),
+    _wgmma_grad("one consumer's arrivals are enough", "kConsumerWarps = 8", "kConsumerWarps = 4"),
+    _wgmma_grad(
+        "grad_y's bytes are not expected",
+        "(Tile::kColumns + __popc(all_begins) * Tile::kParts) * Tile::kBoxBytes",
+        "Tile::kColumns * Tile::kBoxBytes",
+    ),
+    _wgmma_grad("barriers are not made known to the copy engine", "    ptx::fence_mbarrier_init();\n"),
+    _wgmma_grad("barriers are used before they are initialised", "  __syncthreads();\n"),
+    _wgmma_grad(
+        "what begins a row is not left beside the stage",
+        "        ptx::store_shared_4(&ring.begins[stage], all_begins);\n",
+    ),
+    _wgmma_grad("only the first entry begins a row", " || row != row_before"),
+    _wgmma_grad("the first entry begins no row of its own", "lane < Tile::kParts || row", "row"),
+    _wgmma_grad("rows are compared within an entry", "row, Tile::kParts);", "row, 1);"),
+    _wgmma_grad("both parts of an entry count", "begins && part == 0)", "begins)"),
+    _wgmma_grad(
+        "the second half of a row takes the first one's place", "- Tile::kParts + part;", "- Tile::kParts;"
+    ),
+    _wgmma_grad("halves of a block's inputs are not told apart", "Tile::kSize + 64 * part)", "Tile::kSize)"),
+    _wgmma_grad(
+        "halves of a block's channels are not told apart",
+        "row * Tile::kSize + 64 * part;",
+        "row * Tile::kSize;",
+    ),
+    _wgmma_grad("every split has the first one's tokens", "(work.first_turn + i)", "i"),
+    _wgmma_grad("works of a split overlap", "index % units * Tile::kEntries", "index % units"),
+    _wgmma_grad("works of splits are mixed up", "split = index / units;", "split = index % args.splits;"),
+    _wgmma_grad("both consumers make the first entries", "Tile::kParts == 1 ? 4 * consumer : 0", "0"),
+    _wgmma_grad("both consumers make the first channels", "Tile::kParts == 1 ? 0 : consumer", "0"),
+    _wgmma_grad("columns take the row before theirs", "(2u << (first + c))", "(1u << (first + c))"),
+    _wgmma_grad("eight tokens are 512 bytes on", "Tile::kBoxBytes, 1024)", "Tile::kBoxBytes, 512)"),
+    _wgmma_grad("the next inputs are half a box on", "k128, Tile::kBoxBytes,", "k128, Tile::kBoxBytes / 2,"),
+    _wgmma_grad("steps are all the first", "step * 128;", "0 * step;"),
+    _wgmma_grad("all steps take grad_y's first tokens", "a[column] + from", "a[column]"),
+    _wgmma_grad("all columns take the first inputs", "b + column * kBox + from", "b + from"),
+    _wgmma_grad("all columns take the first one's grad_y", "if (places[0] == places[3])", "if (true)"),
+    _wgmma_grad("pairs always share", "(first && last)", "true"),
+    _wgmma_grad(
+        "the last two share with the first two", "      if (first) {\n", "      if (first || last) {\n"
+    ),
+    _wgmma_grad("the first two share with the last two", "} else if (last) {", "} else if (true) {"),
+    _wgmma_grad("entries past the last are stored", "    if (entry >= blocks) return;\n"),
+    _wgmma_grad("splits write to one place", "work.split * blocks * (Tile::kSize * Tile::kSize)", "0"),
+    _wgmma_grad("channels of a warp are those of the first", "(16 * warp + corner.row)", "corner.row"),
+    _wgmma_grad("halves of a block's inputs go to one place", "64 * (column % Tile::kParts)", "0"),
+    _wgmma_grad(
+        "halves of a block's channels go to one place",
+        "entry * Tile::kSize + 64 * columns.part",
+        "entry * Tile::kSize",
+    ),
     # the check of an index
     _validate("starts may descend", "first > last || "),
     _validate("starts may begin anywhere", "(row == 0 && first != 0)", "false"),
@@ -211,6 +307,14 @@ FAMILY = Family(
     support=("cuda/semi_structured/pack.cpp", "cpu/nm_decode/pack.cpp"),
     mutants=tuple(MUTANTS),
     uncatchable=(
+        (
+            _wgmma_grad("every entry begins a row", "(lane < Tile::kParts || row != row_before)", "true"),
+            "grad_y comes once for every entry: the answer is the same, and only time is lost",
+        ),
+        (
+            _wgmma_grad("entries past the last are looked up", "copies && entry < weight.blocks", "copies"),
+            "what is read there, in the 256 bytes that an index is rounded up to, decides nothing that is stored",
+        ),
         (
             _validate(
                 "rows of sources are not looked at", "if (of_row < 0) continue;", "if (of_row < -1) continue;"

@@ -50,11 +50,23 @@ Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream)
 // Of run_plan, in a file of its own: compiled for sm_90a alone.
 Status launch_sm90(LinearArguments args, void* stream);
 
-int32_t choose_grad_splits(int64_t m, int64_t blocks, int32_t size);
-constexpr int64_t grad_workspace_bytes(int32_t splits, int64_t blocks, int32_t size) {
-  return splits > 1 ? splits * blocks * size * size * 4 : 0;
+// Gradients of blocks.
+struct GradPlan {
+  Plan::Kernel kernel = Plan::Kernel::kSm80;
+  int32_t splits = 1;  // of the tokens
+};
+// Entries that a block of threads of the wgmma kernel makes at once: sums of 64 x 256 for each of two warpgroups.
+template <int kSize>
+constexpr int kGradEntriesSm90 = 8 * 64 * 64 / (kSize * kSize);
+// Whether tensor copies can bring both operands.
+bool tensor_copies_take(const BlockSparseGradParams& params);
+GradPlan choose_grad_plan(int64_t m, int64_t blocks, int32_t size, DType dtype, int capability, bool tensor_copies);
+constexpr int64_t grad_workspace_bytes(const GradPlan& plan, int64_t blocks, int32_t size) {
+  return plan.splits > 1 ? plan.splits * blocks * size * size * 4 : 0;
 }
-Status run_grad(int32_t splits, const BlockSparseGradParams& params, void* stream);
+Status run_grad(const GradPlan& plan, const BlockSparseGradParams& params, void* stream);
+// Of run_grad.
+Status launch_grad_sm90(const GradArguments& args, void* stream);
 
 // Calls function(T()) with the element type, bfloat16 or float16.
 template <class Function>

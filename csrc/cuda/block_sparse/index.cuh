@@ -18,6 +18,20 @@ SC_DEVICE Entries entries_of(const BlockSparse& weight, int64_t row, int split, 
           static_cast<int32_t>(first + count * (split + 1) / splits)};
 }
 
+// The row that an entry belongs to, some row where starts do not ascend.
+SC_DEVICE int32_t row_of(const BlockSparse& weight, int32_t rows, int32_t entry) {
+  int32_t low = 0, high = rows;  // starts[low] <= entry < starts[high]
+  while (high - low > 1) {
+    const int32_t middle = low + (high - low) / 2;
+    if (weight.starts[middle] <= entry) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
 // A number below the limit, or a negative one for what is none.
 SC_DEVICE int32_t inside_or_none(int32_t value, int64_t limit) { return value < limit ? value : -1; }
 

@@ -12,20 +12,6 @@ namespace sparsecore::block_sparse::sm80 {
 
 using cuda_linear::GradTile;
 
-// The row that an entry belongs to, some row where starts do not ascend.
-SC_DEVICE int32_t row_of(const BlockSparse& weight, int32_t rows, int32_t entry) {
-  int32_t low = 0, high = rows;  // starts[low] <= entry < starts[high]
-  while (high - low > 1) {
-    const int32_t middle = low + (high - low) / 2;
-    if (weight.starts[middle] <= entry) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
-
 SC_DEVICE void store_chunk(void* out, DType dtype, int64_t at, const float (&values)[cuda_linear::kChunk]) {
   if (dtype == DType::kFloat32) {
     float4* to = reinterpret_cast<float4*>(static_cast<float*>(out) + at);

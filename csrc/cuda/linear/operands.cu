@@ -63,27 +63,37 @@ int32_t splits_of(int64_t tiles, int64_t k_blocks) {
       std::min(kEnoughBlocks / std::max<int64_t>(tiles, 1), k_blocks / kFewestBlocksOfSplit), 1, kMostSplits));
 }
 
-bool tensor_copies_take_x(const DeviceLinear& p) {
+bool tensor_copies_take(const TokenRows& rows) {
   constexpr int64_t kFarthest = int64_t{1} << 40;
-  return p.k > 0 && rows_aligned(p.x, p.m, p.x_row_stride, size_of(p.dtype)) &&
-         (p.m <= 1 || (p.x_row_stride >= p.k && p.x_row_stride < kFarthest / size_of(p.dtype)));
+  return rows.tokens > 0 && rows.columns > 0 &&
+         rows_aligned(rows.data, rows.tokens, rows.row_stride, size_of(rows.dtype)) &&
+         (rows.tokens == 1 || (rows.row_stride >= rows.columns && rows.row_stride < kFarthest / size_of(rows.dtype)));
+}
+
+Status map_rows(const char* function, const char* name, const TokenRows& rows, int tokens, TensorMap* map) {
+  if (!tensor_copies_take(rows))
+    return refuse(Status::kBadShape, "%s: tensor copies need tokens and rows of %s at multiples of 16 bytes", function,
+                  name);
+  TensorShape shape;
+  shape.address = rows.data;
+  shape.dtype = rows.dtype;
+  shape.sizes[0] = static_cast<uint64_t>(rows.columns);
+  shape.sizes[1] = static_cast<uint64_t>(rows.tokens);
+  // One row has no stride; the map wants one all the same.
+  shape.strides[1] = static_cast<uint64_t>(rows.tokens > 1 ? rows.row_stride * size_of(rows.dtype) : kRowBytes);
+  shape.box[0] = static_cast<uint32_t>(kRowBytes / size_of(rows.dtype));
+  shape.box[1] = static_cast<uint32_t>(tokens);
+  if (make_tensor_map(shape, map)) return Status::kOk;
+  return refuse(Status::kLaunchFailed, "%s: the driver made no tensor map for %s [%lld, %lld], row stride %lld",
+                function, name, number(rows.tokens), number(rows.columns), number(rows.row_stride));
+}
+
+bool tensor_copies_take_x(const DeviceLinear& p) {
+  return tensor_copies_take({p.x, p.m, p.k, p.x_row_stride, p.dtype});
 }
 
 Status map_x(const char* function, const DeviceLinear& p, int tokens, TensorMap* map) {
-  if (!tensor_copies_take_x(p))
-    return refuse(Status::kBadShape, "%s: tensor copies need k > 0 and rows of x at multiples of 16 bytes", function);
-  TensorShape shape;
-  shape.address = p.x;
-  shape.dtype = p.dtype;
-  shape.sizes[0] = static_cast<uint64_t>(p.k);
-  shape.sizes[1] = static_cast<uint64_t>(p.m);
-  // One row has no stride; the map wants one all the same.
-  shape.strides[1] = static_cast<uint64_t>(p.m > 1 ? p.x_row_stride * size_of(p.dtype) : kRowBytes);
-  shape.box[0] = static_cast<uint32_t>(kRowBytes / size_of(p.dtype));
-  shape.box[1] = static_cast<uint32_t>(tokens);
-  if (make_tensor_map(shape, map)) return Status::kOk;
-  return refuse(Status::kLaunchFailed, "%s: the driver made no tensor map for x [%lld, %lld], row stride %lld",
-                function, number(p.m), number(p.k), number(p.x_row_stride));
+  return map_rows(function, "x", {p.x, p.m, p.k, p.x_row_stride, p.dtype}, tokens, map);
 }
 
 Status finish_splits(const char* function, const Arguments& args, void* stream) {

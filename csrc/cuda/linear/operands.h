@@ -19,9 +19,18 @@ void note_alignment(Arguments* args);
 constexpr int64_t kEnoughBlocks = 128;
 int32_t splits_of(int64_t tiles, int64_t k_blocks);
 
-// Whether a tensor map can describe x: rows at multiples of 16 bytes, one after another, less than 2^40 bytes apart.
+// Rows of tokens as tensor copies bring them.
+struct TokenRows {
+  const void* data;
+  int64_t tokens, columns, row_stride;  // columns dense; the stride in elements
+  DType dtype;
+};
+// Whether a tensor map can describe them: at multiples of 16 bytes, one after another, less than 2^40 bytes apart.
+bool tensor_copies_take(const TokenRows& rows);
+// Boxes of `tokens` rows of kRowBytes, in the 128-byte swizzle. `name` is for messages.
+Status map_rows(const char* function, const char* name, const TokenRows& rows, int tokens, TensorMap* map);
+// Of a product's x.
 bool tensor_copies_take_x(const DeviceLinear& params);
-// Boxes of `tokens` rows of kRowBytes, in the 128-byte swizzle.
 Status map_x(const char* function, const DeviceLinear& params, int tokens, TensorMap* map);
 
 // The workspace's partial sums in the order of the splits, and the end of the product: epilogue.cuh.

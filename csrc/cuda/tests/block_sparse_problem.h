@@ -140,14 +140,14 @@ struct BlockGradProblem {
   std::optional<cuda_emulation::GlobalBuffer<char>> workspace;
 
   BlockGradProblem(int64_t m, int64_t n, int64_t k, int32_t size, DType dtype, DType out_dtype, int64_t offset,
-                   int64_t pad, unsigned seed)
+                   int64_t pad, unsigned seed, double density = 0.5)
       : m(m),
         n(n),
         k(k),
         size(size),
         dtype(dtype),
         out_dtype(out_dtype),
-        host(BlockProblem::draw_weight(n, k, size, 0.5, seed)),
+        host(BlockProblem::draw_weight(n, k, size, density, seed)),
         index(host),
         grad_y(dtype, m, n, cuda_linear::ceil_div(n, 8) * 8 + pad, offset),
         x(dtype, m, k, cuda_linear::ceil_div(k, 8) * 8 + pad, offset),
@@ -158,7 +158,8 @@ struct BlockGradProblem {
   }
 
   BlockSparseGradParams params(int32_t splits) {
-    const int64_t bytes = block_sparse::grad_workspace_bytes(splits, static_cast<int64_t>(host.index.size()), size);
+    const block_sparse::GradPlan plan = {block_sparse::Plan::Kernel::kSm80, splits};
+    const int64_t bytes = block_sparse::grad_workspace_bytes(plan, static_cast<int64_t>(host.index.size()), size);
     workspace.emplace(bytes);
     std::memset(out.data(), 0xff, out.size());
     BlockSparseGradParams p;

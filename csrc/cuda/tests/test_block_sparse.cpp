@@ -209,6 +209,23 @@ TEST_CASE("block-sparse product: the plan follows the shape") {
   CHECK(block_sparse_workspace(1, 508, 16384, 1024, 64) == plan(1, 508, 16384, 1024, 64).splits * int64_t{512} * 4);
 }
 
+namespace {
+
+void check_grad(const block_sparse::GradPlan& plan, BlockGradProblem& problem) {
+  CAPTURE(static_cast<int>(plan.kernel));
+  CAPTURE(plan.splits);
+  CAPTURE(problem.size);
+  CAPTURE(problem.m);
+  CAPTURE(problem.n);
+  CAPTURE(problem.k);
+  const cuda_emulation::ScopedOptions scoped(next_adversary(plan.kernel == Kernel::kSm90 ? 90 : 80));
+  REQUIRE(block_sparse::run_grad(plan, problem.params(plan.splits), nullptr) == Status::kOk);
+  CHECK(problem.first_wrong() == -1);
+  CHECK(!problem.strayed());
+}
+
+}  // namespace
+
 TEST_CASE("block-sparse gradient: every size and type, ragged, split or not, from views that begin anywhere") {
   unsigned seed = 0;
   for (const int32_t size : kSizes)
@@ -220,27 +237,63 @@ TEST_CASE("block-sparse gradient: every size and type, ragged, split or not, fro
         };
         for (const Case& c : {Case{5 * 64 + 7, 0, 0, DType::kFloat32}, Case{1, 1, 0, dtype}, Case{70, 8, 1, dtype},
                               Case{0, 0, 0, dtype}}) {
-          CAPTURE(size);
-          CAPTURE(splits);
-          CAPTURE(c.m);
           BlockGradProblem problem(c.m, 2 * size + 3, 3 * size - 5, size, dtype, c.out, c.offset, c.pad, ++seed);
-          const cuda_emulation::ScopedOptions scoped(next_adversary(80));
-          REQUIRE(block_sparse::run_grad(splits, problem.params(splits), nullptr) == Status::kOk);
-          CHECK(problem.first_wrong() == -1);
-          CHECK(!problem.strayed());
+          check_grad({Kernel::kSm80, splits}, problem);
         }
       }
 }
 
+TEST_CASE("block-sparse gradient with wgmma: rows that share a tile of grad_y or not, ragged, split or not") {
+  unsigned seed = 0;
+  for (const int32_t size : {64, 128})
+    for (const int32_t splits : {1, 3}) {
+      struct Case {
+        DType dtype, out;
+        double density;
+        int64_t m, offset, pad;
+      };
+      constexpr DType kBf16 = DType::kBFloat16, kFp16 = DType::kFloat16, kFp32 = DType::kFloat32;
+      const Case cases[] = {{kBf16, kFp32, 0.2, 70, 0, 0},
+                            {kBf16, kBf16, 0.9, 70, 0, 0},
+                            {kFp16, kFp16, 0.5, 9 * (size / 2) + 7, 0, 0},  // longer than the ring
+                            {kBf16, kBf16, 0.5, 1, 8, 16}};                 // splits without a turn; a view
+      for (const Case& c : cases) {
+        BlockGradProblem problem(c.m, 7 * 64 + 3, 9 * 64 - 5, size, c.dtype, c.out, c.offset, c.pad, ++seed, c.density);
+        check_grad({Kernel::kSm90, splits}, problem);
+      }
+    }
+}
+
 TEST_CASE("block-sparse gradient: an index that holds anything leads nowhere outside") {
-  for (int damage = 0; damage < 3; ++damage) {
-    BlockGradProblem problem(70, 64, 96, 16, DType::kBFloat16, DType::kFloat32, 0, 0, 1);
-    if (damage == 0) problem.index.starts[1] = INT32_MIN, problem.index.starts[0] = INT32_MAX;
-    if (damage == 1) problem.index.starts[3] = INT32_MAX, problem.index.starts[2] = 7;
-    if (damage == 2) problem.index.index[3] = -1, problem.index.index[1] = INT32_MAX;
-    const cuda_emulation::ScopedOptions scoped(next_adversary(80));
-    CHECK(block_sparse::run_grad(1, problem.params(1), nullptr) == Status::kOk);
-  }
+  for (const Kernel kernel : {Kernel::kSm80, Kernel::kSm90})
+    for (int damage = 0; damage < 3; ++damage) {
+      const int32_t size = kernel == Kernel::kSm90 ? 64 : 16;
+      BlockGradProblem problem(70, 4 * size, 6 * size, size, DType::kBFloat16, DType::kFloat32, 0, 0, 1);
+      if (damage == 0) problem.index.starts[1] = INT32_MIN, problem.index.starts[0] = INT32_MAX;
+      if (damage == 1) problem.index.starts[3] = INT32_MAX, problem.index.starts[2] = 7;
+      if (damage == 2) problem.index.index[3] = -1, problem.index.index[1] = INT32_MAX;
+      const cuda_emulation::ScopedOptions scoped(next_adversary(90));
+      CHECK(block_sparse::run_grad({kernel, 1}, problem.params(1), nullptr) == Status::kOk);
+      CHECK(!problem.strayed());
+    }
+}
+
+TEST_CASE("block-sparse gradient: the plan follows the shape") {
+  const auto plan = [](int64_t m, int64_t blocks, int32_t size, int capability = 90, bool tensor_copies = true) {
+    return block_sparse::choose_grad_plan(m, blocks, size, DType::kFloat16, capability, tensor_copies);
+  };
+  CHECK(plan(4096, 2048, 64).kernel == Kernel::kSm90);
+  CHECK(plan(4096, 2048, 128).kernel == Kernel::kSm90);
+  CHECK(plan(4096, 2048, 32).kernel == Kernel::kSm80);
+  CHECK(plan(64, 2048, 64).kernel == Kernel::kSm80);
+  CHECK(plan(4096, 2048, 64, 80).kernel == Kernel::kSm80);
+  CHECK(plan(4096, 2048, 64, 90, false).kernel == Kernel::kSm80);
+  CHECK(plan(4096, 2048, 64).splits == 1);
+  CHECK(plan(16384, 8, 64).splits == 16);
+  CHECK(plan(128, 8, 64).splits == 1);
+  // 132 blocks of threads have 72 works: two splits of each are less than two rounds of halves.
+  CHECK(plan(1 << 20, 72 * 8, 64).splits > 1);
+  CHECK(block_sparse_weight_grad_workspace(16384, 8, 64) == int64_t{16} * 8 * 64 * 64 * 4);
 }
 
 TEST_CASE("block-sparse gradient: what cannot be done is said") {
@@ -265,10 +318,19 @@ TEST_CASE("block-sparse gradient: what cannot be done is said") {
   bad = good;
   bad.m = -1;
   CHECK(block_sparse_weight_grad(bad, nullptr) == Status::kBadShape);
-  CHECK(block_sparse::run_grad(2, good, nullptr) == Status::kOutOfMemory);
+  CHECK(block_sparse::run_grad({Kernel::kSm80, 2}, good, nullptr) == Status::kOutOfMemory);
   CHECK(says("workspace"));
+  {
+    const cuda_emulation::ScopedOptions newest(next_adversary(90));
+    CHECK(block_sparse::run_grad({Kernel::kSm90, 1}, good, nullptr) == Status::kBadPattern);
+    CHECK(says("blocks of 64, 128,"));
+    BlockGradProblem unaligned(70, 64, 96, 64, DType::kBFloat16, DType::kFloat32, 1, 0, 1);
+    CHECK(block_sparse::run_grad({Kernel::kSm90, 1}, unaligned.params(1), nullptr) == Status::kBadShape);
+    CHECK(says("no tensor copies"));
+  }
   const cuda_emulation::ScopedOptions scoped(next_adversary(75));
   CHECK(block_sparse_weight_grad(good, nullptr) == Status::kUnsupportedDType);
+  CHECK(says("weight_grad_sm90: bfloat16, float16 on sm_90, blocks of 64, 128,"));
   CHECK(says("weight_grad_sm80: bfloat16, float16 on sm_80+, blocks of 16, 32, 64, 128,"));
 }
 

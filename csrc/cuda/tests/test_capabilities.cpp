@@ -351,18 +351,23 @@ TEST_CASE("capabilities: block-sparse") {
   };
   check_rows(linear_capabilities(), call);
   check_chooser(linear_capabilities(), call);
-  check_rows(grad_capabilities(), [](const Need& need, int) {
+  const Call grad = [](const Need& need, int kernel) {
     const int32_t size = built_size(need.sizes[0], 128);
-    BlockGradProblem problem(need.tokens, size + 5, 2 * size - 7, size, half_or(need.dtype), DType::kFloat32, 0, 0, 1);
+    BlockGradProblem problem(need.tokens, size + 5, 2 * size - 7, size, half_or(need.dtype), DType::kFloat32,
+                             need.tensor_copies ? 0 : 1, 0, 1);
     const cuda_emulation::ScopedOptions scoped(next_adversary(need.capability));
     BlockSparseGradParams params = problem.params(1);
     params.dtype = need.dtype;
     params.weight.size = need.sizes[0];
     params.out = const_cast<void*>(shifted(params.out, need.alignment));
-    const Status status = block_sparse_weight_grad(params, nullptr);
+    const GradPlan plan = {static_cast<Plan::Kernel>(std::max(kernel, 0)), 1};
+    const Status status =
+        kernel == kChosen ? block_sparse_weight_grad(params, nullptr) : run_grad(plan, params, nullptr);
     if (status == Status::kOk) CHECK(problem.first_wrong() == -1);
     return status;
-  });
+  };
+  check_rows(grad_capabilities(), grad);
+  check_chooser(grad_capabilities(), grad);
 }
 
 TEST_CASE("capabilities: group lists") {

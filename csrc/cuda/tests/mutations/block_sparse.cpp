@@ -1,5 +1,5 @@
-// Kernels of the block-sparse family under adversaries.h: compiled with -DKERNEL_LINEAR, _TRANSPOSED, _WGMMA, _GRAD or
-// _VALIDATE.
+// Kernels of the block-sparse family under adversaries.h: compiled with -DKERNEL_LINEAR, _TRANSPOSED, _WGMMA, _GRAD,
+// _WGMMA_GRAD or _VALIDATE.
 #include <string>
 
 #include "cuda/common/launch.h"
@@ -11,8 +11,10 @@
 #elif defined(KERNEL_WGMMA)
 #include "cuda/block_sparse/linear_sm90.cuh"
 #include "cuda/common/tensor_map.h"
-#elif defined(KERNEL_GRAD)
+#elif defined(KERNEL_GRAD) || defined(KERNEL_WGMMA_GRAD)
 #include "cuda/block_sparse/weight_grad_sm80.cuh"
+#include "cuda/block_sparse/weight_grad_sm90.cuh"
+#include "cuda/common/tensor_map.h"
 #else
 #include "cuda/block_sparse/validate_sm80.cuh"
 #endif
@@ -142,19 +144,50 @@ std::string run(const Shape& shape) {
   return check<kTransposed>(shape);
 #endif
 }
-#elif defined(KERNEL_GRAD)
+#elif defined(KERNEL_GRAD) || defined(KERNEL_WGMMA_GRAD)
+#if defined(KERNEL_WGMMA_GRAD)
+constexpr Shape kShapes[] = {{5 * 32 + 7, 6 * 64 + 5, 5 * 64 - 3, 64, 2, true, 0},
+                             {4 * 64 + 7, 4 * 128 + 5, 3 * 128 - 3, 128, 1, true, 0},
+                             {33, 12 * 64, 64, 64, 1, true, 0},
+                             {9, 4 * 64, 6 * 64, 64, 2, true, 0},
+                             {40, 4 * 64, 6 * 64, 64, 1, true, 1},
+                             {40, 4 * 64, 6 * 64, 64, 1, true, 2}};
+#else
 constexpr Shape kShapes[] = {{6 * 64 + 7, 37, 85, 16, 2, true, 0}, {9 * 64 - 3, 150, 253, 128, 2, true, 0},
                              {7 * 64 - 5, 70, 61, 32, 1, true, 0}, {70, 70, 61, 32, 1, false, 0},
                              {70, 64, 96, 16, 1, true, 1},         {70, 64, 96, 16, 1, true, 2}};
+#endif
 
 template <int kSize>
 void launch_grad(const GradArguments& args) {
-  using Tile = sm80::GradTile<kSize>;
   LaunchConfig config;
+#if defined(KERNEL_WGMMA_GRAD)
+  using Tile = sm90::GradTile<kSize>;
+  const auto map = [&](const void* data, int64_t columns, int64_t row_stride) {
+    TensorShape shape;
+    shape.address = data;
+    shape.sizes[0] = static_cast<uint64_t>(columns);
+    shape.sizes[1] = static_cast<uint64_t>(args.p.m);
+    shape.strides[1] = static_cast<uint64_t>(2 * row_stride);
+    shape.box[0] = 64;
+    shape.box[1] = Tile::kTokens;
+    TensorMap result;
+    make_tensor_map(shape, &result);
+    return result;
+  };
+  config.grid = dim3(2);
+  config.block = dim3(Tile::kThreads);
+  config.shared_bytes = Tile::kSharedBytes;
+  launch(config, sm90::weight_grad<BFloat16, kSize>, args, map(args.p.grad_y, args.p.n, args.p.grad_y_row_stride),
+         map(args.p.x, args.p.k, args.p.x_row_stride),
+         static_cast<int>(ceil_div(args.p.weight.blocks, Tile::kEntries)));
+#else
+  using Tile = sm80::GradTile<kSize>;
   config.grid = dim3(static_cast<unsigned>(args.p.weight.blocks), static_cast<unsigned>(args.splits));
   config.block = dim3(Tile::kThreads);
   config.shared_bytes = Tile::kSharedBytes;
   launch(config, sm80::weight_grad<BFloat16, kSize>, args);
+#endif
 }
 
 std::string run(const Shape& shape) {
@@ -167,7 +200,11 @@ std::string run(const Shape& shape) {
   args.grad_y_vectors = args.x_vectors = shape.vectors;
   if (shape.damage == 1) problem.index.starts[1] = INT32_MIN, problem.index.starts[2] = INT32_MAX;
   if (shape.damage == 2) problem.index.index[0] = INT32_MIN, problem.index.index[1] = INT32_MAX;
+#if defined(KERNEL_WGMMA_GRAD)
+  shape.size == 64 ? launch_grad<64>(args) : launch_grad<128>(args);
+#else
   shape.size == 16 ? launch_grad<16>(args) : shape.size == 32 ? launch_grad<32>(args) : launch_grad<128>(args);
+#endif
   if (shape.splits > 1) {
     const int64_t chunks = args.p.weight.blocks * shape.size * shape.size / cuda_linear::kChunk;
     LaunchConfig config;
@@ -256,7 +293,7 @@ std::string run(const Shape&) {
 }  // namespace
 
 int main() {
-#if defined(KERNEL_WGMMA)
+#if defined(KERNEL_WGMMA) || defined(KERNEL_WGMMA_GRAD)
   constexpr int kCapability = 90;
 #else
   constexpr int kCapability = 80;

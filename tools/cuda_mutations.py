@@ -32,9 +32,18 @@ FLAGS = ["-std=c++20", "-O1", "-g1", "-fno-omit-frame-pointer", "-ffp-contract=o
 
 def mutated(mutant: Mutant) -> str:
     text = (SOURCES / mutant.file).read_text()
-    parts = text.split(mutant.old)
+
+    def pieces(old: str) -> list[str]:
+        parts = text.split(old)
+        if len(parts) == 1:
+            raise SystemExit(f"{mutant.file}: the text of mutant '{mutant.what}' is not there: {old!r}")
+        return parts
+
+    for old, new in mutant.further:
+        text = new.join(pieces(old))
+    parts = pieces(mutant.old)
     if len(parts) - 1 <= mutant.place:
-        raise SystemExit(f"{mutant.file}: the text of mutant '{mutant.what}' is not there: {mutant.old!r}")
+        raise SystemExit(f"{mutant.file}: mutant '{mutant.what}' has no place {mutant.place}: {mutant.old!r}")
     at = mutant.place + 1
     return mutant.old.join(parts[:at]) + mutant.new + mutant.old.join(parts[at:])
 

@@ -205,10 +205,16 @@ MUTANTS = [
     _wgmma("no wait for an empty stage", "    ptx::mbarrier_wait(&empty[stage], phase ^ 1);\n"),
     _wgmma("the producer waits for the wrong phase", "phase ^ 1);", "phase);"),
     _wgmma("consumers wait for the wrong phase", "&full[stage], phase);", "&full[stage], phase ^ 1);"),
-    _wgmma("the producer does not arrive", "    ptx::mbarrier_arrive_after_cp_async(&full[stage]);\n"),
+    _wgmma("the producer does not arrive", "    ptx::mbarrier_arrive(&full[turn % Tile::kStages]);\n"),
+    _wgmma("the producer arrives before its copies are done", "      ptx::cp_async_wait<Tile::kAhead>();\n"),
     _wgmma(
-        "the producer arrives before its copies are done", "mbarrier_arrive_after_cp_async", "mbarrier_arrive"
+        "waits for one copy too few",
+        "ptx::cp_async_wait<Tile::kAhead>()",
+        "ptx::cp_async_wait<Tile::kAhead + 1>()",
     ),
+    _wgmma("the last turns are handed over before their copies are done", "  ptx::cp_async_wait<0>();\n"),
+    _wgmma("the last turn is not handed over", "left > 0; --left", "left > 1; --left"),
+    _wgmma("copies are not committed", "    ptx::cp_async_commit();\n"),
     _wgmma(
         "half of the producer is enough",
         "mbarrier_init(&full[stage], Tile::kProducers)",
@@ -218,6 +224,22 @@ MUTANTS = [
     _wgmma("an arrival too many is asked for", "kConsumerWarps = 8", "kConsumerWarps = 9"),
     _wgmma("barriers are used before they are initialised", "  __syncthreads();\n"),
     _wgmma("no fence between the proxies", "    ptx::fence_proxy_async_shared();\n"),
+    _wgmma(
+        "the reader fences instead of the writers",
+        "    ptx::fence_proxy_async_shared();\n",
+        further=(
+            (
+                "ptx::mbarrier_wait(&full[stage], phase);\n",
+                "ptx::mbarrier_wait(&full[stage], phase);\n      ptx::fence_proxy_async_shared();\n",
+            ),
+        ),
+    ),
+    _wgmma(
+        "the producer fences before its copies are done",
+        "      ptx::cp_async_wait<Tile::kAhead>();\n      hand_over(turn - Tile::kAhead);",
+        "      ptx::fence_proxy_async_shared();\n      ptx::cp_async_wait<Tile::kAhead>();\n"
+        "      ptx::mbarrier_arrive(&full[(turn - Tile::kAhead) % Tile::kStages]);",
+    ),
     _wgmma("no fence before the products", "    weights[kBuffer].fence(sums);\n"),
     _wgmma("products are not committed", "    ptx::wgmma_commit();\n"),
     _wgmma("no wait in the loop", "    ptx::wgmma_wait<1>();\n"),
@@ -230,15 +252,43 @@ MUTANTS = [
         "if (at > range.first && lane == 0) ptx::mbarrier_arrive",
         "if (false) ptx::mbarrier_arrive",
     ),
-    _wgmma("columns are not read ahead", "    gather.fetch(list, at + 1, thread);\n"),
-    _wgmma("sums overwrite a ring in use", "  ptx::named_barrier_sync(1, 256);\n"),
-    _wgmma("no barrier before sums are read", "  ptx::named_barrier_sync(2 + consumer, 128);\n"),
-    _wgmma("both consumers stage in one place", "shared + consumer * Tile::kSumsBytes", "shared"),
+    _wgmma("columns are not read ahead", "    find_turn();\n    if (turn", "    if (turn"),
+    _wgmma(
+        "the columns are those of the turn before",
+        "    ++at;\n    find_turn();",
+        "    find_turn();\n    ++at;",
+    ),
+    _wgmma(
+        "works are left out by the producer",
+        "index += static_cast<int>(gridDim.x);",
+        "index += 2 * static_cast<int>(gridDim.x);",
+    ),
+    _wgmma(
+        "works are left out by the consumers",
+        "index < works; index += gridDim.x",
+        "index < works; index += 2 * gridDim.x",
+    ),
+    _wgmma(
+        "the second work begins with the first turn of the first",
+        "      at = work.range.first;\n",
+        "      at = 0;\n",
+    ),
+    _wgmma(
+        "phases begin anew with every work",
+        "    const BlockRange& range = work.range;\n",
+        "    const BlockRange& range = work.range;\n    turn = 0;\n",
+    ),
+    _wgmma(
+        "the last turn's stage is not given back",
+        "    if (range.first < range.last && lane == 0) ptx::mbarrier_arrive(&empty[(turn - 1) % Tile::kStages]);\n",
+    ),
+    _wgmma("no barrier before sums are read", "      ptx::named_barrier_sync(1 + consumer, 128);\n", place=1),
+    _wgmma("sums are staged in the ring", "shared + Tile::kRingBytes + consumer", "shared + consumer"),
     _wgmma("both consumers take the same tokens", "from + first_token / 64 * kTileBytes", "from"),
     _wgmma("eights of inputs lie elsewhere", "kTileBytes, 8 * kRowBytes)", "kTileBytes, 4 * kRowBytes)"),
     _wgmma("all products take the first inputs", "first * kRowBytes >> 4", "0 * first"),
     _wgmma("tokens past m are stored", " && first_row + row < linear.p.m;", ";"),
-    _wgmma("channels past n are stored", "  if (first >= linear.p.n) return;\n"),
+    _wgmma("channels past n are stored", "if (first < linear.p.n) {", "if (true) {"),
     _vnm_wgmma("no wait in the loop", "    ptx::wgmma_wait<1>();\n", file=WGMMA),
     _vnm_wgmma("two groups may be unfinished", "wgmma_wait<1>", "wgmma_wait<2>", file=WGMMA),
     _vnm_wgmma(
@@ -262,6 +312,19 @@ MUTANTS = [
     _vnm_wgmma(
         "both consumers take the same channels", "tile * kChannelGroups + group", "tile * kChannelGroups"
     ),
+    _vnm_wgmma(
+        "sums overwrite those that are being read",
+        "      ptx::named_barrier_sync(1 + consumer, 128);\n",
+        place=0,
+        file=WGMMA,
+    ),
+    _vnm_wgmma(
+        "both consumers stage in one place",
+        "Tile::kRingBytes + consumer * Tile::kSumsBytes",
+        "Tile::kRingBytes",
+        file=WGMMA,
+    ),
+    _vnm_wgmma("all parts are the first", "sums[part * 32 + e]", "sums[e]", file=WGMMA),
     _vnm_wgmma("weights of channels past n are read", "(n_block < last ? n_block : last)", "n_block"),
     _vnm_wgmma("one selector for both spans", "wgmma_sparse<T, 1, ", "wgmma_sparse<T, 0, "),
     _vnm_wgmma("both spans take the same inputs", "tokens + gathered::sm90::rows_on(32)", "tokens"),

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mutant:
-    """`old` becomes `new` at its `place`-th occurrence (from 0) in a file; `kernel` is the test's macro."""
+    """`old` becomes `new` at its `place`-th occurrence (from 0) in a file; `kernel` is the test's macro.
+
+    `further` are edits of the same file that belong to it, each of a text that stands there once.
+    """
 
     kernel: str
     file: str
@@ -15,6 +18,7 @@ class Mutant:
     old: str
     new: str = ""
     place: int = 0
+    further: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,16 @@ class Kernel:
     name: str
     file: str
 
-    def mutant(self, what: str, old: str, new: str = "", place: int = 0, file: str | None = None) -> Mutant:
-        return Mutant(self.name, file or self.file, what, old, new, place)
+    def mutant(
+        self,
+        what: str,
+        old: str,
+        new: str = "",
+        place: int = 0,
+        file: str | None = None,
+        further: tuple[tuple[str, str], ...] = (),
+    ) -> Mutant:
+        return Mutant(self.name, file or self.file, what, old, new, place, further)
 
 
 @dataclass(frozen=True)

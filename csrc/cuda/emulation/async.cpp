@@ -20,18 +20,19 @@ bool happens_at_once() {
 void CopyGroups::issue(void* shared, const void* global, int bytes, int source_bytes) {
   copies_.push_back({shared, global, bytes, source_bytes});
   std::memset(shared, kPoison, static_cast<size_t>(bytes));
+  note_copy_under_way(shared, static_cast<size_t>(bytes));
   // Copies of one thread may happen in any order, but all this needs is that each happens before its wait.
   if (happens_at_once()) perform(copies_.size() - 1);
 }
 
 void CopyGroups::perform(size_t index) {
   Copy& copy = copies_[index];
-  if (copy.to == nullptr) return;
+  if (copy.has_happened) return;
   const size_t bytes = static_cast<size_t>(copy.bytes);
   const size_t source = static_cast<size_t>(copy.source_bytes);
   if (source > 0) std::memcpy(copy.to, copy.from, source);
   std::memset(static_cast<std::byte*>(copy.to) + source, 0, bytes - source);
-  copy.to = nullptr;
+  copy.has_happened = true;
 }
 
 void CopyGroups::commit() { group_ends_.push_back(copies_.size()); }
@@ -40,7 +41,10 @@ void CopyGroups::wait(size_t groups_left) {
   if (group_ends_.size() <= groups_left) return;
   const size_t groups = group_ends_.size() - groups_left;
   const size_t end = group_ends_[groups - 1];
-  for (size_t i = 0; i < end; i++) perform(i);
+  for (size_t i = 0; i < end; i++) {
+    perform(i);
+    note_copy_waited_for(copies_[i].to, static_cast<size_t>(copies_[i].bytes));
+  }
   copies_.erase(copies_.begin(), copies_.begin() + static_cast<ptrdiff_t>(end));
   group_ends_.erase(group_ends_.begin(), group_ends_.begin() + static_cast<ptrdiff_t>(groups));
   for (size_t& position : group_ends_) position -= end;

@@ -33,10 +33,11 @@ class CopyGroups {
 
  private:
   struct Copy {
-    void* to;  // null once it has happened
+    void* to;
     const void* from;
     int bytes;
     int source_bytes;  // the rest is filled with zeros
+    bool has_happened = false;
   };
   void perform(size_t index);
   std::vector<Copy> copies_;

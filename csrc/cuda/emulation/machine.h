@@ -32,6 +32,12 @@ struct Cta;
 struct Cluster;
 struct Wave;
 
+struct SharedWrite {
+  Cta* owner;
+  const std::byte* at;
+  size_t bytes;
+};
+
 // One running thread.
 struct Lane {
   Fiber fiber;
@@ -54,8 +60,9 @@ struct Lane {
   bool retried = false;
   int calls_without_wait = 0;  // polls since the lane last waited
 
-  CopyGroups copies;  // cp.async
-  BulkGroups bulk;    // bulk stores and reductions
+  CopyGroups copies;                  // cp.async
+  BulkGroups bulk;                    // bulk stores and reductions
+  std::vector<SharedWrite> unfenced;  // what it wrote to shared memory since its last fence.proxy.async
   bool cluster_arrived = false;
   uint64_t cluster_phase = 0;
 };
@@ -238,6 +245,9 @@ void exit_cluster_barrier(Lane& lane);
 
 // The block of the running block's cluster that has this address in its shared memory, or nullptr.
 Cta* owner_of_shared(const void* pointer);
+// A cp.async of the running thread: bytes that no fence covers, until the thread has waited for them.
+void note_copy_under_way(const void* pointer, size_t bytes);
+void note_copy_waited_for(const void* pointer, size_t bytes);
 // The barriers that the thread initialised can be used by the async proxy and by other blocks from here on.
 void publish_mbarriers(Lane& lane);
 // A violation unless asynchronous copies can announce themselves there.

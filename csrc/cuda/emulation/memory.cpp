@@ -41,7 +41,7 @@ void SharedArena::open(size_t bytes) {
   std::memset(base_ - kRedZone, kRedByte, kRedZone);
   std::memset(base_, kPoison, bytes);
   std::memset(base_ + bytes, kRedByte, rounded(bytes) - bytes);
-  has_view_ = false;
+  has_view_ = has_writers_ = false;
 }
 
 const char* SharedArena::damage(long& offset) const {
@@ -74,9 +74,32 @@ std::byte* SharedArena::view(const std::byte* pointer) {
 
 void SharedArena::publish() { std::memcpy(view(base_), base_, bytes_); }
 
+void SharedArena::note_write(const std::byte* at, size_t bytes, Writer writer) {
+  if (!has_writers_) {
+    writers_.assign(bytes_, kNobody);
+    has_writers_ = true;
+  }
+  std::fill_n(writers_.begin() + (at - base_), bytes, writer);
+}
+
+void SharedArena::hand_over(const std::byte* at, size_t bytes, Writer from, Writer to) {
+  if (!has_writers_) return;
+  const auto first = writers_.begin() + (at - base_);
+  std::replace(first, first + static_cast<ptrdiff_t>(bytes), from, to);
+}
+
 void SharedArena::write_async(std::byte* to, const void* from, size_t bytes) {
   std::memcpy(view(to), from, bytes);
   std::memcpy(to, from, bytes);
+}
+
+const std::byte* SharedArena::unfenced(const std::byte* from, size_t bytes, Writer& writer) const {
+  if (!has_writers_) return nullptr;
+  const auto first = writers_.begin() + (from - base_), end = first + static_cast<ptrdiff_t>(bytes);
+  const auto found = std::find_if(first, end, [](Writer w) { return w != kNobody; });
+  if (found == end) return nullptr;
+  writer = *found;
+  return from + (found - first);
 }
 
 const std::byte* SharedArena::unpublished(const std::byte* from, size_t bytes) {
@@ -164,18 +187,84 @@ void check_shared_cluster(const void* pointer, size_t bytes, size_t alignment, c
   }
 }
 
-void fence_proxy_async() {
+namespace {
+
+constexpr uint32_t kMostThreads = 1024;
+
+Writer writer_of(const Lane& lane) {
+  return static_cast<Writer>(lane.cta->rank * kMostThreads + static_cast<uint32_t>(lane.index) + 1);
+}
+
+std::string describe_writer(Writer writer) {
+  if (writer == kCopyUnderWay) return "a cp.async that its thread has not waited for";
+  const uint32_t thread = writer - 1u;
+  return format_text("thread %u of block %u of the cluster", thread % kMostThreads, thread / kMostThreads);
+}
+
+void fence_proxy_async(bool own_block_only) {
   require_capability(90, "fence.proxy.async");
+  const Writer self = writer_of(lane());
+  std::erase_if(lane().unfenced, [&](const SharedWrite& write) {
+    if (own_block_only && write.owner != &cta()) return false;
+    write.owner->shared->hand_over(write.at, write.bytes, self, kNobody);
+    return true;
+  });
   for (auto& block : cluster().ctas) {
-    if (block.get() == &cta() || (block->started && !block->exited)) block->shared->publish();
+    if (block.get() == &cta() || (!own_block_only && block->started && !block->exited)) block->shared->publish();
   }
   publish_mbarriers(lane());
 }
+
+void require_fenced(const Cta& owner, const std::byte* at, size_t bytes, const char* what, const char* instruction) {
+  Writer writer = kNobody;
+  const std::byte* byte = owner.shared->unfenced(at, bytes, writer);
+  if (byte == nullptr) return;
+  violation(
+      "%s %s shared offset %td of %zu bytes at %td, written there by %s: no fence.proxy.async of that thread came "
+      "after the write",
+      instruction, what, byte - owner.shared->base(), bytes, at - owner.shared->base(),
+      describe_writer(writer).c_str());
+}
+
+}  // namespace
+
+void note_shared_write(Lane& lane, const void* pointer, size_t bytes) {
+  if (wave().options->capability < 90) return;
+  Cta* owner = owner_of_shared(pointer);
+  const std::byte* at = static_cast<const std::byte*>(pointer);
+  owner->shared->note_write(at, bytes, writer_of(lane));
+  if (!lane.unfenced.empty()) {
+    SharedWrite& last = lane.unfenced.back();
+    if (last.owner == owner && last.at + last.bytes == at) {
+      last.bytes += bytes;
+      return;
+    }
+  }
+  lane.unfenced.push_back({owner, at, bytes});
+}
+
+void note_shared_write(const void* pointer, size_t bytes) { note_shared_write(lane(), pointer, bytes); }
+
+void note_copy_under_way(const void* pointer, size_t bytes) {
+  if (wave().options->capability < 90) return;
+  cta().shared->note_write(static_cast<const std::byte*>(pointer), bytes, kCopyUnderWay);
+}
+
+void note_copy_waited_for(const void* pointer, size_t bytes) {
+  if (wave().options->capability < 90) return;
+  const std::byte* at = static_cast<const std::byte*>(pointer);
+  cta().shared->hand_over(at, bytes, kCopyUnderWay, writer_of(lane()));
+  lane().unfenced.push_back({&cta(), at, bytes});
+}
+
+void fence_proxy_async_shared() { fence_proxy_async(true); }
+void fence_proxy_async() { fence_proxy_async(false); }
 
 void async_read_shared(void* to, const void* from, size_t bytes, const char* instruction) {
   check_within(owner_of_shared(from), from, bytes, 1, instruction);
   const Cta& owner = *owner_of_shared(from);
   const std::byte* source = static_cast<const std::byte*>(from);
+  require_fenced(owner, source, bytes, "reads", instruction);
   if (const std::byte* byte = owner.shared->unpublished(source, bytes)) {
     violation(
         "%s reads shared offset %td of %zu bytes at %td, written there by ordinary stores that no "
@@ -187,6 +276,7 @@ void async_read_shared(void* to, const void* from, size_t bytes, const char* ins
 
 void async_write_shared(void* to, const void* from, size_t bytes, const char* instruction) {
   check_within(owner_of_shared(to), to, bytes, 1, instruction);
+  require_fenced(*owner_of_shared(to), static_cast<const std::byte*>(to), bytes, "overwrites", instruction);
   owner_of_shared(to)->shared->write_async(static_cast<std::byte*>(to), from, bytes);
 }
 

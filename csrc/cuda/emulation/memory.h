@@ -4,9 +4,13 @@
 // lies a red zone that is checked when the block ends. Every byte starts as 0xFF, which is a NaN in every
 // floating-point type.
 //
-// Generic writes reach the async proxy (bulk copies, wgmma) only through fence.proxy.async. The arena keeps the async
-// proxy's view as a second copy: a fence copies all that has been written so far, asynchronous writes go to both, and
-// an asynchronous read where the two differ is a violation.
+// Generic writes reach the async proxy (bulk copies, wgmma) only through fence.proxy.async. Writes that name themselves
+// (store_shared, stmatrix, cp.async) belong to the thread that made them until that thread fences; a cp.async can be
+// fenced only after its thread has waited for it (cp.async.wait_group). Whoever asynchronously reads or overwrites a
+// byte before that violates the rule, whatever other threads have fenced.
+// Plain C++ stores have no name. For them the arena keeps the async proxy's view as a second copy: any thread's fence
+// copies all that has been written so far, asynchronous writes go to both, and an asynchronous read where the two
+// differ is a violation.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +20,14 @@
 
 namespace cuda_emulation {
 
+struct Lane;
+
 constexpr unsigned char kPoison = 0xFF;
 constexpr uint32_t kSharedWindow = 0x400;  // 32-bit address of a block's first byte: zero is never valid
+
+// A thread of the cluster, as the owner of bytes that it has not fenced.
+using Writer = uint16_t;
+constexpr Writer kNobody = 0, kCopyUnderWay = 0xFFFF;
 
 class SharedArena {
  public:
@@ -37,7 +47,12 @@ class SharedArena {
 
   // The async proxy.
   void publish();
+  void note_write(const std::byte* at, size_t bytes, Writer writer);
+  // Bytes of `from` become those of `to`: a copy's when it is waited for, nobody's when they are fenced.
+  void hand_over(const std::byte* at, size_t bytes, Writer from, Writer to);
   void write_async(std::byte* to, const void* from, size_t bytes);
+  // First byte of the range that a thread wrote without a fence of its own, or nullptr; and who that was.
+  const std::byte* unfenced(const std::byte* from, size_t bytes, Writer& writer) const;
   // First byte of the range that the proxy does not see as written, or nullptr.
   const std::byte* unpublished(const std::byte* from, size_t bytes);
 
@@ -47,7 +62,8 @@ class SharedArena {
   std::byte* base_ = nullptr;
   size_t bytes_ = 0;
   std::vector<std::byte> view_;
-  bool has_view_ = false;
+  std::vector<Writer> writers_;  // of each byte, once there was a write
+  bool has_view_ = false, has_writers_ = false;
 };
 
 // First byte of the running block's dynamic shared memory.
@@ -66,7 +82,12 @@ void check_shared_cluster(const void* pointer, size_t bytes, size_t alignment, c
 // Alignment, and bounds where the pointer is near a GlobalBuffer.
 void check_global(const void* pointer, size_t bytes, size_t alignment, const char* instruction);
 
-// fence.proxy.async
+// Of the running thread, or of another lane of its warp: writes that its own fence has to make visible.
+void note_shared_write(const void* pointer, size_t bytes);
+void note_shared_write(Lane& lane, const void* pointer, size_t bytes);
+
+// fence.proxy.async, of the running block's shared memory or of everything.
+void fence_proxy_async_shared();
 void fence_proxy_async();
 // Reads shared memory as the async proxy does: a violation where a generic write was not fenced.
 void async_read_shared(void* to, const void* from, size_t bytes, const char* instruction);

@@ -1,12 +1,16 @@
-// y = x W^T over gathered inputs with wgmma: a block makes 64 or 128 channels of one run x kTokens tokens.
+// y = x W^T over gathered inputs with wgmma: persistent blocks that make 64 or 128 channels of one run x kTokens
+// tokens.
 //
 //   warpgroups     a producer, and two consumers that share the tile: tokens halved for 64 channels, channels for 128
 //   shared memory  a ring of stages, each 64 gathered rows of xt (MN-major, swizzled: what wgmma reads as B) and what
-//                  the format wants beside them
-//   barriers       `full` of a stage counts the producer's threads, each arriving when its cp.async are done; `empty`
-//                  counts the consumers' warps. cp.async writes through the generic proxy and wgmma reads through the
-//                  async one, so consumers fence in between.
-//   sums           pass through the ring when all have left it and are finished row by row
+//                  the format wants beside them; then 64 tokens of each consumer's sums
+//   proxies        cp.async writes through the generic proxy and wgmma reads through the async one: every producing
+//                  thread waits for its copies of a turn, fences, and only then arrives, kAhead turns after it issued
+//                  them
+//   barriers       `full` of a stage counts the producer's threads; `empty` the consumers' warps. Turn i of a block
+//                  uses stage i % kStages, and the parity of i / kStages tells its phases apart, across tiles
+//   sums           a consumer passes 64 of its tokens at a time through shared memory and finishes them row by row,
+//                  while the producer fills the ring for the next tile
 //
 // A format gives: Arguments, which derive from gathered::Arguments; kChannelGroups (of 64 channels), kStageBytes;
 // first_channel(args, tile), list(args, tile); load<kThreads>(args, tile, list, turn, thread, stage) as for sm_80; and
@@ -16,6 +20,7 @@
 
 #include "cuda/common/fence.h"
 #include "cuda/common/fragments.h"
+#include "cuda/common/launch.h"
 #include "cuda/common/mbarrier.h"
 #include "cuda/common/named_barrier.h"
 #include "cuda/common/wgmma_sparse.h"
@@ -42,108 +47,158 @@ struct Tile {
   static constexpr int kChannels = 64 * Weights::kChannelGroups;
   static constexpr int kConsumerTokens = kTokens * Weights::kChannelGroups / 2, kSums = kConsumerTokens / 2;
   static constexpr int kTokenBytes = kTokens / 64 * kTileBytes, kStageBytes = kTokenBytes + Weights::kStageBytes;
-  static constexpr int kStages = 200 * 1024 / kStageBytes < 8 ? 200 * 1024 / kStageBytes : 8;
-  static constexpr int kRingBytes = kStages * kStageBytes;
   // [token][channel], rows of 68 sums: what one store of a warp writes falls into different banks.
-  static constexpr int kSumsStride = 64 + 4, kSumsBytes = kConsumerTokens * kSumsStride * 4;
-  static_assert(kStageBytes % 1024 == 0 && 2 * kSumsBytes <= kRingBytes, "swizzled tiles; sums take the ring's place");
-  static constexpr int kSharedBytes = kRingBytes + 2 * kStages * 8;
+  static constexpr int kSumsStride = 64 + 4, kSumsBytes = 64 * kSumsStride * 4;
+  static constexpr int kMostStages = (kSharedBytesSm90 - 2 * kSumsBytes - 128) / kStageBytes;
+  static constexpr int kStages = kMostStages < 8 ? kMostStages : 8;
+  // The consumers wait for a turn while they hold the one before, so two stages are not free to run ahead in.
+  static constexpr uint32_t kAhead = kStages / 2;
+  static_assert(kStageBytes % 1024 == 0 && kAhead >= 1 && kAhead <= kStages - 2);
+  static constexpr int kRingBytes = kStages * kStageBytes, kBarrierOffset = kRingBytes + 2 * kSumsBytes;
+  static constexpr int kSharedBytes = kBarrierOffset + 2 * kStages * 8;
+};
+
+// The persistent schedule: block b takes works b, b + blocks, ..; those of neighbouring blocks gather from the same
+// tokens.
+template <class Weights, int kTokens>
+struct Work {
+  int64_t tile, token;
+  int split;
+  BlockRange range;
+  List list;
+
+  SC_DEVICE Work(const typename Weights::Arguments& args, int index) {
+    split = index % args.linear.splits;
+    tile = index / args.linear.splits % args.linear.channel_tiles;
+    token = static_cast<int64_t>(index / args.linear.splits / args.linear.channel_tiles) * kTokens;
+    list = Weights::list(args, tile);
+    range = cuda_linear::split_range(ceil_div(list.length, kDepth), split, args.linear.splits);
+  }
 };
 
 template <class Weights, int kTokens>
-SC_DEVICE void produce(const typename Weights::Arguments& args, int64_t tile, int64_t token, const List& list,
-                       const BlockRange& range, char* shared, uint64_t* full, uint64_t* empty) {
+SC_DEVICE void produce(const typename Weights::Arguments& args, int works, char* shared, uint64_t* full,
+                       uint64_t* empty) {
   using Tile = sm90::Tile<Weights, kTokens>;
   const int thread = threadIdx.x;
+  // This thread's copies of the turn are done: wgmma will see them.
+  const auto hand_over = [&](uint32_t turn) {
+    ptx::fence_proxy_async_shared();
+    ptx::mbarrier_arrive(&full[turn % Tile::kStages]);
+  };
   Gather<kTokens, kDepth, Tile::kProducers> gather;
-  gather.fetch(list, range.first, thread);
+  int index = blockIdx.x;
+  Work<Weights, kTokens> work(args, index);
+  int64_t at = work.range.first;
+  // To the next turn, of this work or of the next that has any. Its columns are on their way while copies are waited
+  // for.
+  const auto find_turn = [&] {
+    while (at >= work.range.last && index + static_cast<int>(gridDim.x) < works) {
+      index += static_cast<int>(gridDim.x);
+      work = Work<Weights, kTokens>(args, index);
+      at = work.range.first;
+    }
+    if (at < work.range.last) gather.fetch(work.list, at, thread);
+  };
+  find_turn();
   uint32_t turn = 0;
-  for (int64_t at = range.first; at < range.last; ++at, ++turn) {
+  for (; at < work.range.last; ++turn) {
     const uint32_t stage = turn % Tile::kStages, phase = turn / Tile::kStages & 1;
     char* to = shared + stage * Tile::kStageBytes;
     // The first round finds the stages empty: the phase before the first counts as complete.
     ptx::mbarrier_wait(&empty[stage], phase ^ 1);
-    gather.load(args.xt, args.pitch, token, thread, to);
-    Weights::template load<Tile::kProducers>(args, tile, list, at, thread, to + Tile::kTokenBytes);
-    ptx::mbarrier_arrive_after_cp_async(&full[stage]);
-    gather.fetch(list, at + 1, thread);
+    gather.load(args.xt, args.pitch, work.token, thread, to);
+    Weights::template load<Tile::kProducers>(args, work.tile, work.list, at, thread, to + Tile::kTokenBytes);
+    ptx::cp_async_commit();
+    ++at;
+    find_turn();
+    if (turn >= Tile::kAhead) {
+      ptx::cp_async_wait<Tile::kAhead>();
+      hand_over(turn - Tile::kAhead);
+    }
   }
+  ptx::cp_async_wait<0>();
+  for (uint32_t left = turn < Tile::kAhead ? turn : Tile::kAhead; left > 0; --left) hand_over(turn - left);
 }
 
 template <class Weights, int kTokens>
-SC_DEVICE void consume(const typename Weights::Arguments& args, int64_t tile, int64_t token, const BlockRange& range,
-                       int consumer, char* shared, uint64_t* full, uint64_t* empty) {
+SC_DEVICE void consume(const typename Weights::Arguments& args, int works, int consumer, char* shared, uint64_t* full,
+                       uint64_t* empty) {
   using Tile = sm90::Tile<Weights, kTokens>;
   const cuda_linear::Arguments& linear = args.linear;
   const int thread = threadIdx.x % 128, lane = thread % 32, slice = thread / 32;
   const int group = consumer % Weights::kChannelGroups;
   const int first_token = consumer / Weights::kChannelGroups * Tile::kConsumerTokens;
-
-  float sums[Tile::kSums];
-#pragma unroll
-  for (int i = 0; i < Tile::kSums; ++i) sums[i] = 0;
-  typename Weights::Registers weights[2];
-  if (range.first < range.last) weights[0].load(args, tile, group, range.first, slice, lane);
-
-  // A turn whose weights are in weights[kBuffer]; those of the turn before are being read until all but one group of
-  // products is done.
+  char* staged = shared + Tile::kRingBytes + consumer * Tile::kSumsBytes;
   uint32_t turn = 0;
-  const auto multiply = [&](int64_t at, auto buffer) {
-    constexpr int kBuffer = decltype(buffer)::value;
-    const uint32_t stage = turn % Tile::kStages, phase = turn / Tile::kStages & 1;
-    const char* from = shared + stage * Tile::kStageBytes;
-    ptx::mbarrier_wait(&full[stage], phase);
-    ptx::fence_proxy_async_shared();
-    weights[kBuffer].fence(sums);
-    weights[kBuffer].multiply(sums, from + Tile::kTokenBytes,
-                              mn_major_descriptor(from + first_token / 64 * kTileBytes));
-    ptx::wgmma_commit();
-    ptx::wgmma_wait<1>();
-    // The turn before is done with its stage and its registers.
-    if (at > range.first && lane == 0) ptx::mbarrier_arrive(&empty[(turn - 1) % Tile::kStages]);
-    if (at + 1 < range.last) weights[kBuffer ^ 1].load(args, tile, group, at + 1, slice, lane);
-    ++turn;
-  };
-  int64_t at = range.first;
-  for (; at + 1 < range.last; at += 2) {
-    multiply(at, std::integral_constant<int, 0>());
-    multiply(at + 1, std::integral_constant<int, 1>());
-  }
-  if (at < range.last) multiply(at, std::integral_constant<int, 0>());
-  ptx::wgmma_wait<0>(sums);
 
-  // Both consumers have left the ring, and every copy into it has arrived.
-  ptx::named_barrier_sync(1, 256);
-  char* staged = shared + consumer * Tile::kSumsBytes;
+  for (int index = blockIdx.x; index < works; index += gridDim.x) {
+    const Work<Weights, kTokens> work(args, index);
+    const BlockRange& range = work.range;
+    float sums[Tile::kSums];
 #pragma unroll
-  for (int e = 0; e < Tile::kSums; ++e) {
-    const fragments::Place place = fragments::c_place(lane, e);
-    ptx::store_shared_4(staged + (place.column * Tile::kSumsStride + slice * 16 + place.row) * 4,
-                        cuda_linear::bits_of(sums[e]));
+    for (int i = 0; i < Tile::kSums; ++i) sums[i] = 0;
+    typename Weights::Registers weights[2];
+    if (range.first < range.last) weights[0].load(args, work.tile, group, range.first, slice, lane);
+
+    // A turn whose weights are in weights[kBuffer]; those of the turn before are being read until all but one group of
+    // products is done.
+    const auto multiply = [&](int64_t at, auto buffer) {
+      constexpr int kBuffer = decltype(buffer)::value;
+      const uint32_t stage = turn % Tile::kStages, phase = turn / Tile::kStages & 1;
+      const char* from = shared + stage * Tile::kStageBytes;
+      ptx::mbarrier_wait(&full[stage], phase);
+      weights[kBuffer].fence(sums);
+      weights[kBuffer].multiply(sums, from + Tile::kTokenBytes,
+                                mn_major_descriptor(from + first_token / 64 * kTileBytes));
+      ptx::wgmma_commit();
+      ptx::wgmma_wait<1>();
+      // The turn before is done with its stage and its registers.
+      if (at > range.first && lane == 0) ptx::mbarrier_arrive(&empty[(turn - 1) % Tile::kStages]);
+      if (at + 1 < range.last) weights[kBuffer ^ 1].load(args, work.tile, group, at + 1, slice, lane);
+      ++turn;
+    };
+    int64_t at = range.first;
+    for (; at + 1 < range.last; at += 2) {
+      multiply(at, std::integral_constant<int, 0>());
+      multiply(at + 1, std::integral_constant<int, 1>());
+    }
+    if (at < range.last) multiply(at, std::integral_constant<int, 0>());
+    ptx::wgmma_wait<0>(sums);
+    if (range.first < range.last && lane == 0) ptx::mbarrier_arrive(&empty[(turn - 1) % Tile::kStages]);
+
+    constexpr int kChunks = 64 / cuda_linear::kChunk;
+    const int chunk = thread % kChunks * cuda_linear::kChunk;
+    const int64_t first = Weights::first_channel(args, work.tile) + 64 * group + chunk;
+#pragma unroll
+    for (int part = 0; part < Tile::kConsumerTokens / 64; ++part) {
+      // What was staged before has been read by all of this warpgroup.
+      ptx::named_barrier_sync(1 + consumer, 128);
+#pragma unroll
+      for (int e = 0; e < 32; ++e) {
+        const fragments::Place place = fragments::c_place(lane, e);
+        ptx::store_shared_4(staged + (place.column * Tile::kSumsStride + slice * 16 + place.row) * 4,
+                            cuda_linear::bits_of(sums[part * 32 + e]));
+      }
+      ptx::named_barrier_sync(1 + consumer, 128);
+      if (first < linear.p.n) {
+        const cuda_linear::ChannelChunk channels(linear.p, first);
+        const int64_t first_row = work.token + first_token + 64 * part;
+        for (int row = thread / kChunks; row < 64 && first_row + row < linear.p.m; row += 128 / kChunks)
+          cuda_linear::finish_row<float>(linear, channels, work.split, first_row + row,
+                                         staged + (row * Tile::kSumsStride + chunk) * 4);
+      }
+    }
   }
-  ptx::named_barrier_sync(2 + consumer, 128);
-  constexpr int kChunks = 64 / cuda_linear::kChunk;
-  const int chunk = thread % kChunks * cuda_linear::kChunk;
-  const int64_t first = Weights::first_channel(args, tile) + 64 * group + chunk;
-  if (first >= linear.p.n) return;
-  const cuda_linear::ChannelChunk channels(linear.p, first);
-  const int64_t first_row = token + first_token;
-  for (int row = thread / kChunks; row < Tile::kConsumerTokens && first_row + row < linear.p.m; row += 128 / kChunks)
-    cuda_linear::finish_row<float>(linear, channels, blockIdx.y, first_row + row,
-                                   staged + (row * Tile::kSumsStride + chunk) * 4);
 }
 
 // Budget of sm90::gathered_matmul: 168 registers.
 template <class Weights, int kTokens>
-__global__ void __launch_bounds__(384, 1) gathered_matmul(const typename Weights::Arguments args) {
+__global__ void __launch_bounds__(384, 1) gathered_matmul(const typename Weights::Arguments args, const int works) {
   using Tile = sm90::Tile<Weights, kTokens>;
   char* shared = ptx::smem();
-  uint64_t* full = reinterpret_cast<uint64_t*>(shared + Tile::kRingBytes);
+  uint64_t* full = reinterpret_cast<uint64_t*>(shared + Tile::kBarrierOffset);
   uint64_t* empty = full + Tile::kStages;
-  const int64_t tile = blockIdx.x % args.linear.channel_tiles;
-  const int64_t token = static_cast<int64_t>(blockIdx.x / args.linear.channel_tiles) * kTokens;
-  const List list = Weights::list(args, tile);
-  const BlockRange range = cuda_linear::split_range(ceil_div(list.length, kDepth), blockIdx.y, args.linear.splits);
   if (threadIdx.x == 0)
     for (int stage = 0; stage < Tile::kStages; ++stage) {
       ptx::mbarrier_init(&full[stage], Tile::kProducers);
@@ -152,9 +207,9 @@ __global__ void __launch_bounds__(384, 1) gathered_matmul(const typename Weights
   __syncthreads();
   const int warpgroup = threadIdx.x / 128;
   if (warpgroup == 0) {
-    produce<Weights, kTokens>(args, tile, token, list, range, shared, full, empty);
+    produce<Weights, kTokens>(args, works, shared, full, empty);
   } else {
-    consume<Weights, kTokens>(args, tile, token, range, warpgroup - 1, shared, full, empty);
+    consume<Weights, kTokens>(args, works, warpgroup - 1, shared, full, empty);
   }
 }
 

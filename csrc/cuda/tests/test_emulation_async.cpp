@@ -1,10 +1,12 @@
 // mbarriers, bulk and tensor copies, the async proxy and clusters, with each rule broken once.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
+#include "cuda/emulation/instructions/load_store.h"
 #include "cuda/emulation/tensor_copy.h"
 #include "emulation.h"
 
@@ -257,6 +259,80 @@ TEST_CASE("bulk stores need the proxy fence, a barrier, and a wait") {
   CHECK(barrier >= 3);
   CHECK(wait_read >= 4);
   CHECK(wait >= 4);
+}
+
+TEST_CASE("what a thread wrote needs that thread's own fence, after the write, whoever fences besides") {
+  // 32 threads write, thread 32 stores the result by a bulk copy.
+  enum Fence { kWriters, kReader, kOneWriter, kBeforeTheWrite, kBeforeTheWait, kNoWait };
+  const auto outcome = [](bool copies, Fence fence, const Options& options) -> std::string {
+    const GlobalBuffer<float> in(counting(128));
+    GlobalBuffer<float> out(128);
+    const std::string sentence = violation_of(
+        threads(64, 1024),
+        [&, copies, fence] {
+          uint64_t* b = shared_at<uint64_t>(512);
+          if (threadIdx.x == 0) mbarrier_init(b, 32);
+          __syncthreads();
+          if (threadIdx.x < 32) {
+            if (fence == kBeforeTheWrite) fence_proxy_async_shared();
+            if (copies) {
+              cp_async(shared_at(16 * threadIdx.x), in.data() + 4 * threadIdx.x, 16);
+              cp_async_commit();
+              if (fence == kBeforeTheWait) fence_proxy_async_shared();
+              if (fence == kNoWait) {
+                fence_proxy_async_shared();
+                cp_async_mbarrier_arrive_noinc(b);
+                return;
+              }
+              cp_async_wait(0);
+            } else {
+              store_shared(shared_at(16 * threadIdx.x), reinterpret_cast<const uint4*>(in.data())[threadIdx.x], "st");
+            }
+            if (fence == kWriters || (fence == kOneWriter && threadIdx.x != 7)) fence_proxy_async_shared();
+            mbarrier_arrive(b);
+          } else if (threadIdx.x == 32) {
+            mbarrier_wait(b, 0);
+            if (fence != kWriters) fence_proxy_async_shared();
+            bulk_store(out.data(), shared_at(0), 512);
+            bulk_commit();
+            bulk_wait(0);
+          }
+        },
+        options);
+    if (!sentence.empty()) return sentence;
+    return std::equal(in.begin(), in.end(), out.begin()) ? "" : "wrong";
+  };
+  for (const Options& options : adversaries(90, 4)) {
+    for (const bool copies : {false, true}) {
+      CHECK(outcome(copies, kWriters, options) == "");
+      CHECK(contains(outcome(copies, kReader, options), "no fence.proxy.async of that thread came after the write"));
+      CHECK(contains(outcome(copies, kOneWriter, options), "thread 7 of block 0"));
+      CHECK(contains(outcome(copies, kBeforeTheWrite, options), "no fence.proxy.async of that thread"));
+    }
+    CHECK(contains(outcome(true, kBeforeTheWait, options), "no fence.proxy.async of that thread"));
+    CHECK(contains(outcome(true, kNoWait, options), "a cp.async that its thread has not waited for"));
+  }
+}
+
+TEST_CASE("a bulk load over what a thread wrote needs its fence as well") {
+  const auto outcome = [](bool fence) {
+    const GlobalBuffer<float> in(counting(4));
+    return violation_of(threads(32, 64), [&, fence] {
+      uint64_t* b = shared_at<uint64_t>(32);
+      if (threadIdx.x == 0) {
+        mbarrier_init(b, 1);
+        fence_mbarrier_init();
+        store_shared(shared_at(0), 1.0f, "st");
+        if (fence) fence_proxy_async_shared();
+        mbarrier_arrive_expect_tx(b, 16);
+        bulk_load(shared_at(0), in.data(), 16, b);
+      }
+      __syncthreads();
+      mbarrier_wait(b, 0);
+    });
+  };
+  CHECK(outcome(true) == "");
+  CHECK(contains(outcome(false), "overwrites shared offset 0"));
 }
 
 TEST_CASE("bulk reduction adds once per block") {

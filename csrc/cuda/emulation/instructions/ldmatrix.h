@@ -65,7 +65,9 @@ void stmatrix(void* row, const uint32_t (&registers)[kTiles], bool transposed) {
         for (int half = 0; half < 2; ++half) {
           const HalfPlace at = half_of_tile(lane, half, transposed);
           const uint16_t value = static_cast<uint16_t>(lanes[lane]->registers[tile] >> (16 * half));
-          std::memcpy(lanes[8 * tile + at.row]->row + 2 * at.column, &value, 2);
+          char* const to = lanes[8 * tile + at.row]->row + 2 * at.column;
+          std::memcpy(to, &value, 2);
+          note_shared_write(*warp().lanes[lane], to, 2);
         }
       }
     }

@@ -22,6 +22,7 @@ void store_shared(void* address, const T& value, const char* instruction) {
   check_shared(address, sizeof(T), sizeof(T), instruction);
   count_lane_access(instruction, address, sizeof(T));
   std::memcpy(address, &value, sizeof(T));
+  note_shared_write(address, sizeof(T));
 }
 
 // Shared memory of any block of the cluster, by its 32-bit address.
@@ -38,6 +39,7 @@ void store_cluster(uint32_t address, const T& value, const char* instruction) {
   void* pointer = shared_pointer(address);
   check_shared_cluster(pointer, sizeof(T), sizeof(T), instruction);
   std::memcpy(pointer, &value, sizeof(T));
+  note_shared_write(pointer, sizeof(T));
 }
 
 template <class T>

@@ -59,10 +59,11 @@ std::string check(Problem& problem, typename Weights::Arguments args, int64_t ti
     launch(config, gathered::sm80::gathered_matmul_small<Weights, kTokens>, args);
   } else if constexpr (kKernel == Kernel::kWgmma) {
     using Tile = gathered::sm90::Tile<Weights, kTokens>;
-    config.grid = dim3(static_cast<unsigned>(tiles * ceil_div(problem.m, kTokens)), static_cast<unsigned>(splits));
+    const int works = static_cast<int>(tiles * ceil_div(problem.m, kTokens)) * splits;
+    config.grid = dim3(2);  // blocks that take several works each
     config.block = dim3(Tile::kThreads);
     config.shared_bytes = Tile::kSharedBytes;
-    launch(config, gathered::sm90::gathered_matmul<Weights, kTokens>, args);
+    launch(config, gathered::sm90::gathered_matmul<Weights, kTokens>, args, works);
   } else {
     using Tile = gathered::sm80::Tile<Weights, kTokens>;
     config.grid = dim3(static_cast<unsigned>(tiles * ceil_div(problem.m, kTokens)), static_cast<unsigned>(splits));

@@ -12,6 +12,7 @@ std::vector<Check> all_checks() {
   add_barrier_checks(checks);
   add_copy_checks(checks);
   add_wgmma_checks(checks);
+  add_wgmma_box_checks(checks);
   std::stable_sort(checks.begin(), checks.end(), [](const Check& a, const Check& b) { return a.value < b.value; });
   return checks;
 }

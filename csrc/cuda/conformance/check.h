@@ -36,6 +36,7 @@ void add_shared_memory_checks(std::vector<Check>& checks);
 void add_barrier_checks(std::vector<Check>& checks);
 void add_copy_checks(std::vector<Check>& checks);
 void add_wgmma_checks(std::vector<Check>& checks);
+void add_wgmma_box_checks(std::vector<Check>& checks);
 
 inline void require(LaunchError error) {
   if (error) throw std::runtime_error(error.message());

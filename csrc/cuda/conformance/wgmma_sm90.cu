@@ -190,6 +190,10 @@ void add_wgmma_checks(std::vector<Check>& checks) {
   add<Case<T, 64, A::kShared, 1, Swizzle::kNone>>(checks, 3, ".unswizzled");
   add<Case<T, 128, A::kRegisters, 0, Swizzle::k128, Major::kK, Major::kMN>>(checks, 2, ".b_transposed");
   add<Case<T, 128, A::kShared, kDense, Swizzle::k128, Major::kMN, Major::kMN>>(checks, 2, ".both_transposed");
+  add<Case<T, 256, A::kShared, kDense, Swizzle::k128, Major::kMN, Major::kMN>>(checks, 2, ".both_transposed");
+  add<Case<T, 64, A::kShared, kDense, Swizzle::k128, Major::kMN, Major::kMN>>(checks, 2, ".both_transposed");
+  add<Case<Float16, 256, A::kShared, kDense, Swizzle::k128, Major::kMN, Major::kMN>>(checks, 2, ".both_transposed");
+  add<Case<T, 128, A::kShared, kDense, Swizzle::k128, Major::kMN, Major::kK>>(checks, 2, ".a_transposed");
   add<Case<T, 64, A::kShared, 0, Swizzle::k128, Major::kMN, Major::kK>>(checks, 3, ".a_transposed");
   add<Case<T, 64, A::kShared, kDense, Swizzle::k64, Major::kMN, Major::kMN>>(checks, 4, ".both_transposed.swizzle64");
   add<Case<T, 64, A::kShared, kDense, Swizzle::k32, Major::kMN, Major::kMN>>(checks, 4, ".both_transposed.swizzle32");

@@ -127,8 +127,9 @@ void** meet_warpgroup(const char* instruction, void* arguments) {
   }
   const Site site = current_site();
   Meeting& meeting = c.warpgroups[static_cast<size_t>(group)];
+  // Warps come here one after another: those that are not here yet may still be in something before it.
+  if (meeting.arrived[part] == 0) refuse_divergence(w, instruction, kFullMask);
   if (meeting.first == nullptr) {
-    for (int i = 0; i < 4; i++) refuse_divergence(*c.warps[static_cast<size_t>(group * 4 + i)], instruction, kFullMask);
     meeting.instruction = instruction;
     meeting.first = &self;
     meeting.site = site;

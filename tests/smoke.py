@@ -1,6 +1,6 @@
 """The installed package in one minute: every pattern packs, runs, and survives a file.
 
-    python -I smoke.py [--torch VERSION] [--without-introspection]
+    python -I smoke.py [--torch VERSION] [--without-introspection] [--cuda {absent,unused,loaded}]
 
 Runs under any torch that the package promises to work with, with nothing but its dependencies; so it is no
 pytest module: the wheel and stable-ABI parts of the test suite run it in environments of their own.
@@ -58,17 +58,37 @@ def check_packed(pattern: object) -> None:
     assert packed.nbytes < weight.nbytes, f"{pattern}: {packed.nbytes} bytes packed, {weight.nbytes} dense"
 
 
+def check_cuda(expected: str) -> None:
+    """Whether the CUDA operators are installed, and loaded, which needs a torch that was built with CUDA; no GPU."""
+    installed = (Path(sc.__file__).parent / "lib" / "libsparsecore_torch_cuda.so").exists()
+    assert installed == (expected != "absent"), f"the CUDA operators are installed: {installed}"
+    assert (torch.version.cuda is not None) == (expected == "loaded") or not installed
+    operators = ("semi_structured_linear", "vnm_linear", "block_sparse_linear", "shared_lists_linear")
+    for name in operators:
+        loaded = torch._C._dispatch_has_kernel_for_dispatch_key(f"sparsecore::{name}", "CUDA")
+        assert loaded == (expected == "loaded"), f"{name} has a CUDA kernel: {loaded}"
+    if expected != "loaded":
+        try:
+            sc.cuda.use("matmul_sm80")
+        except RuntimeError as error:
+            assert "there are no CUDA kernels here" in str(error)
+        else:
+            raise AssertionError("a kernel was chosen where there is none")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--torch", default="", help="the release that must be running")
     parser.add_argument("--without-introspection", action="store_true", help="_C must be absent")
+    parser.add_argument("--cuda", choices=("absent", "unused", "loaded"), default="absent")
     arguments = parser.parse_args()
 
     assert torch.__version__.startswith(arguments.torch), f"running under torch {torch.__version__}"
     introspection = importlib.util.find_spec("sparsecore._C") is not None
     assert introspection != arguments.without_introspection, f"_C present: {introspection}"
+    check_cuda(arguments.cuda)
     for pattern in PATTERNS:
         check_packed(pattern)
         check_pattern(pattern)

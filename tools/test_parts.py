@@ -21,6 +21,7 @@ BUILD = ROOT / "build"
 CACHE = ROOT / ".cache"
 JOBS = str(os.cpu_count() or 1)
 IN_CI = bool(os.environ.get("CI"))
+CUDA_WHEELS = BUILD / "cuda-wheels"  # from the part `cuda`, where there is nvcc; `wheel` and `abi` install it
 # The oldest torch that the operators promise to run under; csrc/torch is compiled for its stable ABI.
 OLDEST_TORCH = "2.11.0"
 TORCH_NEEDS = (
@@ -85,9 +86,30 @@ def cuda() -> None:
     cmake_preset("cuda-asan")
     run(sys.executable, "tools/cuda_mutations.py", "--sample", "12")
     if shutil.which("nvcc"):
-        run("cmake", "--preset", "nvcc", "-DSPARSECORE_TORCH=ON")
-        run("cmake", "--build", "--preset", "nvcc", "--parallel", JOBS)
-        run("cmake", "--build", "--preset", "nvcc", "--target", "sparsecore_torch_cuda")
+        cuda_wheel()
+
+
+def cuda_wheel() -> None:
+    """As docs/installation.md says; the programs for a GPU come from the same folder."""
+    shutil.rmtree(CUDA_WHEELS, ignore_errors=True)
+    settings = {
+        "build-dir": BUILD / "nvcc",
+        "cmake.define.SPARSECORE_CUDA": "ON",
+        "cmake.define.SPARSECORE_WERROR": "ON",
+    }
+    options = (f"--config-settings={name}={value}" for name, value in settings.items())
+    pip(
+        sys.executable,
+        "wheel",
+        "--no-build-isolation",
+        "--no-deps",
+        "--wheel-dir",
+        CUDA_WHEELS,
+        *options,
+        ".",
+    )
+    targets = ("sparsecore_cuda_lint", "cuda_conformance", "cuda_questions")
+    run("cmake", "--build", BUILD / "nvcc", "--target", *targets, "--parallel", JOBS)
 
 
 def arm() -> None:
@@ -131,6 +153,10 @@ def wheel() -> None:
     for module in package.glob("_C*.so"):
         module.unlink()
     smoke(environment, "--without-introspection")
+    if wheels := list(CUDA_WHEELS.glob("*.whl")):
+        pip(environment, "install", "--no-deps", "--force-reinstall", *wheels)
+        run(sys.executable, "tools/check_symbols.py", package)
+        smoke(environment, "--cuda", "unused")
     shutil.rmtree(environment.parent.parent)
 
 
@@ -168,6 +194,11 @@ def abi() -> None:
     if (torch_libraries / "libtorch_cuda.so").exists():
         run(sys.executable, "tools/cuda_stubs.py", torch_libraries, stubs)
     smoke(environment, "--torch", OLDEST_TORCH, LD_LIBRARY_PATH=str(stubs))
+    wheels = list(CUDA_WHEELS.glob("*.whl"))
+    if wheels and stubs.exists():
+        pip(environment, "install", "--no-deps", "--force-reinstall", *wheels)
+        run(sys.executable, "tools/check_symbols.py", package, torch_libraries)
+        smoke(environment, "--torch", OLDEST_TORCH, "--cuda", "loaded", LD_LIBRARY_PATH=str(stubs))
     shutil.rmtree(environment.parent.parent)
 
 

@@ -21,8 +21,8 @@ from .families.base import (
     Layer,
     Shape,
     Variant,
-    by_kernel,
-    kernels_of,
+    asking_for,
+    device_has,
     relative_error,
 )
 
@@ -75,7 +75,7 @@ def layer_cases(variant: Variant, device: str, small: bool) -> Iterator[Case]:
 
     def forward(shape: Shape, kernel: str = "") -> dict[str, Any]:
         layer, x, bias = values(shape)
-        linear = by_kernel(kernel, layer.linear)
+        linear = asking_for(kernel, layer.linear)
         y = linear(x, bias)
         again = linear(x, bias)
         result = compare(y, product(layer, x, bias), TOLERANCES[variant.dtype, layer.out_dtype])
@@ -138,10 +138,10 @@ def layer_cases(variant: Variant, device: str, small: bool) -> Iterator[Case]:
         yield Case(named("gradient of values", shape), lambda shape=shape: gradient_of_values(shape), value=1)
     shape = Shape(*ragged, 8 if small else 130)
     yield Case(named("views", shape), lambda shape=shape: views(shape), value=1)
-    for kernel in kernels_of(variant, device):
+    for kernel in device_has(variant.kernels, device):
         # What the chooser would not ask of a kernel, as far as it goes.
         for tokens in (few,) if "small" in kernel else (some,):
-            shape = Shape(*first, tokens)
+            shape = Shape(*(variant.small_aligned if small else first), tokens)
             yield Case(
                 named(kernel, shape), lambda shape=shape, kernel=kernel: forward(shape, kernel), value=1
             )

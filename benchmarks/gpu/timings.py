@@ -19,8 +19,8 @@ from .families.base import (
     Shape,
     Target,
     Variant,
-    by_kernel,
-    kernels_of,
+    asking_for,
+    device_has,
     relative_error,
 )
 from .peers import Work, peer
@@ -113,7 +113,7 @@ def prepare_layer(
     found = Candidates(device, watch)
     found.add("ours", lambda: ("", lambda: layer.linear(x, bias)), is_peer=False)
     for kernel in kernels:
-        call = by_kernel(kernel, layer.linear)
+        call = asking_for(kernel, layer.linear)
         found.add(kernel, lambda call=call: ("", lambda: call(x, bias)), is_peer=False)
     weight = layer.weight.to(x.dtype)  # weights of 8 bits beside 16-bit tokens come as floats
     work = Work(x, weight, bias, layer.out_dtype, variant.block)
@@ -153,7 +153,8 @@ def prepare_task(prepare: Callable[[str, bool], Prepared], device: Device, watch
     prepared = prepare(device.name, device.dry)
     found = Candidates(device, watch)
     for name, call in prepared.calls.items():
-        found.add(name, lambda call=call: ("", call), is_peer=name != "ours")
+        is_peer = name != "ours" and name not in prepared.facts.get("kernels", ())
+        found.add(name, lambda call=call: ("", call), is_peer=is_peer)
     return Prepared(
         found.calls,
         prepared.operations,
@@ -235,10 +236,10 @@ def layer_rows(variant: Variant, device: Device) -> Iterator[tuple[str, int, Sha
     for layer in variant.trained:
         shape = Shape(*variant.small, SMALL_TOKENS[0]) if device.dry else Shape(*layer)
         yield "forward and backward", 2, shape, prepare_step, ()
-    kernels = kernels_of(variant, device.name)
+    kernels = device_has(variant.kernels, device.name)
     for layer in layers[: 1 if variant.by_kernel else 0]:
         for tokens in (7,) if device.dry else variant.by_kernel:
-            shape = Shape(*layer, tokens)
+            shape = Shape(*(variant.small_aligned if device.dry else layer), tokens)
 
             def prepare(*arguments: Any) -> Prepared:
                 return prepare_layer(*arguments, kernels=kernels)

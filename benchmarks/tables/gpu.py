@@ -195,7 +195,7 @@ def _kernels(rows: list[Result]) -> str:
     names = ["ours", *rows[0]["kernels"], "cuBLAS"]
     body = [
         [*_layer(row), *(_microseconds(times_of(row).get(name)) for name in names)]
-        for row in sorted(rows, key=lambda row: row["shape"])
+        for row in sorted(rows, key=lambda row: row.get("shape", []))
     ]
     return markdown(["layer", "tokens", "us, as chosen", *(f"us, {name}" for name in names[1:])], body)
 

@@ -169,6 +169,9 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
       "block_sparse_validate(Tensor crow_indices, Tensor col_indices, Tensor order, Tensor? ccol_indices, Tensor? "
       "row_indices, Tensor? order_t, Tensor? source, int out_features, int in_features, int block_size) -> Tensor");
 
+  // A kernel's name, or "" for the rule; returns the one before. Only the CUDA operator library implements it.
+  m.def("cuda_use_kernel(str name) -> str");
+
   // 2:4 on CUDA. values of the weight's type [n blocks, k blocks, 4096 / bytes of a weight], metadata int32 (the
   // bits of uint32) [n blocks, k blocks, 256 / bytes of a weight]. selection: the enum of sparsecore/semi_structured.h.
   // Only the CUDA operator library implements these.

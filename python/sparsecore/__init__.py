@@ -1,6 +1,6 @@
 """Neural networks that are mostly zeros, faster: N:M and group sparsity from PyTorch."""
 
-from sparsecore import cpu, formats, nn, ops, plot, reference, sparsify
+from sparsecore import cpu, cuda, formats, nn, ops, plot, reference, sparsify
 from sparsecore.advise import Advice, advise
 from sparsecore.convert import densify_, sparsify_
 from sparsecore.env import backends, collect_env
@@ -50,6 +50,7 @@ __all__ = [
     "collect_env",
     "compile",
     "cpu",
+    "cuda",
     "densify_",
     "export_network",
     "fold_batch_norm_",

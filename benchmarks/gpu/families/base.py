@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,6 +124,12 @@ class Variant:
     by_kernel: tuple[int, ...] = ()
     trained: tuple[tuple[int, int, int], ...] = ()
 
+    @property
+    def small_aligned(self) -> tuple[int, int]:
+        """``small`` with rows that every kernel takes: a multiple of 16 bytes."""
+        outputs, inputs = self.small
+        return outputs, -(-inputs // 16) * 16
+
     def random(self, *shape: int, device: str, generator: torch.Generator) -> Tensor:
         """N(0, 1); of int8, 32 times that, rounded."""
         values = torch.randn(*shape, device=device, generator=generator)
@@ -143,15 +150,13 @@ class Variant:
         return LAYERS.get((self.name, outputs, inputs, device), make)
 
 
-def kernels_of(variant: Variant, device: str) -> tuple[str, ...]:
-    """Those that the device at hand has."""
-    if not hasattr(sparsecore, "cuda"):
-        return ()
+def device_has(kernels: tuple[str, ...], device: str) -> tuple[str, ...]:
+    """Of some kernels, those for the device at hand."""
     hopper = device != "cuda" or torch.cuda.get_device_capability() == (9, 0)
-    return tuple(name for name in variant.kernels if hopper or not name.endswith("sm90"))
+    return tuple(name for name in kernels if hopper or not name.endswith("sm90"))
 
 
-def by_kernel(kernel: str, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def asking_for(kernel: str, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The same call by one kernel, or by whichever the chooser takes."""
 
     def forced(*arguments: object) -> Tensor:
@@ -190,7 +195,7 @@ class Prepared:
     moved_bytes: float = 0.0
     answers: tuple[Tensor, ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,22 @@ from torch import Tensor
 from sparsecore import reference
 from sparsecore.formats import BlockSparse
 
-from .base import Check, Family, Layer, Prepared, Shape, Target, Task, Variant
+from .base import (
+    Check,
+    Family,
+    Layer,
+    Prepared,
+    Shape,
+    Target,
+    Task,
+    Variant,
+    asking_for,
+    device_has,
+)
 
 LAYERS = ((4096, 4096), (8192, 8192))
 TOKENS = (4096, 512, 128)
+GRADIENT_KERNELS = ("weight_grad_sm80", "weight_grad_sm90")
 
 
 def block_mask(rows: int, columns: int, size: int, density: float, device: str) -> Tensor:
@@ -116,7 +128,14 @@ def sampled_task(size: int, density: float, dtype: torch.dtype = torch.bfloat16)
         def ours() -> Tensor:
             return torch.ops.sparsecore.block_sparse_weight_grad(grad, x, *index, size, dtype)
 
-        return Prepared({"ours": ours, "cuBLAS": lambda: grad.T @ x}, operations=2.0 * width * width * tokens)
+        kernels = GRADIENT_KERNELS if size >= 64 and not small else GRADIENT_KERNELS[:1]
+        calls = {"ours": ours, "cuBLAS": lambda: grad.T @ x}
+        calls |= {kernel: asking_for(kernel, ours) for kernel in device_has(kernels, device)}
+        return Prepared(
+            calls,
+            operations=2.0 * width * width * tokens,
+            facts={"kernels": list(device_has(kernels, device))},
+        )
 
     target = Target("cuBLAS", round(0.65 / density, 2), round(0.8 / density, 2))
     name = (

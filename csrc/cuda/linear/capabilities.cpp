@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cuda/linear/asked.h"
 #include "cuda/linear/message.h"
 
 namespace sparsecore::cuda_linear {
@@ -51,9 +52,26 @@ std::string describe(const Need& need, const Capabilities& list) {
   return text;
 }
 
+// "matmul_sm90 after lift_tokens" has the name matmul_sm90, and matmul_small_sm80 does not have small_sm80.
+bool has_name(const Capability& row, const std::string& name) {
+  return (" " + std::string(row.name) + " ").find(" " + name + " ") != std::string::npos;
+}
+
+// Among the rows of that name one that serves, or one that does not, for check_kernel to say; nullptr without any.
+const Capability* asked_for(const std::string& name, const Capabilities& list, const Need& need) {
+  const Capability* found = nullptr;
+  for (const Capability& row : list.rows) {
+    if (has_name(row, name) && (!found || (serves(row, need) && !serves(*found, need)))) found = &row;
+  }
+  return found;
+}
+
 }  // namespace
 
 const Capability* choose(const Capabilities& list, const Need& need) {
+  if (const std::string name = asked_kernel(); !name.empty()) {
+    if (const Capability* const asked = asked_for(name, list, need)) return asked;
+  }
   const auto found = std::find_if(list.rows.begin(), list.rows.end(), [&](const Capability& row) {
     return serves(row, need) && need.tokens >= row.worth_from;
   });

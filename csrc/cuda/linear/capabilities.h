@@ -48,7 +48,8 @@ struct Need {
 constexpr int alignment_of(uintptr_t address) { return static_cast<int>(address % 16 == 0 ? 16 : address & -address); }
 inline int alignment_of(const void* address) { return alignment_of(reinterpret_cast<uintptr_t>(address)); }
 
-// The first row that serves and is worth it, or nullptr.
+// The first row that serves and is worth it, or nullptr. Where a kernel is asked for by name (asked.h) and the list has
+// it, that one, whether it serves or not.
 const Capability* choose(const Capabilities& list, const Need& need);
 // Refuses, in the words of `function`, a kernel that does not serve.
 Status check_kernel(const char* function, const Capabilities& list, int kernel, const Need& need);

@@ -79,7 +79,7 @@ def test_the_transposed_index_is_that_of_the_transposed_matrix(device: str) -> N
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("tokens", [0, 1, 33, 130])
+@pytest.mark.parametrize("tokens", [0, 1, 12, 20, 33, 130])
 def test_linear_is_the_dense_product(tokens: int, size: int, dtype: torch.dtype, device: str) -> None:
     weight = block_weight(200, 328, size, device, dtype)
     input = whole_numbers(tokens, 328, dtype=dtype, device=device)

@@ -45,7 +45,7 @@ def dense(weight: GroupLists) -> Tensor:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
-@pytest.mark.parametrize("tokens", [0, 1, 35, 70])
+@pytest.mark.parametrize("tokens", [0, 1, 5, 35, 70])
 def test_linear_is_the_dense_product(tokens: int, pattern: Pattern, dtype: torch.dtype, device: str) -> None:
     weight = packed(96, 320, pattern, dtype, device)
     input = whole_numbers(tokens, 320, dtype=dtype, device=device)
@@ -79,19 +79,39 @@ def test_views_with_strides_and_offsets(device: str) -> None:
     wide = whole_numbers(9, 147, device=device)
     for view in (wide[:, 1:73], wide[::2, :72], wide[:, :144:2]):
         assert torch.equal(weight.linear(view), weight.linear(view.contiguous()))
+    input = wide[:, :72].contiguous()
+    shifted = {}
+    for name, tensor in weight.tensors().items():
+        room = torch.empty(tensor.numel() + 1, dtype=tensor.dtype, device=device)[1:]
+        shifted[name] = room.view(tensor.shape).copy_(tensor)
+    for tokens in (2, 9):
+        assert torch.equal(replace(weight, **shifted).linear(input[:tokens]), weight.linear(input[:tokens]))
+
+
+def test_what_few_tokens_do_not_keep_is_not_multiplied(device: str) -> None:
+    weight = packed(64, 96, Unstructured(), torch.bfloat16, device)
+    weight = weight.with_values(torch.ones_like(weight.values))
+    input = whole_numbers(3, 96, device=device)
+    expected = weight.linear(input)
+    input[1, 40] = float("inf")
+    output, spared = weight.linear(input), dense(weight)[:, 40] == 0
+    assert torch.equal(output[:, spared], expected[:, spared])
+    assert not output[1, ~spared].isfinite().any()
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
-@pytest.mark.parametrize("with_structure", [False, True])
-def test_gradients_are_those_of_the_dense_layer(with_structure: bool, pattern: Pattern, device: str) -> None:
+@pytest.mark.parametrize(("with_structure", "tokens"), [(False, 35), (True, 35), (True, 3)])
+def test_gradients_are_those_of_the_dense_layer(
+    with_structure: bool, tokens: int, pattern: Pattern, device: str
+) -> None:
     weight = packed(64, 160, pattern, torch.bfloat16, device)
     values = weight.values.clone().requires_grad_()
     matrix = dense(weight).double().requires_grad_()
-    input = whole_numbers(2, 35, 160, device=device).requires_grad_()
+    input = whole_numbers(2, tokens, 160, device=device).requires_grad_()
     bias = torch.zeros(64, device=device, requires_grad=True)
     transposed = weight.transposed_structure() if with_structure else None
     output = weight.with_values(values).trained_linear(input, bias, transposed)
-    grad = whole_numbers(2, 35, 64, device=device)
+    grad = whole_numbers(2, tokens, 64, device=device)
     got = torch.autograd.grad(output, (input, values, bias), grad)
     copy = input.detach().double().requires_grad_()
     expected = torch.autograd.grad(copy @ matrix.T, (copy, matrix), grad.double())

@@ -7,8 +7,10 @@ from cuda_mutants.mutant import Family, Kernel
 INDEX = "cuda/block_sparse/index.cuh"
 PRODUCT = "cuda/linear/product_tile.cuh"
 SUM = "cuda/linear/grad_tile.cuh"
+TOKENS = "cuda/linear/tokens.cuh"
 
 _linear = Kernel("LINEAR", "cuda/block_sparse/linear_sm80.cuh").mutant
+_small = Kernel("SMALL", "cuda/block_sparse/linear_small_sm80.cuh").mutant
 _transposed = Kernel("TRANSPOSED", "cuda/block_sparse/linear_sm80.cuh").mutant
 _wgmma = Kernel("WGMMA", "cuda/block_sparse/linear_sm90.cuh").mutant
 _grad = Kernel("GRAD", "cuda/block_sparse/weight_grad_sm80.cuh").mutant
@@ -148,6 +150,55 @@ MUTANTS = [
     ),
     _wgmma("tokens past m are stored", "t < 64 && token + t < args.p.m;", "t < 64;"),
     _wgmma("chunks past n are stored", "      if (first < args.p.n) {\n", "      {\n"),
+    # few tokens
+    _small("no wait for copies", "    ptx::cp_async_wait<Tile::kStages - 2>();\n"),
+    _small(
+        "waits for one copy too few", "cp_async_wait<Tile::kStages - 2>", "cp_async_wait<Tile::kStages - 1>"
+    ),
+    _small("copies are not committed", "    ptx::cp_async_commit();\n"),
+    _small("the ring has one place", "turn % Tile::kStages * Tile::kStageBytes;", "0;"),
+    _small("lanes share one vector", "Tile::kRingBytes + lane * 16", "Tile::kRingBytes"),
+    _small("pieces share one place", "stage + i * Tile::kPieceBytes, values", "stage, values"),
+    _small("no barrier before sums overwrite rings", "__syncthreads();", place=0),
+    _small("no barrier before sums are read", "__syncthreads();", place=1),
+    _small("every warp takes the first units", "turn * Tile::kWarps + warp;", "turn * Tile::kWarps;"),
+    _small("the first unit's column for all", "      column = column_of(unit + Tile::kWarps);\n"),
+    _small("the column of the warp before", "column_of(warp);", "column_of(0);"),
+    _small("columns past the last entry are read", "unit < units && entry_of(unit) < entries.last", "true"),
+    _small(
+        "the second entry of a pair is always there",
+        "Tile::kEntriesOfUnit == 1 || entry < entries.last",
+        "true",
+    ),
+    _small(
+        "pairs of entries are rounded down", "entries.first + Tile::kEntriesOfUnit - 1)", "entries.first)"
+    ),
+    _small("one entry of a pair for both", "? input / 16 : 0", "? 0 : 0"),
+    _small("the first inputs of blocks for all", "& ((1 << part_bits) - 1)) *", "& 0) *"),
+    _small("halves of a block of 16 are one", "? input % 16 :", "? 0 :"),
+    _small("blocks of 64 have one part", "size == 64 ? 1 : 0", "0"),
+    _small("every run is the first", "first_row = run_of_grid % runs * kChannels", "first_row = 0"),
+    _small("every run is a row", "run_of_grid / runs]", "run_of_grid]"),
+    _small("rows outside of the matrix are made", "  if (row < 0) return;\n"),
+    _small("slices are eight rows apart", "values + i * 8 * size * 2", "values + i * 4 * size * 2"),
+    _small("tokens of the first column for all", "token + 8 * i + lane / 4,", "token + lane / 4,"),
+    _small("the first token tile for all", "blockIdx.x % args.token_tiles) * kTokens", "0) * kTokens"),
+    _small("rows of the operand are exchanged", "upper.x, lower.x, upper.y", "lower.x, upper.x, upper.y"),
+    _small(
+        "halves of x are exchanged",
+        "{{x[i].x, x[i].y}, {x[i].z, x[i].w}}",
+        "{{x[i].z, x[i].w}, {x[i].x, x[i].y}}",
+    ),
+    _small("the second step is left out", "        ptx::mma<T>(sums[slice][i], a[1], b[1]);\n"),
+    _small("the second slice is the first", "stage + 2 * slice * Tile::kPieceBytes", "stage"),
+    _small("tokens past m are read", "column < 0 || token >= args.p.m ? 0", "column < 0 ? 0", file=TOKENS),
+    _small("columns in front of the matrix are read", "column < 0 || token", "token", file=TOKENS),
+    _small(
+        "columns past k are read",
+        "const int valid = left >= 8 ? 8 : left > 0 ? static_cast<int>(left) : 0;",
+        "const int valid = left > 0 ? 8 : 0;",
+        file=TOKENS,
+    ),
     # gradients of kept blocks
     _sum("no wait for copies", "ptx::cp_async_wait<Tile::kStages - 2>();"),
     _sum(
@@ -302,24 +353,30 @@ MUTANTS = [
     _validate("no barrier between rounds of comparison", "    __syncthreads();\n"),
 ]
 
+UNCATCHABLE = [
+    (
+        _wgmma_grad("every entry begins a row", "(lane < Tile::kParts || row != row_before)", "true"),
+        "grad_y comes once for every entry: the answer is the same, and only time is lost",
+    ),
+    (
+        _wgmma_grad("entries past the last are looked up", "copies && entry < weight.blocks", "copies"),
+        "what is read there, in the 256 bytes that an index is rounded up to, decides nothing that is stored",
+    ),
+    (
+        _small("warps share one ring", "shared + warp * Tile::kRingBytes + lane * 16", "shared + lane * 16"),
+        "no warp waits for another one in the loop, so the emulator runs each to its end before the next begins",
+    ),
+    (
+        _validate(
+            "rows of sources are not looked at", "if (of_row < 0) continue;", "if (of_row < -1) continue;"
+        ),
+        "the number in front of starts is read, which the emulator does not see; the fault is named all the same",
+    ),
+]
+
 FAMILY = Family(
     name="block_sparse",
     support=("cuda/semi_structured/pack.cpp", "cpu/nm_decode/pack.cpp"),
     mutants=tuple(MUTANTS),
-    uncatchable=(
-        (
-            _wgmma_grad("every entry begins a row", "(lane < Tile::kParts || row != row_before)", "true"),
-            "grad_y comes once for every entry: the answer is the same, and only time is lost",
-        ),
-        (
-            _wgmma_grad("entries past the last are looked up", "copies && entry < weight.blocks", "copies"),
-            "what is read there, in the 256 bytes that an index is rounded up to, decides nothing that is stored",
-        ),
-        (
-            _validate(
-                "rows of sources are not looked at", "if (of_row < 0) continue;", "if (of_row < -1) continue;"
-            ),
-            "the number in front of starts is read, which the emulator does not see; the fault is named all the same",
-        ),
-    ),
+    uncatchable=tuple(UNCATCHABLE),
 )

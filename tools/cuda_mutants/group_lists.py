@@ -7,6 +7,7 @@ from cuda_mutants.mutant import Family, Kernel
 LISTS = "cuda/group_lists/lists.cuh"
 
 _linear = Kernel("LINEAR", "cuda/group_lists/linear_sm80.cuh").mutant
+_small = Kernel("SMALL", "cuda/group_lists/linear_small_sm80.cuh").mutant
 _lists = Kernel("LINEAR", LISTS).mutant
 _grad = Kernel("GRAD", "cuda/group_lists/weight_grad_sm80.cuh").mutant
 
@@ -59,6 +60,135 @@ MUTANTS = [
     _lists("a record is skipped", "left.first += count;", "left.first += count + 1;"),
     _lists("indices of 16 bits are read as 8", "lists.wide ?", "false ?"),
     _lists("columns of blocks are not widened", "return index * lists.weight.cols;", "return index;"),
+    # few tokens
+    _small("no wait for copies", "      ptx::cp_async_wait<Tile::kStages - 2>();\n"),
+    _small(
+        "waits for one copy too few", "cp_async_wait<Tile::kStages - 2>", "cp_async_wait<Tile::kStages - 1>"
+    ),
+    _small("copies are not committed", "      ptx::cp_async_commit();\n"),
+    _small(
+        "no barrier before a span", "    __syncthreads();  // everybody is done", "    // everybody is done"
+    ),
+    _small(
+        "no barrier after x and lists are there", "    __syncthreads();\n\n    PieceWalk", "    PieceWalk"
+    ),
+    _small("lists are emptied beside their finding", "      __syncwarp();\n"),
+    _small(
+        "no barrier before sums overwrite rings", "  __syncthreads();\n  const int part", "  const int part"
+    ),
+    _small(
+        "no barrier before sums are read",
+        "  __syncthreads();\n  cuda_linear::finish_warp_sums",
+        "  cuda_linear::finish_warp_sums",
+    ),
+    _small(
+        "every piece goes to one place",
+        "copy_next(stage == 0 ? Tile::kStages - 1 : stage - 1)",
+        "copy_next(0)",
+    ),
+    _small("the ring is not gone round", "stage == Tile::kStages - 1 ? 0 : stage + 1", "stage"),
+    _small(
+        "threads share a place of values",
+        "shared + Tile::kValues + (stage * Tile::kThreads + thread)",
+        "shared + Tile::kValues + (stage * Tile::kThreads)",
+    ),
+    _small(
+        "threads share a place of indices",
+        "shared + Tile::kIndices + (stage * Tile::kThreads + thread)",
+        "shared + Tile::kIndices + (stage * Tile::kThreads)",
+    ),
+    _small("values are copied past their end", "value_end - value, args", "16, args"),
+    _small(
+        "indices are copied past their end",
+        "? copy_once<2 * Tile::kWindow>(from, index_end - index,",
+        "? copy_once<2 * Tile::kWindow>(from, 16,",
+    ),
+    _small(
+        "8-bit indices are copied past their end",
+        ": copy_once<Tile::kWindow>(from, index_end - index,",
+        ": copy_once<Tile::kWindow>(from, 16,",
+    ),
+    _small(
+        "parts of words are copied as they are",
+        "valid == 16 ? ptx::cp_async_hinted",
+        "valid > 0 ? ptx::cp_async_hinted",
+    ),
+    _small("bytes of unaligned lists are all the first", "from[i + byte]))", "from[i]))"),
+    _small("unaligned lists are vectors", "  if (vectors) {", "  if (true) {"),
+    _small("slices are all the first", "+ slice * 16;", ";"),
+    _small("sums of slices overlap", "group * weight.rows + slice * kRows + r", "group * weight.rows + r"),
+    _small("shares of a list take the same pieces", "    piece_ = list_share_;", "    piece_ = 0;"),
+    _small("shares of the panels take the same", "panel_(panel_share)", "panel_(0)"),
+    _small("every group is the first", "found_(found + group)", "found_(found)"),
+    _small("the next piece is another share's", "piece_ += Tile::kListShares;", "piece_ += 1;"),
+    _small(
+        "a list ends a piece early",
+        "panel_ < panels_ && piece_ >= pieces_",
+        "panel_ < panels_ && piece_ + 1 >= pieces_",
+    ),
+    _small("panels are not left out", "panel_ += Tile::kPanelShares;", "panel_ += 1;"),
+    _small(
+        "lists begin with their first piece",
+        "lead_ = static_cast<int>(first % Tile::kColumns);",
+        "lead_ = 0;",
+    ),
+    _small(
+        "columns in front of the list are taken",
+        "piece_ * Tile::kColumns - lead_ + i)",
+        "piece_ * Tile::kColumns + i)",
+    ),
+    _small(
+        "columns of other lists are taken",
+        "const bool kept = at.has(i) && column",
+        "const bool kept = column",
+    ),
+    _small("columns outside of the panel are taken", "at.has(i) && column < weight.depth", "at.has(i)"),
+    _small(
+        "weights that are not the list's count",
+        "kept ? weights[i * kRows + r] : 0.0f",
+        "weights[i * kRows + r]",
+    ),
+    _small(
+        "the zero column is not written",
+        "kSpanColumns * Tile::kColumnBytes + 4 * i, 0);",
+        "kSpanColumns * Tile::kColumnBytes + 4 * i, 0xffffffff);",
+    ),
+    _small("panels of a span are all the first", "at.panel() * weight.depth;", "0;"),
+    _small(
+        "the span's x is the first's", "token, span * weight.depth,", "token, panels.first * weight.depth,"
+    ),
+    _small(
+        "the span's lists are the first's",
+        "static_cast<int32_t>(span) + panel,",
+        "static_cast<int32_t>(panels.first) + panel,",
+    ),
+    _small(
+        "windows of indices begin with the piece",
+        "/ Tile::kWindow * Tile::kWindow * index_bytes",
+        "* index_bytes",
+    ),
+    _small(
+        "records are all the first", ">> lists.column_bits) % Tile::kWindow;", ">> lists.column_bits) * 0;"
+    ),
+    _small(
+        "windows have four records", "const uint32_t low = record & 4 ?", "const uint32_t low = record & 8 ?"
+    ),
+    _small(
+        "indices of odd records are even ones'", "0x10 + 0x22 * (record & 3)", "0x10 + 0x22 * (record & 2)"
+    ),
+    _small("columns of blocks are not widened", "(block << lists.column_bits) +", "block +"),
+    _small("columns of a block are all the first", "& (weight.cols - 1u))", "& 0u)"),
+    _small("indices of 16 bits are read as 8", "    if (lists.wide) {", "    if (false) {"),
+    _small(
+        "odd columns of x are even ones", "__byte_perm(even, odd, 0x7632)", "__byte_perm(even, odd, 0x5410)"
+    ),
+    _small("odd tokens are even ones", "token_pair(args, token + t + 1,", "token_pair(args, token + t,"),
+    _small("tokens past m are read", "token >= args.p.m || column", "column"),
+    _small("columns past k are read", "token >= args.p.m || column >= args.p.k", "token >= args.p.m"),
+    _small("pairs past k are read", "const bool both = column + 1 < args.p.k;", "const bool both = true;"),
+    _small("x is loaded as pairs wherever it begins", "if (args.x_vectors && both)", "if (both)"),
+    _small("half of the columns are loaded", "i += 2 * kThreads", "i += 4 * kThreads"),
+    _small("the first token tile for all", "blockIdx.x % args.token_tiles) * kTokens", "0) * kTokens"),
     # gradients
     _grad("no barrier after lists are emptied", "  __syncthreads();\n", place=0),
     _grad("columns of records in front of the turn", "column < begin || ", ""),
@@ -72,6 +202,20 @@ MUTANTS = [
 ]
 
 UNCATCHABLE = [
+    (
+        _small(
+            "damaged lists are as long as they say",
+            "list.last - list.first < most ? list.last - list.first : most",
+            "list.last - list.first",
+        ),
+        "records past the list's own are the weight's as well; a damaged list only takes longer, and more columns than "
+        "an int holds take a weight of gigabytes",
+    ),
+    (
+        _small("lists are not emptied", "of_panel[i] = {0, 0};", ";"),
+        "what shared memory holds before is one word everywhere on the emulator, and so an empty list; only groups "
+        "outside of the matrix, and those that a damaged order leaves out, keep it",
+    ),
     (
         _linear(
             "panels past the last are looked for",

@@ -90,7 +90,7 @@ def variant(
         values_are_trained=True,
         block=(size, size),
         small=(256, 128),
-        kernels=("linear_sm80", "linear_sm90") if size >= 64 else ("linear_sm80",),
+        kernels=("linear_small_sm80", "linear_sm80", *(("linear_sm90",) if size >= 64 else ())),
         by_kernel=by_kernel,
         trained=((4096, 4096, 4096),) if by_kernel else (),
     )
@@ -148,11 +148,11 @@ FAMILY = Family(
     name="block-sparse",
     operators=("block_sparse_linear", "block_sparse_input_grad", "block_sparse_weight_grad"),
     variants=(
-        variant(64, 0.1, by_kernel=(1, 8, 32, 64, 96, 128, 256)),
+        variant(64, 0.1, by_kernel=(1, 2, 4, 8, 16, 32, 64, 96, 128, 256)),
         variant(128, 0.1),
         variant(64, 0.3),
         variant(32, 0.1),
-        variant(16, 0.1),
+        variant(16, 0.1, by_kernel=(1, 8, 16, 32, 64)),
         variant(128, 0.5, torch.float16),
     ),
     checks=(Check("damaged index", damaged_is_refused),),

@@ -15,7 +15,7 @@ using cuda_linear::ceil_div;
 using cuda_linear::kTurnColumns;
 
 struct Plan {
-  enum class Kernel : int32_t { kSm80, kSm90 };
+  enum class Kernel : int32_t { kSmall, kSm80, kSm90 };
   Kernel kernel = Kernel::kSm80;
   int32_t tokens = 128;  // of a tile
   int32_t splits = 1;    // of the entries of every row
@@ -32,17 +32,20 @@ struct GradArguments {
   bool grad_y_vectors = false, x_vectors = false;  // every row begins at a multiple of 16 bytes
 };
 
+// Channels that a block of threads of the kernel for few tokens makes: two slices of an mma, which share x.
+constexpr int small_channels(int size) { return size < 32 ? size : 32; }
+
 // Whether tensor copies can bring this weight: rows of values have coordinates of 32 bits.
 constexpr bool tensor_copies_take(int64_t blocks, int32_t size) {
   return blocks > 0 && (blocks + 1) * size <= INT32_MAX;
 }
-// What there is for products and for gradients.
-const cuda_linear::Capabilities& linear_capabilities();
+// What there is for products, with the weight as it stands or transposed, and for gradients.
+const cuda_linear::Capabilities& linear_capabilities(bool transposed);
 const cuda_linear::Capabilities& grad_capabilities();
-// The rule: a function of the shape, of the kernels a device has (capability as 80, 86, 89 or 90) and of whether rows
-// of x suit tensor copies.
-Plan choose_plan(int64_t m, int64_t n, int64_t k, int64_t blocks, int32_t size, DType dtype, int capability,
-                 bool tensor_copies);
+// The rule: a function of the shape, of whether the weight is transposed, of the kernels a device has (capability as
+// 80, 86, 89 or 90) and of whether rows of x suit tensor copies.
+Plan choose_plan(int64_t m, int64_t n, int64_t k, int64_t blocks, int32_t size, bool transposed, DType dtype,
+                 int capability, bool tensor_copies);
 int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n);
 // With a plan given, as the tests do. Checks the parameters first.
 Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream);

@@ -1,8 +1,10 @@
 // Which kernel takes a product with a block-sparse weight, and its launch.
 #include <algorithm>
+#include <utility>
 
 #include "cuda/block_sparse/check.h"
 #include "cuda/block_sparse/linear_sm80.cuh"
+#include "cuda/block_sparse/linear_small_sm80.cuh"
 #include "cuda/common/launch.h"
 #include "cuda/linear/message.h"
 #include "cuda/linear/operands.h"
@@ -17,8 +19,18 @@ using Kernel = Plan::Kernel;
 
 constexpr const char* kName = "block_sparse_linear";
 
+// A warp reads 64 t bytes of x from the level 2 cache for 2 KB of weights from memory: at 32 tokens as many, where
+// that cache is some three times as fast; beyond, x would be the limit. The visit asks: few.blocks.
+constexpr int64_t kFewTokens = 32;
+
 constexpr int number_of(Kernel kernel) { return static_cast<int>(kernel); }
 constexpr cuda_linear::Capability kRows[] = {
+    {.kernel = number_of(Kernel::kSmall),
+     .name = "linear_small_sm80",
+     .types = cuda_linear::kHalves,
+     .sizes = 16 + 32 + 64 + 128,
+     .alignment = 16,
+     .worth_to = kFewTokens},
     {.kernel = number_of(Kernel::kSm90),
      .name = "linear_sm90",
      .types = cuda_linear::kHalves,
@@ -35,12 +47,14 @@ constexpr cuda_linear::Capability kRows[] = {
      .alignment = 16},
 };
 constexpr cuda_linear::Capabilities kCapabilities = {kRows, "blocks of"};
+// All but the first.
+constexpr cuda_linear::Capabilities kTransposedCapabilities = {std::span(kRows).subspan(1), "blocks of"};
 
-template <class T, int kSize, int kTokens, bool kTransposed>
-Status launch_sm80(LinearArguments args, void* stream) {
-  using Tile = sm80::Tile<kSize, kTokens>;
-  args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, kTokens));
-  const int64_t tiles = static_cast<int64_t>(args.token_tiles) * args.rows;
+// One grid dimension for token tiles x tiles of channels.
+template <class Tile>
+Status launch_tiles(void (*kernel)(LinearArguments), LinearArguments args, int64_t channel_tiles, void* stream) {
+  args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, Tile::kTokens));
+  const int64_t tiles = args.token_tiles * channel_tiles;
   if (tiles > INT32_MAX)
     return refuse(Status::kBadShape, "%s: y [%lld, %lld] has more than 2^31 - 1 tiles. Pass the tokens in parts", kName,
                   static_cast<long long>(args.p.m), static_cast<long long>(args.p.n));
@@ -49,27 +63,56 @@ Status launch_sm80(LinearArguments args, void* stream) {
   config.block = dim3(Tile::kThreads);
   config.shared_bytes = Tile::kSharedBytes;
   config.stream = static_cast<Stream>(stream);
-  return launched(kName, launch(config, sm80::linear<T, kSize, kTokens, kTransposed>, args));
+  return launched(kName, launch(config, kernel, args));
+}
+
+template <class T, int kSize, int kTokens, bool kTransposed>
+Status launch_sm80(const LinearArguments& args, void* stream) {
+  return launch_tiles<sm80::Tile<kSize, kTokens>>(sm80::linear<T, kSize, kTokens, kTransposed>, args, args.rows,
+                                                  stream);
+}
+template <class T, int kChannels, int kTokens>
+Status launch_small(const LinearArguments& args, void* stream) {
+  return launch_tiles<sm80::SmallTile<kChannels, kTokens>>(sm80::linear_small<T, kChannels, kTokens>, args,
+                                                           int64_t{args.rows} * (args.weight.size / kChannels), stream);
+}
+template <class T, int kChannels>
+Status launch_small(const Plan& plan, const LinearArguments& args, void* stream) {
+  switch (plan.tokens) {
+    case 8: return launch_small<T, kChannels, 8>(args, stream);
+    case 16: return launch_small<T, kChannels, 16>(args, stream);
+    case 32: return launch_small<T, kChannels, 32>(args, stream);
+  }
+  return refuse(Status::kBadShape, "%s: linear_small_sm80 has no tile of %d tokens", kName, plan.tokens);
 }
 
 }  // namespace
 
-const cuda_linear::Capabilities& linear_capabilities() { return kCapabilities; }
+const cuda_linear::Capabilities& linear_capabilities(bool transposed) {
+  return transposed ? kTransposedCapabilities : kCapabilities;
+}
 
-// Up to 64 tokens reading W is what costs: small tiles, several of which share a multiprocessor.
-Plan choose_plan(int64_t m, int64_t n, int64_t, int64_t blocks, int32_t size, DType dtype, int capability,
-                 bool tensor_copies) {
-  const cuda_linear::Capability* const row =
-      cuda_linear::choose(kCapabilities, {.dtype = dtype,
-                                          .capability = capability,
-                                          .tokens = m,
-                                          .sizes = {size, 0},
-                                          .tensor_copies = tensor_copies && tensor_copies_take(blocks, size)});
+// Up to 64 tokens reading W is what costs. Up to kFewTokens the kernel that reads it straight into operands has the
+// most of it on its way. Beyond, x counts too: tiles of 32 tokens, whose x all warps of a block of threads share.
+Plan choose_plan(int64_t m, int64_t n, int64_t, int64_t blocks, int32_t size, bool transposed, DType dtype,
+                 int capability, bool tensor_copies) {
+  const cuda_linear::Capability* const row = cuda_linear::choose(
+      linear_capabilities(transposed), {.dtype = dtype,
+                                        .capability = capability,
+                                        .tokens = m,
+                                        .sizes = {size, 0},
+                                        .tensor_copies = tensor_copies && tensor_copies_take(blocks, size)});
   Plan plan;
   if (row) plan.kernel = static_cast<Kernel>(row->kernel);
-  plan.tokens = m <= 64 ? 32 : plan.kernel == Kernel::kSm90 && size == 64 ? 256 : 128;
-  const int64_t rows = ceil_div(n, size), turns = ceil_div(blocks * size, kTurnColumns);
-  plan.splits = cuda_linear::splits_of(rows * ceil_div(m, plan.tokens), turns / std::max<int64_t>(rows, 1));
+  int64_t channel_tiles = ceil_div(n, size);
+  const int64_t rows = channel_tiles, turns = ceil_div(blocks * size, kTurnColumns);
+  if (plan.kernel == Kernel::kSmall) {
+    plan.tokens = m <= 8 ? 8 : m <= 16 ? 16 : 32;
+    channel_tiles *= size / small_channels(size);
+  } else {
+    plan.tokens = m <= 64 ? 32 : plan.kernel == Kernel::kSm90 && size == 64 ? 256 : 128;
+  }
+  plan.splits = cuda_linear::splits_of(channel_tiles * ceil_div(m, plan.tokens), turns / std::max<int64_t>(rows, 1));
   return plan;
 }
 
@@ -86,7 +129,8 @@ Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream)
                                   .alignment = cuda_linear::alignment_of(params.weight.values),
                                   .tensor_copies = cuda_linear::tensor_copies_take_x(params) &&
                                                    tensor_copies_take(params.weight.blocks, params.weight.size)};
-  if (const Status status = cuda_linear::check_kernel(kName, kCapabilities, number_of(plan.kernel), need);
+  if (const Status status = cuda_linear::check_kernel(kName, linear_capabilities(params.weight.source != nullptr),
+                                                      number_of(plan.kernel), need);
       status != Status::kOk)
     return status;
   if (const Status status = check_weight(kName, params.weight, params.n); status != Status::kOk) return status;
@@ -109,6 +153,9 @@ Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream)
   }
   const Status status = with_element(params.dtype, [&](auto element) {
     using T = decltype(element);
+    if (plan.kernel == Kernel::kSmall)
+      return params.weight.size == 16 ? launch_small<T, 16>(plan, args, stream)
+                                      : launch_small<T, 32>(plan, args, stream);
     return with_size(params.weight.size, [&](auto size) {
       constexpr int kSize = decltype(size)::value;
       if (params.weight.source) return launch_sm80<T, kSize, 128, true>(args, stream);
@@ -124,18 +171,23 @@ Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream)
 int64_t block_sparse_workspace(int64_t m, int64_t n, int64_t k, int64_t blocks, int32_t size) {
   using namespace block_sparse;
   if (m <= 0 || n <= 0 || blocks < 0 || !is_size(size)) return 0;
-  // Of whichever kernel the device and the rows of x allow.
-  return std::max(workspace_bytes(choose_plan(m, n, k, blocks, size, DType::kBFloat16, 80, false), m, n),
-                  workspace_bytes(choose_plan(m, n, k, blocks, size, DType::kBFloat16, 90, true), m, n));
+  // Of whichever kernel the device, the rows of x and the weight's direction allow.
+  int64_t most = 0;
+  for (const bool transposed : {false, true})
+    for (const auto& [capability, tensor_copies] : {std::pair{80, false}, std::pair{90, true}})
+      most = std::max(
+          most, workspace_bytes(
+                    choose_plan(m, n, k, blocks, size, transposed, DType::kBFloat16, capability, tensor_copies), m, n));
+  return most;
 }
 
 Status block_sparse_linear(const BlockSparseParams& p, void* stream) {
   using namespace block_sparse;
   const auto length = [](int64_t value) { return std::max<int64_t>(value, 0); };
-  return run_plan(
-      choose_plan(length(p.m), length(p.n), length(p.k), length(p.weight.blocks), std::max(p.weight.size, 1), p.dtype,
-                  current_device().capability, cuda_linear::tensor_copies_take_x(p)),
-      p, stream);
+  return run_plan(choose_plan(length(p.m), length(p.n), length(p.k), length(p.weight.blocks),
+                              std::max(p.weight.size, 1), p.weight.source != nullptr, p.dtype,
+                              current_device().capability, cuda_linear::tensor_copies_take_x(p)),
+                  p, stream);
 }
 
 }  // namespace sparsecore

@@ -1,6 +1,7 @@
 // What the kernels of group lists share: arguments, plans, and the units they count in.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <type_traits>
 
@@ -14,8 +15,16 @@ namespace sparsecore::group_lists_cuda {
 using cuda_linear::ceil_div;
 
 constexpr int kTileChannels = 64;
+// Of x, and of the tables that say where lists are, that the kernel for few tokens has in shared memory: 32 KB with 8
+// tokens, and 8 KB. Panels longer than that are for the other kernel.
+constexpr int kSpanColumns = 2048, kSpanPanels = 16;
+
+// What there is for products and for gradients of values.
+enum Kernel : int32_t { kSmall, kExpanding, kGrad };
+const cuda_linear::Capabilities& capabilities();
 
 struct Plan {
+  Kernel kernel = kExpanding;
   int32_t tokens = 128;  // of a tile
   int32_t splits = 1;    // of the panels
 };
@@ -24,7 +33,8 @@ struct Plan {
 struct Lists {
   GroupLists weight;
   int32_t groups = 0, panels = 0, panel_turns = 0;
-  bool wide = false;  // indices of 16 bits
+  int32_t column_bits = 0;  // 2 to their power are weight.cols
+  bool wide = false;        // indices of 16 bits
 };
 inline Lists lists_of(const GroupLists& weight, int64_t n, int64_t k) {
   Lists lists;
@@ -32,12 +42,16 @@ inline Lists lists_of(const GroupLists& weight, int64_t n, int64_t k) {
   lists.panels = static_cast<int32_t>(ceil_div(k, weight.depth));
   lists.groups = lists.panels > 0 ? static_cast<int32_t>(ceil_div(n, weight.rows)) : 0;
   lists.panel_turns = static_cast<int32_t>(ceil_div(weight.depth, 64));
+  lists.column_bits = std::countr_zero(static_cast<uint32_t>(weight.cols));
   lists.wide = group_lists_index_bytes(weight.cols, weight.depth) == 2;
   return lists;
 }
 
 struct LinearArguments : cuda_linear::Arguments {
   Lists lists;
+  // For few tokens: whether values and indices begin at multiples of 16 bytes, and the panels of a span.
+  bool value_vectors = false, index_vectors = false;
+  int32_t span_panels = 1;
 };
 
 struct GradArguments {
@@ -46,9 +60,6 @@ struct GradArguments {
   bool grad_y_vectors = false, x_vectors = false;  // every row begins at a multiple of 16 bytes
 };
 
-// What there is for products and for gradients of values.
-enum Kernel { kLinear, kGrad };
-const cuda_linear::Capabilities& capabilities();
 Plan choose_plan(int64_t m, int64_t n, int64_t k, int32_t depth);
 // With a plan given, as the tests do. Checks the parameters first.
 Status run_plan(const Plan& plan, const GroupListsParams& params, void* stream);

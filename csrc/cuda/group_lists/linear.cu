@@ -3,6 +3,7 @@
 
 #include "cuda/common/launch.h"
 #include "cuda/group_lists/linear_sm80.cuh"
+#include "cuda/group_lists/linear_small_sm80.cuh"
 #include "cuda/group_lists/weight_grad_sm80.cuh"
 #include "cuda/linear/message.h"
 #include "cuda/linear/operands.h"
@@ -14,9 +15,19 @@ namespace {
 using cuda_linear::launched;
 using cuda_linear::refuse;
 
+// A kept weight costs the small kernel about the same for each token, and the other one nothing, which pays for making
+// its tiles dense, whatever is kept of them: at 10 % kept they meet at some 16 tokens, at 50 % at 8
+// (docs/kernels/cuda_group_lists.md). More than 8 would not have one pass over the lists. The visit asks.
+constexpr int64_t kFewTokens = 8;
+
 constexpr int32_t kEverySide = 1 + 2 + 4 + 8 + 16 + 32;
 constexpr cuda_linear::Capability kRows[] = {
-    {.kernel = kLinear, .name = "group_lists_sm80", .types = cuda_linear::kHalves, .sizes = kEverySide},
+    {.kernel = kSmall,
+     .name = "group_lists_small_sm80",
+     .types = cuda_linear::kHalves,
+     .sizes = kEverySide,
+     .worth_to = kFewTokens},
+    {.kernel = kExpanding, .name = "group_lists_sm80", .types = cuda_linear::kHalves, .sizes = kEverySide},
     {.kernel = kGrad, .name = "group_lists_grad_sm80", .types = cuda_linear::kHalves, .sizes = kEverySide},
 };
 constexpr cuda_linear::Capabilities kCapabilities = {kRows, "groups of sides"};
@@ -49,11 +60,10 @@ auto with_element(DType dtype, Function function) {
   return dtype == DType::kBFloat16 ? function(BFloat16()) : function(Float16());
 }
 
-template <class T, int kTokens>
-Status launch_linear(LinearArguments args, void* stream) {
+template <class Tile>
+Status launch_tiles(void (*kernel)(LinearArguments), LinearArguments args, void* stream) {
   constexpr const char* kName = "group_lists_linear";
-  using Tile = sm80::Tile<kTokens>;
-  args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, kTokens));
+  args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, Tile::kTokens));
   args.channel_tiles = static_cast<int32_t>(ceil_div(args.p.n, kTileChannels));
   const int64_t tiles = static_cast<int64_t>(args.token_tiles) * args.channel_tiles;
   if (tiles > INT32_MAX)
@@ -64,7 +74,25 @@ Status launch_linear(LinearArguments args, void* stream) {
   config.block = dim3(Tile::kThreads);
   config.shared_bytes = Tile::kSharedBytes;
   config.stream = static_cast<Stream>(stream);
-  return launched(kName, launch(config, sm80::group_lists<T, kTokens>, args));
+  return launched(kName, launch(config, kernel, args));
+}
+
+template <class T, int kTokens>
+Status launch_expanding(const LinearArguments& args, void* stream) {
+  return launch_tiles<sm80::Tile<kTokens>>(sm80::group_lists<T, kTokens>, args, stream);
+}
+template <class T, int kRows, int kTokens>
+Status launch_small(const LinearArguments& args, void* stream) {
+  return launch_tiles<sm80::SmallTile<kRows, kTokens>>(sm80::group_lists_small<T, kRows, kTokens>, args, stream);
+}
+template <class T, int kTokens>
+Status launch_small(const LinearArguments& args, void* stream) {
+  switch (args.lists.weight.rows) {
+    case 1: return launch_small<T, 1, kTokens>(args, stream);
+    case 2: return launch_small<T, 2, kTokens>(args, stream);
+    case 4: return launch_small<T, 4, kTokens>(args, stream);
+    default: return launch_small<T, 8, kTokens>(args, stream);
+  }
 }
 
 }  // namespace
@@ -73,7 +101,8 @@ const cuda_linear::Capabilities& capabilities() { return kCapabilities; }
 
 Plan choose_plan(int64_t m, int64_t n, int64_t k, int32_t depth) {
   Plan plan;
-  plan.tokens = m <= 64 ? 32 : 128;
+  plan.kernel = m <= kFewTokens && depth <= kSpanColumns ? kSmall : kExpanding;
+  plan.tokens = plan.kernel == kSmall ? (m <= 2 ? 2 : 8) : m <= 64 ? 32 : 128;
   const int64_t panels = ceil_div(k, std::max(depth, 1));
   plan.splits = static_cast<int32_t>(
       std::min<int64_t>(cuda_linear::splits_of(ceil_div(n, kTileChannels) * ceil_div(m, plan.tokens),
@@ -85,7 +114,8 @@ Plan choose_plan(int64_t m, int64_t n, int64_t k, int32_t depth) {
 Status run_plan(const Plan& plan, const GroupListsParams& params, void* stream) {
   constexpr const char* kName = "group_lists_linear";
   if (const Status status = cuda_linear::check_operands(kName, params); status != Status::kOk) return status;
-  if (const Status status = check_weight(kName, params.weight, kLinear, params.dtype, params.n, params.k);
+  const bool small = plan.kernel == kSmall;
+  if (const Status status = check_weight(kName, params.weight, plan.kernel, params.dtype, params.n, params.k);
       status != Status::kOk)
     return status;
   if (params.m == 0 || params.n == 0) return Status::kOk;
@@ -100,9 +130,18 @@ Status run_plan(const Plan& plan, const GroupListsParams& params, void* stream) 
   args.lists = lists_of(params.weight, params.n, params.k);
   args.splits = plan.splits;
   cuda_linear::note_alignment(&args);
+  if (small) {
+    if (params.weight.depth > kSpanColumns)
+      return refuse(Status::kBadPattern, "%s: group_lists_small_sm80 takes panels of at most %d columns, not %d", kName,
+                    kSpanColumns, params.weight.depth);
+    args.value_vectors = reinterpret_cast<uintptr_t>(params.weight.values) % 16 == 0;
+    args.index_vectors = reinterpret_cast<uintptr_t>(params.weight.index) % 16 == 0;
+    args.span_panels = std::min(kSpanColumns / params.weight.depth, kSpanPanels);
+  }
   const Status status = with_element(params.dtype, [&](auto element) {
     using T = decltype(element);
-    return plan.tokens == 32 ? launch_linear<T, 32>(args, stream) : launch_linear<T, 128>(args, stream);
+    if (small) return plan.tokens == 2 ? launch_small<T, 2>(args, stream) : launch_small<T, 8>(args, stream);
+    return plan.tokens == 32 ? launch_expanding<T, 32>(args, stream) : launch_expanding<T, 128>(args, stream);
   });
   return status == Status::kOk && args.splits > 1 ? cuda_linear::finish_splits(kName, args, stream) : status;
 }

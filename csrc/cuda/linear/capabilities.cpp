@@ -73,7 +73,7 @@ const Capability* choose(const Capabilities& list, const Need& need) {
     if (const Capability* const asked = asked_for(name, list, need)) return asked;
   }
   const auto found = std::find_if(list.rows.begin(), list.rows.end(), [&](const Capability& row) {
-    return serves(row, need) && need.tokens >= row.worth_from;
+    return serves(row, need) && row.worth_from <= need.tokens && need.tokens <= row.worth_to;
   });
   return found == list.rows.end() ? nullptr : &*found;
 }

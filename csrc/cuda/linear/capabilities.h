@@ -27,7 +27,8 @@ struct Capability {
   int alignment = 1;              // where the weight's values begin: a multiple of so many bytes
   bool tensor_copies = false;     // needs an x, and a weight, that tensor copies can bring
   int64_t most_tokens = kAnyNumber;
-  int64_t worth_from = 0;  // tokens; the kernel takes fewer too, but another one is faster
+  // Tokens; the kernel takes fewer and more too, but another one is faster.
+  int64_t worth_from = 0, worth_to = kAnyNumber;
 };
 
 struct Capabilities {

@@ -50,4 +50,22 @@ SC_DEVICE void load_tokens(const Arguments& args, int64_t token, int64_t k_block
   load_token_bytes<T, kTokens, kThreads>(args, token, k_block * kRowBytes, (k_block + 1) * kRowBytes, thread, shared);
 }
 
+// Eight neighbouring elements of 16 bits, of row `token` from `column` on, a multiple of 8, to shared memory; what lies
+// outside of x becomes zero and is not read. As above, but visible to this thread alone without a barrier.
+SC_DEVICE void load_token_vector(const Arguments& args, int64_t token, int64_t column, char* shared) {
+  const int64_t left = column < 0 || token >= args.p.m ? 0 : args.p.k - column;
+  const int valid = left >= 8 ? 8 : left > 0 ? static_cast<int>(left) : 0;
+  const uint16_t* x = static_cast<const uint16_t*>(args.p.x);
+  const uint16_t* source = valid ? x + token * args.p.x_row_stride + column : x;
+  if (args.x_vectors) {
+    ptx::cp_async_zfill<16, ptx::CacheAt::kGlobal>(shared, source, 2 * valid);
+    return;
+  }
+  uint32_t words[4] = {0, 0, 0, 0};
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+    if (i < valid) words[i / 2] |= static_cast<uint32_t>(source[i]) << i % 2 * 16;
+  ptx::store_shared_16(shared, {words[0], words[1], words[2], words[3]});
+}
+
 }  // namespace sparsecore::cuda_linear

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "cuda/block_sparse/block_sparse.h"
@@ -124,6 +125,19 @@ struct BlockProblem : LinearProblem<BlockOptions> {
     fill(p, workspace_bytes);
     p.weight = index.weight(values.data(), size);
     return p;
+  }
+  // x of a column of blocks becomes infinite: only outputs that keep a block of it may notice.
+  void make_infinite(int64_t column) {
+    for (int64_t t = 0; t < m; ++t)
+      for (int64_t i = column * size; i < std::min(k, (column + 1) * size); ++i)
+        x.set(t, i, std::numeric_limits<float>::infinity());
+  }
+  bool keeps(int64_t row, int64_t column) const {
+    return std::find(used.index.begin() + used.starts[row], used.index.begin() + used.starts[row + 1], column) !=
+           used.index.begin() + used.starts[row + 1];
+  }
+  int64_t first_wrong_without(int64_t column) {
+    return first_wrong(0, [&](int64_t channel) { return keeps(channel / size, column); });
   }
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "cuda/group_lists/group_lists.h"
@@ -10,6 +11,7 @@
 namespace sparsecore {
 
 struct GroupOptions : LinearOptions {
+  int64_t list_offset = 0;  // elements in front of values and indices
   double density = 0.3;
 };
 
@@ -47,8 +49,8 @@ struct GroupProblem : LinearProblem<GroupOptions> {
         panels(cuda_linear::ceil_div(k, depth)),
         records(std::count(mask.begin(), mask.end(), 1)),
         grad_y(o.dtype, m, n, cuda_linear::ceil_div(n, 8) * 8 + o.x_pad, o.x_offset),
-        values((records + 1) * rows * cols * 2),
-        index((records + 1) * group_lists_index_bytes(cols, depth)),
+        values((records + 1) * rows * cols * 2 + o.list_offset * 2),
+        index((records + 1 + o.list_offset) * group_lists_index_bytes(cols, depth)),
         order(panels * groups),
         starts(panels * (groups + 1)),
         out((records + 1) * rows * cols + kBehind / 4) {
@@ -67,6 +69,8 @@ struct GroupProblem : LinearProblem<GroupOptions> {
     expect(dense, kept);
   }
 
+  char* first_value() { return values.data() + options.list_offset * 2; }
+  char* first_index() { return index.data() + options.list_offset * group_lists_index_bytes(cols, depth); }
   // As sparsecore/group_lists.h has it.
   void pack(const std::vector<char>& narrow) {
     const int64_t blocks = cuda_linear::ceil_div(k, cols), panel_blocks = depth / cols;
@@ -87,14 +91,14 @@ struct GroupProblem : LinearProblem<GroupOptions> {
         for (int64_t block = first; block < last; ++block) {
           if (!mask[places[at] * blocks + block]) continue;
           if (group_lists_index_bytes(cols, depth) == 1) {
-            reinterpret_cast<uint8_t*>(index.data())[record] = static_cast<uint8_t>(block - first);
+            reinterpret_cast<uint8_t*>(first_index())[record] = static_cast<uint8_t>(block - first);
           } else {
-            reinterpret_cast<uint16_t*>(index.data())[record] = static_cast<uint16_t>(block - first);
+            reinterpret_cast<uint16_t*>(first_index())[record] = static_cast<uint16_t>(block - first);
           }
           for (int64_t c = 0; c < cols; ++c)
             for (int64_t r = 0; r < rows; ++r) {
               const int64_t channel = places[at] * rows + r, input = block * cols + c;
-              char* to = values.data() + ((record * cols + c) * rows + r) * 2;
+              char* to = first_value() + ((record * cols + c) * rows + r) * 2;
               if (channel < n && input < k) {
                 std::memcpy(to, narrow.data() + 2 * (channel * k + input), 2);
               } else {
@@ -106,13 +110,13 @@ struct GroupProblem : LinearProblem<GroupOptions> {
       }
       starts[panel * (groups + 1) + groups] = record;
     }
-    std::memset(values.data() + static_cast<int64_t>(record) * rows * cols * 2, 0, rows * cols * 2);
+    std::memset(first_value() + static_cast<int64_t>(record) * rows * cols * 2, 0, rows * cols * 2);
   }
 
-  GroupLists weight() const {
+  GroupLists weight() {
     GroupLists w;
-    w.values = values.data();
-    w.index = index.data();
+    w.values = first_value();
+    w.index = first_index();
     w.order = order.data();
     w.starts = starts.data();
     w.records = records;
@@ -145,6 +149,15 @@ struct GroupProblem : LinearProblem<GroupOptions> {
     return p;
   }
 
+  // The last weight of the first list becomes infinite: only outputs of its group, which is returned, may notice.
+  int64_t make_infinite() {
+    const int64_t last = static_cast<int64_t>(starts[1]) * rows * cols - 1;
+    encode(std::numeric_limits<float>::infinity(), options.dtype, first_value() + 2 * last);
+    return order[0];
+  }
+  int64_t first_wrong_but_for(int64_t group) {
+    return first_wrong(0, [&](int64_t channel) { return channel / rows == group; });
+  }
   bool strayed_behind_gradient() {
     for (size_t i = static_cast<size_t>(records + 1) * rows * cols; i < out.size(); ++i)
       if (out[i] == out[i]) return true;
@@ -159,8 +172,8 @@ struct GroupProblem : LinearProblem<GroupOptions> {
           for (int32_t c = 0; c < cols; ++c)
             for (int32_t r = 0; r < rows; ++r) {
               const int32_t block = group_lists_index_bytes(cols, depth) == 1
-                                        ? reinterpret_cast<const uint8_t*>(index.data())[j]
-                                        : reinterpret_cast<const uint16_t*>(index.data())[j];
+                                        ? reinterpret_cast<const uint8_t*>(first_index())[j]
+                                        : reinterpret_cast<const uint16_t*>(first_index())[j];
               const int64_t channel = group * rows + r, input = panel * depth + block * cols + c;
               double sum = 0;
               if (channel < n && input < k)

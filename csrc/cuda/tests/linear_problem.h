@@ -197,10 +197,12 @@ struct LinearProblem {
     }
     return false;
   }
-  // Index of the first output that is not the expected one, or -1. NaN never is.
-  int64_t first_wrong(double tolerance = 0) {
+  // Index of the first output that is not the expected one, or -1. NaN never is. Channels i with skips(i) are left out.
+  template <class Skips = bool (*)(int64_t)>
+  int64_t first_wrong(double tolerance = 0, Skips skips = [](int64_t) { return false; }) {
     for (int64_t t = 0; t < m; ++t)
       for (int64_t i = 0; i < n; ++i) {
+        if (skips(i)) continue;
         const double exact = expected[t * n + i];
         const double want = tolerance == 0 ? rounded(exact, options.out_dtype) : exact;
         if (!(std::abs(y.get(t, i) - want) <= tolerance * magnitude[t * n + i])) return t * n + i;

@@ -34,7 +34,8 @@ void check_plan(const Plan& plan, BlockProblem& problem, double tolerance = 0) {
   CHECK(!problem.strayed());
 }
 
-const Plan kPlans[] = {{Kernel::kSm80, 32, 1}, {Kernel::kSm80, 128, 1}, {Kernel::kSm90, 128, 1}};
+const Plan kPlans[] = {{Kernel::kSmall, 8, 1}, {Kernel::kSmall, 16, 1}, {Kernel::kSmall, 32, 1},
+                       {Kernel::kSm80, 32, 1}, {Kernel::kSm80, 128, 1}, {Kernel::kSm90, 128, 1}};
 
 }  // namespace
 
@@ -44,7 +45,7 @@ TEST_CASE("block-sparse product: every size, tile and type, both ways, ragged in
     for (const int32_t size : kSizes)
       for (const bool transposed : {false, true})
         for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
-          if (transposed && plan.tokens == 32) continue;
+          if (transposed && plan.tokens <= 32) continue;
           if (plan.kernel == Kernel::kSm90 && size < 64) continue;
           const int64_t s = size;
           std::vector<std::array<int64_t, 3>> shapes = {{plan.tokens - 1, 2 * s, 3 * s}, {1, 1, 1}};
@@ -73,6 +74,7 @@ TEST_CASE("block-sparse product: splits of the entries sum to the same, more spl
         options.out_dtype = DType::kBFloat16;
         BlockProblem problem(9, 2 * size + 3, 5 * size - 9, size, options);
         check_plan({Kernel::kSm80, transposed ? 128 : 32, splits}, problem);
+        if (!transposed) check_plan({Kernel::kSmall, 16, splits}, problem);
         if (size >= 64) check_plan({Kernel::kSm90, 128, splits}, problem);
       }
 }
@@ -87,6 +89,7 @@ TEST_CASE("block-sparse product: views that begin and step anywhere") {
       options.x_pad = options.y_pad = pad;
       BlockProblem problem(13, 77, 150, size, options);
       check_plan({Kernel::kSm80, 32, 1}, problem);
+      check_plan({Kernel::kSmall, 16, 1}, problem);
     }
 }
 
@@ -100,14 +103,13 @@ TEST_CASE("block-sparse product: scales, biases, activations and residuals, in e
       options.activation = Activation::kRelu;
       BlockProblem exact(6, 70, 100, 32, options);
       check_plan({Kernel::kSm80, 32, splits}, exact);
+      check_plan({Kernel::kSmall, 8, splits}, exact);
       options.integers = false;
       for (const Activation activation : {Activation::kNone, Activation::kGelu, Activation::kHardSwish}) {
         options.activation = activation;
         BlockProblem problem(6, 70, 100, 32, options);
-        check_plan({Kernel::kSm80, 32, splits}, problem,
-                   out == DType::kFloat32   ? 1e-5
-                   : out == DType::kFloat16 ? 2e-3
-                                            : 1e-2);
+        for (const Plan& plan : {Plan{Kernel::kSm80, 32, splits}, Plan{Kernel::kSmall, 8, splits}})
+          check_plan(plan, problem, out == DType::kFloat32 ? 1e-5 : out == DType::kFloat16 ? 2e-3 : 1e-2);
       }
     }
 }
@@ -117,12 +119,29 @@ TEST_CASE("block-sparse product: nothing to do, and rows without entries") {
     BlockOptions options;
     BlockProblem problem(m, n, k, 16, options);
     check_plan({Kernel::kSm80, 32, 1}, problem);
+    check_plan({Kernel::kSmall, 8, 1}, problem);
   }
   BlockOptions empty;
   empty.density = 0;
   BlockProblem problem(5, 100, 100, 64, empty);
   check_plan({Kernel::kSm80, 128, 1}, problem);
   check_plan({Kernel::kSm80, 32, 2}, problem);
+  check_plan({Kernel::kSmall, 8, 2}, problem);
+}
+
+TEST_CASE("block-sparse product: blocks that are not kept are not multiplied, an infinite x included") {
+  for (const int32_t size : {16, 64})
+    for (int64_t column = 0; column < 6; ++column)
+      for (const Plan& plan : {Plan{Kernel::kSmall, 8, 1}, Plan{Kernel::kSmall, 16, 1}, Plan{Kernel::kSm80, 32, 1}}) {
+        CAPTURE(size);
+        CAPTURE(column);
+        CAPTURE(plan.tokens);
+        BlockProblem problem(5, 6 * size, 6 * size, size, {});
+        problem.make_infinite(column);
+        const cuda_emulation::ScopedOptions scoped(next_adversary(80));
+        REQUIRE(block_sparse::run_plan(plan, problem.params(0), nullptr) == Status::kOk);
+        CHECK(problem.first_wrong_without(column) == -1);
+      }
 }
 
 TEST_CASE("block-sparse product: an index that holds anything leads nowhere outside") {
@@ -142,9 +161,10 @@ TEST_CASE("block-sparse product: an index that holds anything leads nowhere outs
         if (transposed) problem.index.source[2] = -2, problem.index.source[0] = INT32_MAX;
     }
     const cuda_emulation::ScopedOptions scoped(next_adversary(90));
-    for (const Kernel kernel : {Kernel::kSm80, Kernel::kSm90}) {
-      if (kernel == Kernel::kSm90 && size < 64) continue;
-      CHECK(block_sparse::run_plan({kernel, 128, 1}, problem.params(0), nullptr) == Status::kOk);
+    for (const Kernel kernel : {Kernel::kSmall, Kernel::kSm80, Kernel::kSm90}) {
+      if ((kernel == Kernel::kSm90 && size < 64) || (kernel == Kernel::kSmall && transposed)) continue;
+      CHECK(block_sparse::run_plan({kernel, kernel == Kernel::kSmall ? 8 : 128, 1}, problem.params(0), nullptr) ==
+            Status::kOk);
       CHECK(!problem.strayed());
     }
   }
@@ -181,23 +201,35 @@ TEST_CASE("block-sparse product: what cannot be done is said, with what there is
     const cuda_emulation::ScopedOptions scoped(next_adversary(75));
     CHECK(block_sparse_linear(good, nullptr) == Status::kUnsupportedDType);
     CHECK(says("no kernel for bfloat16 on sm_75"));
-    CHECK(says("linear_sm90: bfloat16, float16 on sm_90, blocks of 64, 128,"));
+    CHECK(says(
+        "linear_small_sm80: bfloat16, float16 on sm_80+, blocks of 16, 32, 64, 128, values at multiples of 16 bytes; "
+        "linear_sm90: bfloat16, float16 on sm_90, blocks of 64, 128,"));
   }
   const cuda_emulation::ScopedOptions scoped(next_adversary(80));
   CHECK(block_sparse::run_plan({Kernel::kSm80, 32, 2}, good, nullptr) == Status::kOutOfMemory);
   CHECK(says("workspace"));
+  BlockOptions options;
+  options.transposed = true;
+  BlockProblem transposed(4, 32, 64, 16, options);
+  CHECK(block_sparse::run_plan({Kernel::kSmall, 8, 1}, transposed.params(0), nullptr) == Status::kUnsupportedDType);
 }
 
 TEST_CASE("block-sparse product: the plan follows the shape") {
   const auto plan = [](int64_t m, int64_t n, int64_t k, int64_t blocks, int32_t size) {
-    return block_sparse::choose_plan(m, n, k, blocks, size, DType::kBFloat16, 80, true);
+    return block_sparse::choose_plan(m, n, k, blocks, size, false, DType::kBFloat16, 80, true);
   };
-  CHECK(plan(1, 4096, 4096, 1024, 64).tokens == 32);
+  for (const auto& [m, tokens] : {std::pair{1, 8}, std::pair{8, 8}, std::pair{9, 16}, std::pair{17, 32}}) {
+    CHECK(plan(m, 4096, 4096, 1024, 64).kernel == Kernel::kSmall);
+    CHECK(plan(m, 4096, 4096, 1024, 64).tokens == tokens);
+  }
+  CHECK(plan(33, 4096, 4096, 1024, 64).kernel == Kernel::kSm80);
+  CHECK(plan(33, 4096, 4096, 1024, 64).tokens == 32);
+  CHECK(block_sparse::choose_plan(1, 4096, 4096, 1024, 64, true, DType::kBFloat16, 90, true).kernel == Kernel::kSm80);
   CHECK(plan(4096, 4096, 4096, 1024, 64).tokens == 128);
   CHECK(plan(4096, 4096, 4096, 1024, 64).splits == 1);
   CHECK(plan(4096, 4096, 4096, 1024, 64).kernel == Kernel::kSm80);
   const auto newest = [](int64_t m, int64_t blocks, int32_t size, bool tensor_copies = true) {
-    return block_sparse::choose_plan(m, 4096, 4096, blocks, size, DType::kBFloat16, 90, tensor_copies).kernel;
+    return block_sparse::choose_plan(m, 4096, 4096, blocks, size, false, DType::kBFloat16, 90, tensor_copies).kernel;
   };
   CHECK(newest(4096, 1024, 64) == Kernel::kSm90);
   CHECK(newest(4096, 1024, 32) == Kernel::kSm80);
@@ -206,7 +238,9 @@ TEST_CASE("block-sparse product: the plan follows the shape") {
   CHECK(newest(64, 1024, 128) == Kernel::kSm80);
   CHECK(plan(1, 512, 16384, 1024, 64).splits > 1);
   CHECK(block_sparse_workspace(4096, 4096, 4096, 1024, 64) == 0);
-  CHECK(block_sparse_workspace(1, 508, 16384, 1024, 64) == plan(1, 508, 16384, 1024, 64).splits * int64_t{512} * 4);
+  // Of the direction that splits more.
+  CHECK(block_sparse_workspace(1, 508, 16384, 1024, 64) ==
+        block_sparse::choose_plan(1, 508, 16384, 1024, 64, true, DType::kBFloat16, 80, true).splits * int64_t{512} * 4);
 }
 
 namespace {

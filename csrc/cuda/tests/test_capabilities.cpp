@@ -333,24 +333,29 @@ TEST_CASE("capabilities: V:N:M") {
 
 TEST_CASE("capabilities: block-sparse") {
   using namespace block_sparse;
-  const Call call = [](const Need& need, int kernel) {
+  const auto call_of = [](const Need& need, int kernel, bool transposed) {
     const int32_t size = built_size(need.sizes[0], 128);
     BlockOptions options;
     options.dtype = half_or(need.dtype);
     options.x_offset = need.tensor_copies ? 0 : 1;
+    options.transposed = transposed;
     BlockProblem problem(need.tokens, size + 5, 2 * size - 7, size, options);
     const cuda_emulation::ScopedOptions scoped(next_adversary(need.capability));
     BlockSparseParams params = problem.params(0);
     params.dtype = need.dtype;
     params.weight.size = need.sizes[0];
     params.weight.values = shifted(params.weight.values, need.alignment);
-    const Plan plan = {static_cast<Plan::Kernel>(std::max(kernel, 0)), 128, 1};
+    const auto number = static_cast<Plan::Kernel>(std::max(kernel, 0));
+    const Plan plan = {number, number == Plan::Kernel::kSmall ? 8 : 128, 1};
     const Status status = kernel == kChosen ? block_sparse_linear(params, nullptr) : run_plan(plan, params, nullptr);
     if (status == Status::kOk) CHECK(problem.first_wrong(0) == -1);
     return status;
   };
-  check_rows(linear_capabilities(), call);
-  check_chooser(linear_capabilities(), call);
+  for (const bool transposed : {false, true}) {
+    const Call call = [&](const Need& need, int kernel) { return call_of(need, kernel, transposed); };
+    check_rows(linear_capabilities(transposed), call);
+    check_chooser(linear_capabilities(transposed), call);
+  }
   const Call grad = [](const Need& need, int kernel) {
     const int32_t size = built_size(need.sizes[0], 128);
     BlockGradProblem problem(need.tokens, size + 5, 2 * size - 7, size, half_or(need.dtype), DType::kFloat32,
@@ -387,10 +392,11 @@ TEST_CASE("capabilities: group lists") {
       if (status == Status::kOk) CHECK(problem.first_wrong_gradient() == -1);
       return status;
     }
-    GroupListsParams params = problem.params(group_lists_cuda::choose_plan(need.tokens, 70, 100, 64).splits);
+    GroupListsParams params = problem.params(1);
     params.dtype = need.dtype;
     params.weight.rows = need.sizes[0];
-    const Status status = group_lists_cuda_linear(params, nullptr);
+    const Plan plan = {static_cast<Kernel>(kernel), kernel == kSmall ? 8 : 32, 1};
+    const Status status = run_plan(plan, params, nullptr);
     if (status == Status::kOk) CHECK(problem.first_wrong() == -1);
     return status;
   });

@@ -1,17 +1,21 @@
 // Group lists on the emulator: products and gradients against float64, with adversarial schedules and copies.
 #include <doctest/doctest.h>
 
+#include <limits>
 #include <string>
 
 #include "cuda/tests/adversary.h"
 #include "cuda/tests/group_lists_problem.h"
 
 using namespace sparsecore;
+using group_lists_cuda::kExpanding;
+using group_lists_cuda::kSmall;
 using group_lists_cuda::Plan;
 
 namespace {
 
 void check(const Plan& plan, GroupProblem& problem) {
+  CAPTURE(static_cast<int>(plan.kernel));
   CAPTURE(plan.tokens);
   CAPTURE(plan.splits);
   CAPTURE(problem.m);
@@ -48,10 +52,67 @@ TEST_CASE("group lists on CUDA: every kind, both tiles, ragged in every directio
         options.dtype = seed % 2 ? DType::kFloat16 : DType::kBFloat16;
         options.seed = ++seed;
         GroupProblem problem(m, n, k, kind.rows, kind.cols, kind.depth, kind.window, options);
-        check({tokens, 1}, problem);
+        check({kExpanding, tokens, 1}, problem);
       }
   GroupProblem longer(130, 70, 1300, 1, 1, 128, 16, {});
-  check({128, 1}, longer);
+  check({kExpanding, 128, 1}, longer);
+}
+
+TEST_CASE("group lists on CUDA: few tokens, every kind, both tiles, ragged in every direction, exact on integers") {
+  unsigned seed = 0;
+  for (const Kind& kind : kKinds)
+    for (const int tokens : {2, 8})
+      for (const auto& [m, n, k] :
+           {std::array<int64_t, 3>{tokens, 150, 300}, std::array<int64_t, 3>{tokens + 3, 65, 129}}) {
+        GroupOptions options;
+        options.dtype = seed % 2 ? DType::kFloat16 : DType::kBFloat16;
+        options.list_offset = seed % 3 == 2 ? 1 + seed % 7 : 0;
+        options.seed = ++seed;
+        GroupProblem problem(m, n, k, kind.rows, kind.cols, kind.depth, kind.window, options);
+        check({kSmall, tokens, 1}, problem);
+      }
+  // More panels, and more columns, than a span has.
+  for (const Kind& kind : {Kind{2, 2, 16, 40}, Kind{1, 1, 128, 200}, Kind{8, 1, 1024, 8}}) {
+    GroupOptions options;
+    if (kind.depth > 16) options.density = 0.05;
+    GroupProblem longer(3, 70, kind.depth == 16 ? 613 : 4500, kind.rows, kind.cols, kind.depth, kind.window, options);
+    check({kSmall, 8, 1}, longer);
+    check({kSmall, 2, 2}, longer);
+  }
+}
+
+TEST_CASE("group lists on CUDA: with few tokens, what a list does not keep is not multiplied") {
+  GroupOptions options;
+  options.out_dtype = DType::kBFloat16;
+  for (const auto& [rows, cols] : {std::pair{1, 1}, {2, 4}, {8, 1}}) {
+    GroupProblem problem(2, 70, 200, rows, cols, 64, 16, options);
+    const auto run = [&] {
+      const cuda_emulation::ScopedOptions scoped(next_adversary(80));
+      REQUIRE(group_lists_cuda::run_plan({kSmall, 2, 1}, problem.params(1), nullptr) == Status::kOk);
+      std::vector<double> y;
+      for (int64_t channel = 0; channel < problem.n; ++channel) y.push_back(problem.y.get(1, channel));
+      return y;
+    };
+    const std::vector<double> finite = run();
+    constexpr int64_t kColumn = 77;
+    problem.x.set(1, kColumn, std::numeric_limits<float>::infinity());
+    const std::vector<double> infinite = run();
+    const int64_t blocks = cuda_linear::ceil_div(problem.k, cols);
+    int64_t spared = 0;
+    for (int64_t channel = 0; channel < problem.n; ++channel) {
+      if (problem.mask[channel / rows * blocks + kColumn / cols]) continue;
+      CHECK(infinite[channel] == finite[channel]);
+      ++spared;
+    }
+    CHECK(spared > 0);
+    CHECK(spared < problem.n);
+    // Nor does a weight count for other lists, whose pieces it may lie in.
+    GroupProblem other(5, 70, 200, rows, cols, 64, 16, options);
+    const int64_t group = other.make_infinite();
+    const cuda_emulation::ScopedOptions scoped(next_adversary(80));
+    REQUIRE(group_lists_cuda::run_plan({kSmall, 8, 1}, other.params(1), nullptr) == Status::kOk);
+    CHECK(other.first_wrong_but_for(group) == -1);
+  }
 }
 
 TEST_CASE("group lists on CUDA: splits of the panels sum to the same, more splits than panels included") {
@@ -62,7 +123,8 @@ TEST_CASE("group lists on CUDA: splits of the panels sum to the same, more split
       options.out_dtype = DType::kBFloat16;
       options.activation = Activation::kRelu;
       GroupProblem problem(9, 70, 400, kind.rows, kind.cols, kind.depth, kind.window, options);
-      check({32, splits}, problem);
+      check({kExpanding, 32, splits}, problem);
+      check({kSmall, 8, splits}, problem);
     }
 }
 
@@ -74,18 +136,23 @@ TEST_CASE("group lists on CUDA: views that begin and step anywhere, full and emp
     options.x_offset = options.y_offset = offset;
     options.x_pad = options.y_pad = pad;
     GroupProblem problem(13, 77, 150, 4, 1, 128, 32, options);
-    check({32, 1}, problem);
+    check({kExpanding, 32, 1}, problem);
+    check({kSmall, 8, 1}, problem);
+    check({kSmall, 2, 2}, problem);
   }
   for (const double density : {0.0, 5.0}) {
     GroupOptions options;
     options.density = density;
     GroupProblem problem(5, 40, 200, 2, 1, 128, 8, options);
-    check({32, 1}, problem);
-    check({128, 2}, problem);
+    check({kExpanding, 32, 1}, problem);
+    check({kExpanding, 128, 2}, problem);
+    check({kSmall, 8, 1}, problem);
+    check({kSmall, 2, 2}, problem);
   }
   for (const auto& [m, n, k] : {std::array<int64_t, 3>{0, 40, 40}, {5, 0, 40}, {5, 40, 0}}) {
     GroupProblem problem(m, n, k, 4, 1, 32, 8, {});
-    check({32, 1}, problem);
+    check({kExpanding, 32, 1}, problem);
+    check({kSmall, 8, 1}, problem);
   }
 }
 
@@ -133,8 +200,10 @@ TEST_CASE("group lists on CUDA: lists that hold anything lead nowhere outside") 
       default: std::swap(problem.index[0], problem.index[5]);
     }
     const cuda_emulation::ScopedOptions scoped(next_adversary(80));
-    CHECK(group_lists_cuda::run_plan({32, 1}, problem.params(1), nullptr) == Status::kOk);
-    CHECK(!problem.strayed());
+    for (const Plan& plan : {Plan{kExpanding, 32, 1}, Plan{kSmall, 8, 1}}) {
+      CHECK(group_lists_cuda::run_plan(plan, problem.params(1), nullptr) == Status::kOk);
+      CHECK(!problem.strayed());
+    }
     CHECK(group_lists_cuda_weight_grad(problem.grad_params(), nullptr) == Status::kOk);
     CHECK(!problem.strayed_behind_gradient());
   }
@@ -148,7 +217,9 @@ TEST_CASE("group lists on CUDA: what cannot be done is said, with what there is"
   GroupListsParams bad = good;
   bad.dtype = DType::kFloat32;
   CHECK(group_lists_cuda_linear(bad, nullptr) == Status::kUnsupportedDType);
-  CHECK(says("There are group_lists_sm80: bfloat16, float16 on sm_80+, groups of sides 1, 2, 4, 8, 16, 32;"));
+  CHECK(
+      says("There are group_lists_small_sm80: bfloat16, float16 on sm_80+, groups of sides 1, 2, 4, 8, 16, 32; "
+           "group_lists_sm80: bfloat16, float16 on sm_80+, groups of sides 1, 2, 4, 8, 16, 32;"));
   bad = good;
   bad.weight.rows = 3;
   CHECK(group_lists_cuda_linear(bad, nullptr) == Status::kBadPattern);
@@ -165,13 +236,26 @@ TEST_CASE("group lists on CUDA: what cannot be done is said, with what there is"
   bad = good;
   bad.weight.values = nullptr;
   CHECK(group_lists_cuda_linear(bad, nullptr) == Status::kNullPointer);
-  CHECK(group_lists_cuda::run_plan({32, 2}, good, nullptr) == Status::kOutOfMemory);
+  CHECK(group_lists_cuda::run_plan({kExpanding, 32, 2}, good, nullptr) == Status::kOutOfMemory);
+  bad = good;
+  bad.weight.depth = 4096;
+  CHECK(group_lists_cuda::run_plan({kSmall, 8, 1}, bad, nullptr) == Status::kBadPattern);
+  CHECK(says("panels of at most 2048 columns, not 4096"));
   GroupListsGradParams grad = problem.grad_params();
   grad.out = nullptr;
   CHECK(group_lists_cuda_weight_grad(grad, nullptr) == Status::kNullPointer);
   grad = problem.grad_params();
   grad.m = -1;
   CHECK(group_lists_cuda_weight_grad(grad, nullptr) == Status::kBadShape);
+  const auto plan = [](int64_t m, int32_t depth) { return group_lists_cuda::choose_plan(m, 4096, 4096, depth); };
+  for (const auto& [m, tokens] : {std::pair{1, 2}, std::pair{2, 2}, std::pair{3, 8}, std::pair{8, 8}}) {
+    CHECK(plan(m, 128).kernel == kSmall);
+    CHECK(plan(m, 128).tokens == tokens);
+  }
+  CHECK(plan(9, 128).kernel == kExpanding);
+  CHECK(plan(9, 128).tokens == 32);
+  CHECK(plan(1, 2048).kernel == kSmall);
+  CHECK(plan(1, 2064).kernel == kExpanding);
   CHECK(group_lists_cuda_workspace(4096, 4096, 4096, 128) == 0);
   CHECK(group_lists_cuda_workspace(1, 508, 16384, 128) ==
         group_lists_cuda::choose_plan(1, 508, 16384, 128).splits * int64_t{512} * 4);

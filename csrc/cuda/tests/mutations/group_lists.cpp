@@ -1,4 +1,5 @@
-// Kernels of group lists under adversaries.h: compiled with -DKERNEL_LINEAR or _GRAD.
+// Kernels of group lists under adversaries.h: compiled with -DKERNEL_LINEAR, _SMALL or _GRAD.
+#include <algorithm>
 #include <string>
 
 #include "cuda/common/launch.h"
@@ -7,6 +8,8 @@
 #include "cuda/tests/mutations/adversaries.h"
 #if defined(KERNEL_LINEAR)
 #include "cuda/group_lists/linear_sm80.cuh"
+#elif defined(KERNEL_SMALL)
+#include "cuda/group_lists/linear_small_sm80.cuh"
 #else
 #include "cuda/group_lists/weight_grad_sm80.cuh"
 #endif
@@ -22,6 +25,7 @@ struct Shape {
   int splits;
   bool vectors;
   int damage;  // 0: none
+  int64_t list_offset = 0;
 };
 
 void spoil(GroupProblem& problem, int damage) {
@@ -37,6 +41,7 @@ void spoil(GroupProblem& problem, int damage) {
       problem.index[i] = static_cast<char>(i % 4 < 2 ? 3 * (i % 2 == 0) : 255);
 }
 
+#if defined(KERNEL_LINEAR) || defined(KERNEL_SMALL)
 #if defined(KERNEL_LINEAR)
 constexpr Shape kShapes[] = {{35, 150, 500, 1, 1, 128, 128, 1, true, 0}, {7, 70, 300, 16, 4, 64, 3, 2, true, 0},
                              {5, 66, 600, 1, 1, 512, 5, 1, false, 0},    {5, 66, 210, 4, 1, 96, 5, 1, false, 0},
@@ -44,27 +49,63 @@ constexpr Shape kShapes[] = {{35, 150, 500, 1, 1, 128, 128, 1, true, 0}, {7, 70,
                              {5, 64, 200, 4, 1, 128, 8, 1, true, 3},     {5, 64, 200, 4, 1, 128, 8, 1, true, 4},
                              {5, 64, 600, 4, 1, 512, 8, 1, true, 5}};
 
+void launch_product(LaunchConfig config, LinearArguments args) {
+  using Tile = sm80::Tile<32>;
+  args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, Tile::kTokens));
+  config.grid = dim3(static_cast<unsigned>(args.token_tiles * args.channel_tiles), static_cast<unsigned>(args.splits));
+  config.block = dim3(Tile::kThreads);
+  config.shared_bytes = Tile::kSharedBytes;
+  launch(config, sm80::group_lists<BFloat16, 32>, args);
+}
+#else
+constexpr Shape kShapes[] = {{11, 70, 613, 2, 2, 16, 40, 1, true, 0},  {8, 66, 1501, 1, 1, 128, 100, 2, true, 0, 0},
+                             {3, 66, 700, 1, 1, 512, 5, 1, false, 0},  {5, 70, 300, 4, 1, 96, 5, 1, false, 0, 3},
+                             {3, 66, 700, 16, 4, 64, 3, 1, true, 0},   {8, 64, 600, 1, 32, 64, 8, 1, true, 0},
+                             {5, 64, 200, 4, 1, 128, 8, 1, true, 1},   {5, 64, 200, 4, 1, 128, 8, 1, true, 2},
+                             {5, 64, 200, 4, 1, 128, 8, 1, true, 3},   {5, 64, 200, 4, 1, 128, 8, 1, true, 4},
+                             {5, 64, 2000, 1, 1, 1024, 8, 1, true, 5}, {5, 64, 200, 1, 1, 128, 8, 1, true, 6}};
+
+template <int kRows>
+void launch_rows(LaunchConfig config, LinearArguments args) {
+  using Tile = sm80::SmallTile<kRows, 8>;
+  args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, Tile::kTokens));
+  config.grid = dim3(static_cast<unsigned>(args.token_tiles * args.channel_tiles), static_cast<unsigned>(args.splits));
+  config.block = dim3(Tile::kThreads);
+  config.shared_bytes = Tile::kSharedBytes;
+  launch(config, sm80::group_lists_small<BFloat16, kRows, 8>, args);
+}
+void launch_product(LaunchConfig config, LinearArguments args) {
+  const auto begins_at_vector = [](const void* array) { return reinterpret_cast<uintptr_t>(array) % 16 == 0; };
+  args.value_vectors = begins_at_vector(args.lists.weight.values);
+  args.index_vectors = begins_at_vector(args.lists.weight.index);
+  args.span_panels = std::min(kSpanColumns / args.lists.weight.depth, kSpanPanels);
+  switch (args.lists.weight.rows) {
+    case 1: return launch_rows<1>(config, args);
+    case 2: return launch_rows<2>(config, args);
+    case 4: return launch_rows<4>(config, args);
+    default: return launch_rows<8>(config, args);
+  }
+}
+#endif
+
 std::string run(const Shape& shape) {
   GroupOptions options;
   options.out_dtype = DType::kBFloat16;
   options.residual = true;
+  options.list_offset = shape.list_offset;
   if (!shape.vectors) options.x_pad = 1;
   GroupProblem problem(shape.m, shape.n, shape.k, shape.rows, shape.cols, shape.depth, shape.window, options);
-  using Tile = sm80::Tile<32>;
   LinearArguments args;
   args.p = problem.params(shape.splits);
   args.lists = lists_of(problem.weight(), shape.n, shape.k);
   args.splits = shape.splits;
   args.x_vectors = shape.vectors;
   args.y_vectors = true;
-  args.token_tiles = static_cast<int32_t>(ceil_div(shape.m, Tile::kTokens));
   args.channel_tiles = static_cast<int32_t>(ceil_div(shape.n, kTileChannels));
   spoil(problem, shape.damage);
+  const int64_t infinite = shape.damage == 6 ? problem.make_infinite() : -1;
   LaunchConfig config;
-  config.grid = dim3(static_cast<unsigned>(args.token_tiles * args.channel_tiles), static_cast<unsigned>(args.splits));
-  config.block = dim3(Tile::kThreads);
-  config.shared_bytes = Tile::kSharedBytes;
-  launch(config, sm80::group_lists<BFloat16, 32>, args);
+  launch_product(config, args);
   if (shape.splits > 1) {
     config.grid = dim3(static_cast<unsigned>(shape.m),
                        static_cast<unsigned>(ceil_div(shape.n, cuda_linear::kChunk * cuda_linear::kFinishThreads)));
@@ -73,8 +114,8 @@ std::string run(const Shape& shape) {
     launch(config, cuda_linear::add_splits<float>, static_cast<cuda_linear::Arguments>(args));
   }
   if (problem.strayed()) return "something beside y was written";
-  if (shape.damage) return "";
-  const int64_t wrong = problem.first_wrong();
+  if (shape.damage && shape.damage < 6) return "";
+  const int64_t wrong = infinite < 0 ? problem.first_wrong() : problem.first_wrong_but_for(infinite);
   return wrong < 0 ? ""
                    : "y[" + std::to_string(wrong / shape.n) + ", " + std::to_string(wrong % shape.n) + "] is wrong";
 }

@@ -5,6 +5,7 @@
 #include "cuda/group_lists/linear_sm80.cuh"
 #include "cuda/group_lists/linear_small_sm80.cuh"
 #include "cuda/group_lists/weight_grad_sm80.cuh"
+#include "cuda/linear/asked.h"
 #include "cuda/linear/message.h"
 #include "cuda/linear/operands.h"
 
@@ -31,6 +32,7 @@ constexpr cuda_linear::Capability kRows[] = {
     {.kernel = kGrad, .name = "group_lists_grad_sm80", .types = cuda_linear::kHalves, .sizes = kEverySide},
 };
 constexpr cuda_linear::Capabilities kCapabilities = {kRows, "groups of sides"};
+constexpr cuda_linear::Capabilities kProducts = {std::span(kRows).first(2), "groups of sides"};
 
 Status check_weight(const char* function, const GroupLists& w, Kernel kernel, DType dtype, int64_t n, int64_t k) {
   if (n < 0 || k < 0 || n > INT32_MAX || k > INT32_MAX)
@@ -101,7 +103,9 @@ const cuda_linear::Capabilities& capabilities() { return kCapabilities; }
 
 Plan choose_plan(int64_t m, int64_t n, int64_t k, int32_t depth) {
   Plan plan;
-  plan.kernel = m <= kFewTokens && depth <= kSpanColumns ? kSmall : kExpanding;
+  const cuda_linear::Capability* const row = cuda_linear::choose(kProducts, {.tokens = m});
+  const bool spans = depth <= kSpanColumns || cuda_linear::asked_kernel() == row->name;  // run_plan then refuses
+  plan.kernel = row->kernel == kSmall && spans ? kSmall : kExpanding;
   plan.tokens = plan.kernel == kSmall ? (m <= 2 ? 2 : 8) : m <= 64 ? 32 : 128;
   const int64_t panels = ceil_div(k, std::max(depth, 1));
   plan.splits = static_cast<int32_t>(

@@ -4,6 +4,7 @@
 #include <limits>
 #include <string>
 
+#include "cuda/linear/asked.h"
 #include "cuda/tests/adversary.h"
 #include "cuda/tests/group_lists_problem.h"
 
@@ -256,6 +257,14 @@ TEST_CASE("group lists on CUDA: what cannot be done is said, with what there is"
   CHECK(plan(9, 128).tokens == 32);
   CHECK(plan(1, 2048).kernel == kSmall);
   CHECK(plan(1, 2064).kernel == kExpanding);
+  for (const auto& [name, kernel] : {std::pair{"group_lists_small_sm80", kSmall}, {"group_lists_sm80", kExpanding}}) {
+    cuda_linear::ask_for_kernel(name);
+    CHECK(plan(1, 128).kernel == kernel);
+    CHECK(plan(64, 128).kernel == kernel);
+    CHECK(plan(64, 128).tokens == (kernel == kSmall ? 8 : 32));
+    CHECK(plan(1, 2064).kernel == kernel);
+  }
+  cuda_linear::ask_for_kernel("");
   CHECK(group_lists_cuda_workspace(4096, 4096, 4096, 128) == 0);
   CHECK(group_lists_cuda_workspace(1, 508, 16384, 128) ==
         group_lists_cuda::choose_plan(1, 508, 16384, 128).splits * int64_t{512} * 4);

@@ -199,27 +199,75 @@ MUTANTS = [
     _wgmma("sums are read with a group unfinished", "ptx::wgmma_wait<0>(sums", "ptx::wgmma_wait<1>(sums"),
     _wgmma(
         "the stage in use is given back",
-        "empty[(turn - 1) % Tile::kStages]",
-        "empty[turn % Tile::kStages]",
-        place=0,
+        "if (k_block > work.range.first) give_back(turn - 1);",
+        "if (k_block > work.range.first) give_back(turn);",
     ),
     _wgmma(
         "stages are given back before the wait",
         "      ptx::wgmma_wait<1>();\n",
-        "      if (k_block > work.range.first && lane == 0) "
-        "ptx::mbarrier_arrive(&empty[(turn - 1) % Tile::kStages]);\n      ptx::wgmma_wait<1>();\n      if (false)\n",
+        "      if (k_block > work.range.first) give_back(turn - 1);\n      ptx::wgmma_wait<1>();\n"
+        "      if (false)\n",
     ),
     _wgmma(
         "stages are not given back",
-        "if (k_block > work.range.first && lane == 0) ptx::mbarrier_arrive",
-        "if (false) ptx::mbarrier_arrive",
+        "if (k_block > work.range.first) give_back",
+        "if (false) give_back",
     ),
     _wgmma(
         "the last stage of a work is not given back",
-        "if (work.range.first < work.range.last && lane == 0) ptx::mbarrier_arrive",
-        "if (false) ptx::mbarrier_arrive",
+        "if (work.range.first < work.range.last) give_back",
+        "if (false) give_back",
     ),
-    _wgmma("weights are loaded while they are read", "weights[kBuffer ^ 1].load", "w.load"),
+    _wgmma("weights are loaded while they are read", "weights[(kBuffer + 2) % 3].load", "w.load"),
+    _wgmma(
+        "the next turn's weights are overwritten", "weights[(kBuffer + 2) % 3]", "weights[(kBuffer + 1) % 3]"
+    ),
+    _wgmma(
+        "weights are loaded before the wait",
+        "      ptx::wgmma_wait<1>();\n",
+        "      weights[(kBuffer + 2) % 3].load(args, n_block, k_block, slice, lane);\n      ptx::wgmma_wait<1>();\n",
+    ),
+    _wgmma(
+        "a work begins with weights of its second turn alone",
+        "weights[0].load(args, n_block, work.range.first, slice",
+        "weights[0].load(args, n_block, work.range.first + 1, slice",
+    ),
+    _wgmma("the next work's tokens are those of this one", "done.token + row", "work.token + row"),
+    _wgmma(
+        "the next work's weights are loaded while products read them",
+        "    ptx::wgmma_wait<0>(sums[0], sums[1]);\n",
+        "    load_first(work);\n    ptx::wgmma_wait<0>(sums[0], sums[1]);\n",
+    ),
+    # two blocks of a cluster
+    _wgmma(
+        "a stage is given back to one block alone", "if (lane < cluster.blocks) ptx", "if (lane == 0) ptx"
+    ),
+    _wgmma(
+        "stages of both blocks are given back to the second",
+        "% Tile::kStages], lane);",
+        "% Tile::kStages], cluster.blocks - 1);",
+    ),
+    _wgmma(
+        "one block's arrivals are enough", "Tile::kConsumerWarps * cluster.blocks", "Tile::kConsumerWarps"
+    ),
+    _wgmma("both blocks copy the first half", "first_token = cluster.rank * part_tokens", "first_token = 0"),
+    _wgmma("a half is copied to its own block alone", "(1 << cluster.blocks) - 1", "1 << cluster.rank"),
+    _wgmma(
+        "a half lies where the other does",
+        "stage * Tile::kStageBytes + first_token * kRowBytes",
+        "stage * Tile::kStageBytes",
+    ),
+    _wgmma(
+        "both blocks make the same channels",
+        "cluster.blocks + cluster.rank) * channels",
+        "cluster.blocks) * channels",
+    ),
+    _wgmma("a block ends while the other copies into it", "  if (cluster.blocks > 1) cluster.meet();\n"),
+    _wgmma(
+        "blocks begin before the other's barriers are there",
+        "      ptx::cluster_sync();\n",
+        "      __syncthreads();\n",
+    ),
     _wgmma("one consumer's arrivals are enough", "kConsumerWarps = 8", "kConsumerWarps = 4"),
     _wgmma("an arrival too many is asked for", "kConsumerWarps = 8", "kConsumerWarps = 9"),
     _wgmma(
@@ -228,7 +276,7 @@ MUTANTS = [
         "expect_bytes(&full[stage], Tile::kStageBytes / 2)",
     ),
     _wgmma("barriers are not made known to the copy engine", "    ptx::fence_mbarrier_init();\n"),
-    _wgmma("barriers are used before they are initialised", "  __syncthreads();\n"),
+    _wgmma("barriers are used before they are initialised", "  cluster.meet();\n", place=0),
     _wgmma("no barrier before sums are staged again", "ptx::named_barrier_sync(1 + consumer, 128);", place=0),
     _wgmma("no barrier before sums are read", "ptx::named_barrier_sync(1 + consumer, 128);", place=1),
     _wgmma("both consumers stage in one place", "+ consumer * Tile::kSumsBytes"),
@@ -240,9 +288,9 @@ MUTANTS = [
         "n_block + i < args.n_blocks ? n_block + i : args.n_blocks - 1",
         "n_block + i",
     ),
-    _wgmma("tokens past m are stored", "row < kTokens && work.token + row < args.p.m;", "row < kTokens;"),
+    _wgmma("tokens past m are stored", "row < kTokens && done.token + row < args.p.m;", "row < kTokens;"),
     _wgmma("chunks past n are stored", "      if (first < args.p.n) {\n", "      {\n"),
-    _wgmma("weights past the last block are loaded", "if (k_block + 1 < work.range.last) weights", "weights"),
+    _wgmma("weights past the last block are loaded", "if (k_block + 2 < work.range.last) weights", "weights"),
     # compression, decompression, validation
     _compress("no barrier before the tile is read", "  __syncthreads();\n", place=0),
     _compress("no barrier before the decisions are read", "  __syncthreads();\n", place=1),

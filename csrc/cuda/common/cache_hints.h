@@ -32,7 +32,39 @@ SC_DEVICE uint64_t policy_evict_last() {
 #endif
 }
 
-// 16 bytes that nobody writes while the kernel runs, not kept in L1.
+// As without a policy, for instructions that want one.
+SC_DEVICE uint64_t policy_evict_normal() {
+#if SC_EMULATED
+  return 0;
+#else
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+#endif
+}
+
+// Bytes that nobody writes while the kernel runs, not kept in L1.
+SC_DEVICE uint4 load_once_16(const void* global) {
+#if SC_EMULATED
+  return cuda_emulation::load_global<uint4>(global, "ld.global.v4");
+#else
+  uint4 value;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.b32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(global));
+  return value;
+#endif
+}
+SC_DEVICE uint32_t load_once_4(const void* global) {
+#if SC_EMULATED
+  return cuda_emulation::load_global<uint32_t>(global, "ld.global");
+#else
+  uint32_t value;
+  asm volatile("ld.global.nc.L1::no_allocate.b32 %0, [%1];" : "=r"(value) : "l"(global));
+  return value;
+#endif
+}
+// The same with an L2 policy.
 SC_DEVICE uint4 load_streaming_16(const void* global, uint64_t policy) {
 #if SC_EMULATED
   return cuda_emulation::load_global<uint4>(global, "ld.global.v4");

@@ -69,6 +69,42 @@ inline Device current_device() {
 #endif
 }
 
+#if !SC_EMULATED
+inline cudaLaunchAttribute cluster_attribute(dim3 cluster) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {cluster.x, cluster.y, cluster.z};
+  return attribute;
+}
+#endif
+
+// How many clusters (of config.cluster blocks that fill a multiprocessor each) run at a time. Multiprocessors stand in
+// groups whose size a cluster may not divide, so this can be fewer than the device has multiprocessors for.
+template <class... Parameters>
+int64_t resident_clusters(const LaunchConfig& config, void (*kernel)(Parameters...)) {
+  const int64_t blocks = config.cluster.x * config.cluster.y * config.cluster.z;
+  const int64_t most = current_device().multiprocessors / blocks;
+#if SC_EMULATED
+  (void)kernel;
+#else
+  if (blocks > 1) {
+    cudaLaunchAttribute attribute = cluster_attribute(config.cluster);
+    cudaLaunchConfig_t launch_config{};
+    launch_config.gridDim = dim3(static_cast<unsigned>(blocks * most));
+    launch_config.blockDim = config.block;
+    launch_config.dynamicSmemBytes = config.shared_bytes;
+    launch_config.attrs = &attribute;
+    launch_config.numAttrs = 1;
+    int found = 0;
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(config.shared_bytes)) == cudaSuccess &&
+        cudaOccupancyMaxActiveClusters(&found, kernel, &launch_config) == cudaSuccess && found > 0)
+      return found;
+  }
+#endif
+  return most > 0 ? most : 1;
+}
+
 template <class... Parameters, class... Arguments>
 LaunchError launch(const LaunchConfig& config, void (*kernel)(Parameters...), Arguments&&... arguments) {
 #if SC_EMULATED
@@ -88,9 +124,7 @@ LaunchError launch(const LaunchConfig& config, void (*kernel)(Parameters...), Ar
   cudaLaunchAttribute attributes[2];
   unsigned count = 0;
   if (config.cluster.x * config.cluster.y * config.cluster.z > 1) {
-    attributes[count].id = cudaLaunchAttributeClusterDimension;
-    attributes[count].val.clusterDim = {config.cluster.x, config.cluster.y, config.cluster.z};
-    count++;
+    attributes[count++] = cluster_attribute(config.cluster);
   }
   if (config.overlaps_previous) {
     attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;

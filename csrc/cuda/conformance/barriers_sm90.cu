@@ -132,6 +132,8 @@ __global__ void cluster_kernel(uint32_t* to) {
     row[5] = ptx::load_shared_4(shared + 32);
     ptx::mbarrier_arrive_remote(barrier, 0);
     if (rank == 0) ptx::mbarrier_wait(barrier, 0);
+    ptx::mbarrier_arrive_remote_unordered(barrier, 0);
+    if (rank == 0) ptx::mbarrier_wait(barrier, 1);
   }
   ptx::cluster_arrive();
   ptx::cluster_wait();

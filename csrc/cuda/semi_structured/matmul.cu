@@ -94,6 +94,10 @@ Plan choose_plan(int64_t m, int64_t n, int64_t k, DType dtype, int capability, b
   const bool tail = m % 128 != 0 && m % 128 <= 64 && m < 256;  // half of the second tile would be padding
   plan.tokens = m <= 64 || tail || channel_tiles * ceil_div(m, 128) < kEnoughBlocks * 3 / 4 ? 64 : 128;
   plan.splits = splits_of(channel_tiles * ceil_div(m, plan.tokens), k_blocks);
+  // As many as divide the tiles of channels, or leave at most one of eight without work.
+  if (plan.kernel == Kernel::kWgmmaSm90)
+    for (const int32_t cluster : {2, 4})
+      if (channel_tiles % cluster == 0 || channel_tiles > 8 * cluster) plan.cluster = cluster;
   return plan;
 }
 

@@ -21,6 +21,7 @@ struct Plan {
   Kernel kernel = Kernel::kTiledSm80;
   int32_t tokens = 128;  // of a tile
   int32_t splits = 1;    // of the inputs; more than one sums through the workspace
+  int32_t cluster = 1;   // blocks of neighbouring channels that share tokens: 1, 2 or 4; wgmma only
 };
 
 struct MatmulArguments : Arguments {

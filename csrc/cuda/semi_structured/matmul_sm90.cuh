@@ -1,19 +1,24 @@
 // y = x W^T for many tokens with wgmma.sp: persistent blocks of three warpgroups.
 //
-//   tile      256 channels x kTokens tokens. Each of two consuming warpgroups has 128 channels: two instructions of 64,
-//             which is what one reading of x from shared memory is shared by; x in shared memory is what bounds this
-//             kernel (docs/kernels/cuda_semi_structured.md)
-//   producer  one thread: boxes of kTokens x 128 bytes of x by tensor copy into a ring of kStages, 128-byte swizzle,
+//   tile      256 channels x kTokens tokens. Each of two consuming warpgroups has 128 channels: two instructions of 64
+//   cluster   one block, or two or four that make the tiles of neighbouring channels for the same tokens: each copies
+//             its part of these to all, so that x comes from L2 once for up to 1024 channels. What L2 delivers bounds
+//             this kernel (docs/kernels/cuda_semi_structured.md)
+//   producer  one thread: its part of kTokens x 128 bytes of x by tensor copy into a ring of kStages, 128-byte swizzle,
 //             and requests that bring the weights of the same turn to L2
-//   W         values and metadata from global memory to registers, one turn ahead; they never pass shared memory
-//   ring      full[s] counts the copy's bytes; empty[s] the eight consuming warps. Turn i of a block uses stage
-//             i % kStages, and the parity of i / kStages tells its phases apart, across tiles
+//   W         values and metadata from global memory to registers, two turns ahead, across works; they never pass
+//             shared memory
+//   ring      full[s] counts the bytes of all copies; empty[s] the eight consuming warps of each block of the cluster.
+//             Turn i of a block uses stage i % kStages, and the parity of i / kStages tells its phases apart, across
+//             works
 //   sums      a warpgroup passes its 64 x kTokens sums through shared memory, twice, and finishes them row by row
 //
 // Registers: 40 for the producer, 232 for a consumer, 64512 of 65536 together.
 #pragma once
 
 #include "cuda/common/bulk_copy.h"
+#include "cuda/common/cache_hints.h"
+#include "cuda/common/cluster.h"
 #include "cuda/common/fragments.h"
 #include "cuda/common/mbarrier.h"
 #include "cuda/common/named_barrier.h"
@@ -35,7 +40,8 @@ struct Tile {
   static constexpr int kSharedBytes = kBarrierOffset + 2 * kStages * 8;
 };
 
-// One lane's weights of one turn: the same slice of two blocks of 64 channels.
+// One lane's weights of one turn: the same slice of two blocks of 64 channels. Nobody writes them while the kernel
+// runs, and no other warp of the block reads them, so L1 is no place for them.
 template <class T>
 struct WeightRegisters {
   static constexpr int kWords = 2 / sizeof(T);
@@ -52,54 +58,79 @@ struct WeightRegisters {
       const uint32_t* words = args.weight.metadata + (at * 32 + lane) * kWords;
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
-        const uint4 vector = from[step * 32];
+        const uint4 vector = ptx::load_once_16(from + step * 32);
         values[i][step][0] = vector.x;
         values[i][step][1] = vector.y;
         values[i][step][2] = vector.z;
         values[i][step][3] = vector.w;
       }
 #pragma unroll
-      for (int word = 0; word < kWords; ++word) metadata[i][word] = words[word];
+      for (int word = 0; word < kWords; ++word) metadata[i][word] = ptx::load_once_4(words + word);
     }
   }
 };
 
-// The persistent schedule: block b takes works b, b + blocks, ..; groups of 8 token tiles as in matmul_sm80.cuh.
+// This block in its cluster.
+struct Cluster {
+  int blocks, rank;
+  SC_DEVICE Cluster() : blocks(ptx::cluster_size()), rank(ptx::cluster_rank()) {}
+  SC_DEVICE int index() const { return static_cast<int>(blockIdx.x) / blocks; }
+  SC_DEVICE int count() const { return static_cast<int>(gridDim.x) / blocks; }
+  // All threads of all blocks.
+  SC_DEVICE void meet() const {
+    if (blocks > 1) {
+      ptx::cluster_sync();
+    } else {
+      __syncthreads();
+    }
+  }
+};
+
+// The persistent schedule: cluster c takes works c, c + clusters, ..; groups of 8 token tiles as in matmul_sm80.cuh.
+// args.channel_tiles counts what a cluster makes.
 struct Work {
   int64_t token, channel;
   int split;
   BlockRange range;
 
-  SC_DEVICE Work(const MatmulArguments& args, int index, int tokens, int channels) {
+  SC_DEVICE Work(const MatmulArguments& args, int index, int tokens, int channels, Cluster cluster) {
     constexpr int kGroup = 8;
     split = index % args.splits;
     const int tile = index / args.splits, group_tiles = kGroup * args.channel_tiles, group = tile / group_tiles;
     const int in_group = tile % group_tiles, left = args.token_tiles - group * kGroup;
     const int width = left < kGroup ? left : kGroup;
     token = static_cast<int64_t>(group * kGroup + in_group % width) * tokens;
-    channel = static_cast<int64_t>(in_group / width) * channels;
+    channel = (static_cast<int64_t>(in_group / width) * cluster.blocks + cluster.rank) * channels;
     range = split_range(args.k_blocks, split, args.splits);
   }
 };
 
 template <class T, int kTokens>
-SC_DEVICE void produce(const MatmulArguments& args, const TensorMap* x, int works, char* shared, uint64_t* full,
-                       uint64_t* empty) {
+SC_DEVICE void produce(const MatmulArguments& args, const TensorMap* x, int works, Cluster cluster, char* shared,
+                       uint64_t* full, uint64_t* empty) {
   using Tile = sm90::Tile<kTokens>;
   constexpr int kDepth = kRowBytes / sizeof(T);
   constexpr uint32_t kBlockValueBytes = kSlices * kSliceValueBytes,
                      kBlockMetadataBytes = kSlices * 128 * (2 / sizeof(T));
+  const int part_tokens = kTokens / cluster.blocks, first_token = cluster.rank * part_tokens;
+  const uint16_t everybody = static_cast<uint16_t>((1 << cluster.blocks) - 1);
+  const uint64_t policy = ptx::policy_evict_normal();
   uint32_t turn = 0;
-  for (int index = blockIdx.x; index < works; index += gridDim.x) {
-    const Work work(args, index, kTokens, Tile::kChannels);
+  for (int index = cluster.index(); index < works; index += cluster.count()) {
+    const Work work(args, index, kTokens, Tile::kChannels, cluster);
     const int64_t n_block = work.channel / kBlockChannels;
     for (int64_t k_block = work.range.first; k_block < work.range.last; ++k_block, ++turn) {
       const uint32_t stage = turn % Tile::kStages, phase = turn / Tile::kStages & 1;
       // The first round finds the stages empty: the phase before the first counts as complete.
       ptx::mbarrier_wait(&empty[stage], phase ^ 1);
       ptx::mbarrier_arrive_expect_bytes(&full[stage], Tile::kStageBytes);
-      const int32_t at[2] = {static_cast<int32_t>(k_block * kDepth), static_cast<int32_t>(work.token)};
-      ptx::tensor_load(shared + stage * Tile::kStageBytes, x, at, &full[stage]);
+      const int32_t at[2] = {static_cast<int32_t>(k_block * kDepth), static_cast<int32_t>(work.token) + first_token};
+      char* to = shared + stage * Tile::kStageBytes + first_token * kRowBytes;
+      if (cluster.blocks > 1) {
+        ptx::tensor_load_multicast(to, x, at, &full[stage], everybody, policy);
+      } else {
+        ptx::tensor_load(to, x, at, &full[stage]);
+      }
       for (int i = 0; i < Tile::kChannels / kBlockChannels && n_block + i < args.n_blocks; ++i) {
         const int64_t block = (n_block + i) * args.k_blocks + k_block;
         ptx::bulk_prefetch_l2(static_cast<const char*>(args.weight.values) + block * kBlockValueBytes,
@@ -112,25 +143,37 @@ SC_DEVICE void produce(const MatmulArguments& args, const TensorMap* x, int work
 }
 
 template <class T, int kTokens>
-SC_DEVICE void consume(const MatmulArguments& args, int works, int consumer, char* shared, uint64_t* full,
-                       uint64_t* empty) {
+SC_DEVICE void consume(const MatmulArguments& args, int works, Cluster cluster, int consumer, char* shared,
+                       uint64_t* full, uint64_t* empty) {
   using Tile = sm90::Tile<kTokens>;
   using Sum = Accumulator<T>;
   const int thread = threadIdx.x % 128, lane = thread % 32, slice = thread / 32;
   char* staged = shared + Tile::kStages * Tile::kStageBytes + consumer * Tile::kSumsBytes;
-  uint32_t turn = 0;
+  // The warp is done with a stage: lane r tells block r of the cluster.
+  const auto give_back = [&](uint32_t turn) {
+    if (lane < cluster.blocks) ptx::mbarrier_arrive_remote_unordered(&empty[turn % Tile::kStages], lane);
+  };
 
-  for (int index = blockIdx.x; index < works; index += gridDim.x) {
-    const Work work(args, index, kTokens, Tile::kChannels);
+  WeightRegisters<T> weights[3];
+  // The first two turns of a work.
+  const auto load_first = [&](const Work& work) {
+    const int64_t n_block = (work.channel + consumer * 128) / kBlockChannels;
+    if (work.range.first < work.range.last) weights[0].load(args, n_block, work.range.first, slice, lane);
+    if (work.range.first + 1 < work.range.last) weights[1].load(args, n_block, work.range.first + 1, slice, lane);
+  };
+  uint32_t turn = 0;
+  int index = cluster.index();
+  Work work(args, index, kTokens, Tile::kChannels, cluster);
+  load_first(work);
+
+  while (true) {
     const int64_t channel = work.channel + consumer * 128, n_block = channel / kBlockChannels;
     Sum sums[2][Tile::kSums];
 #pragma unroll
     for (int i = 0; i < Tile::kSums; ++i) sums[0][i] = sums[1][i] = 0;
-    WeightRegisters<T> weights[2];
-    if (work.range.first < work.range.last) weights[0].load(args, n_block, work.range.first, slice, lane);
 
-    // Turn of one block of inputs; its weights are in weights[kBuffer], those of the turn before are being read until
-    // all but one group of products is done.
+    // Turn of one block of inputs; its weights are in weights[kBuffer], those of the turn after it on their way into
+    // the next, and those of the turn before are being read until all but one group of products is done.
     const auto multiply = [&](int64_t k_block, auto buffer) {
       constexpr int kBuffer = decltype(buffer)::value;
       const uint32_t stage = turn % Tile::kStages, phase = turn / Tile::kStages & 1;
@@ -149,19 +192,27 @@ SC_DEVICE void consume(const MatmulArguments& args, int works, int consumer, cha
       ptx::wgmma_commit();
       ptx::wgmma_wait<1>();
       // The turn before is done with its stage and its registers.
-      if (k_block > work.range.first && lane == 0) ptx::mbarrier_arrive(&empty[(turn - 1) % Tile::kStages]);
-      if (k_block + 1 < work.range.last) weights[kBuffer ^ 1].load(args, n_block, k_block + 1, slice, lane);
+      if (k_block > work.range.first) give_back(turn - 1);
+      if (k_block + 2 < work.range.last) weights[(kBuffer + 2) % 3].load(args, n_block, k_block + 2, slice, lane);
       ++turn;
     };
     int64_t k_block = work.range.first;
-    for (; k_block + 1 < work.range.last; k_block += 2) {
+    for (; k_block + 2 < work.range.last; k_block += 3) {
       multiply(k_block, std::integral_constant<int, 0>());
       multiply(k_block + 1, std::integral_constant<int, 1>());
+      multiply(k_block + 2, std::integral_constant<int, 2>());
     }
     if (k_block < work.range.last) multiply(k_block, std::integral_constant<int, 0>());
+    if (k_block + 1 < work.range.last) multiply(k_block + 1, std::integral_constant<int, 1>());
     ptx::wgmma_wait<0>(sums[0], sums[1]);
-    if (work.range.first < work.range.last && lane == 0) ptx::mbarrier_arrive(&empty[(turn - 1) % Tile::kStages]);
+    if (work.range.first < work.range.last) give_back(turn - 1);
 
+    const Work done = work;
+    index += cluster.count();
+    if (index < works) {
+      work = Work(args, index, kTokens, Tile::kChannels, cluster);
+      load_first(work);
+    }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       // What was staged before has been read by all of this warpgroup.
@@ -176,11 +227,12 @@ SC_DEVICE void consume(const MatmulArguments& args, int works, int consumer, cha
       const int64_t first = channel + i * 64 + thread % kChunks * kChunk;
       if (first < args.p.n) {
         const ChannelChunk chunk(args.p, first);
-        for (int row = thread / kChunks; row < kTokens && work.token + row < args.p.m; row += 128 / kChunks)
-          finish_row<Sum>(args, chunk, work.split, work.token + row,
+        for (int row = thread / kChunks; row < kTokens && done.token + row < args.p.m; row += 128 / kChunks)
+          finish_row<Sum>(args, chunk, done.split, done.token + row,
                           staged + (row * Tile::kSumsStride + thread % kChunks * kChunk) * 4);
       }
     }
+    if (index >= works) return;
   }
 }
 
@@ -193,22 +245,26 @@ __global__ void __launch_bounds__(384, 1)
   uint64_t* full = reinterpret_cast<uint64_t*>(shared + Tile::kBarrierOffset);
   uint64_t* empty = full + Tile::kStages;
   const int warpgroup = threadIdx.x / 128;
+  const Cluster cluster;
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Tile::kStages; ++stage) {
       ptx::mbarrier_init(&full[stage], 1);
-      ptx::mbarrier_init(&empty[stage], Tile::kConsumerWarps);
+      ptx::mbarrier_init(&empty[stage], Tile::kConsumerWarps * cluster.blocks);
     }
     ptx::fence_mbarrier_init();
     ptx::tensor_prefetch_map(&x);
   }
-  __syncthreads();
+  cluster.meet();
   if (warpgroup == 0) {
     ptx::give_registers_back<40>();
-    if (threadIdx.x == 0) produce<T, kTokens>(args, &x, works, shared, full, empty);
+    if (threadIdx.x == 0) produce<T, kTokens>(args, &x, works, cluster, shared, full, empty);
+    __syncwarp();  // the barrier below wants whole warps
   } else {
     ptx::take_registers<232>();
-    consume<T, kTokens>(args, works, warpgroup - 1, shared, full, empty);
+    consume<T, kTokens>(args, works, cluster, warpgroup - 1, shared, full, empty);
   }
+  // Until here the other blocks copy into this one, and give stages back to it.
+  if (cluster.blocks > 1) cluster.meet();
 }
 
 }  // namespace sparsecore::semi_structured::sm90

@@ -57,6 +57,28 @@ TEST_CASE("2:4 product: every tile and type, ragged in every direction, exact on
     }
 }
 
+TEST_CASE("2:4 product: clusters of blocks share tokens, some of them past the last channel") {
+  struct Case {
+    Plan plan;
+    int64_t m, n, k;
+    DType dtype;
+  };
+  const Case cases[] = {
+      {{Kernel::kWgmmaSm90, 64, 1, 2}, 65, 300, 9 * 64 - 3, DType::kBFloat16},
+      {{Kernel::kWgmmaSm90, 64, 3, 2}, 3, 700, 7 * 64, DType::kBFloat16},
+      {{Kernel::kWgmmaSm90, 64, 1, 4}, 130, 1100, 100, DType::kFloat16},
+      {{Kernel::kWgmmaSm90, 128, 1, 4}, 129, 800, 3 * 128 + 16, DType::kInt8},
+      {{Kernel::kWgmmaSm90, 128, 2, 4}, 31, 20, 8 * 64, DType::kBFloat16},
+  };
+  for (const Case& c : cases) {
+    CAPTURE(c.plan.cluster);
+    ProblemOptions options;
+    options.dtype = c.dtype;
+    MatmulProblem problem(c.m, c.n, c.k, options);
+    check_plan(c.plan, problem);
+  }
+}
+
 TEST_CASE("2:4 product: splits of the inputs sum to the same, more splits than blocks included") {
   for (const Plan& plan :
        {Plan{Kernel::kSmallSm80, 8, 3}, Plan{Kernel::kSmallSm80, 32, 5}, Plan{Kernel::kTiledSm80, 32, 2},
@@ -228,6 +250,11 @@ TEST_CASE("2:4 product: the plan follows the shape") {
   CHECK(plan(1, 256, 16384).splits > 1);
   CHECK(plan(32, 4096, 4096, 90).kernel == Kernel::kSmallSm80);
   CHECK(plan(4096, 4096, 4096, 90).kernel == Kernel::kWgmmaSm90);
+  CHECK(plan(4096, 4096, 4096, 90).cluster == 4);
+  CHECK(plan(4096, 11008, 4096, 90).cluster == 4);
+  CHECK(plan(4096, 1500, 4096, 90).cluster == 2);
+  CHECK(plan(4096, 2300, 4096, 90).cluster == 1);
+  CHECK(plan(4096, 4096, 4096, 80).cluster == 1);
   CHECK(plan(4096, 4096, 4096, 90, false).kernel == Kernel::kTiledSm80);
   CHECK(choose_plan(1, 4096, 4096, kFloat8E4M3, 90, true).kernel == Kernel::kWgmmaSm90);
   CHECK(choose_plan(1, 4096, 4096, kFloat8E4M3, 89, true).kernel == Kernel::kSmallSm80);

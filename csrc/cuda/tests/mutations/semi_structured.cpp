@@ -152,23 +152,26 @@ std::string run(const Shape& shape) {
 }
 #elif defined(KERNEL_WGMMA)
 constexpr int kCapability = 90;
-constexpr Shape kShapes[] = {{65, 300, 8 * 64 + 8, 1, true}, {3, 450, 9 * 64 - 2, 2, true}};
+constexpr Shape kShapes[] = {{65, 300, 8 * 64 + 8, 1, true}, {3, 450, 9 * 64 - 2, 2, true}, {65, 200, 300, 2, true}};
+// Two blocks: a cluster that takes all works, or, for less than a tile of channels, each for itself.
 std::string run(const Shape& shape) {
   return check(shape, DType::kBFloat16, [](MatmulArguments& args) {
     using Tile = sm90::Tile<64>;
+    const int cluster = args.p.n > Tile::kChannels ? 2 : 1;
     args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, Tile::kTokens));
-    args.channel_tiles = static_cast<int32_t>(ceil_div(args.p.n, Tile::kChannels));
+    args.channel_tiles = static_cast<int32_t>(ceil_div(args.p.n, Tile::kChannels * cluster));
     TensorShape x;
     x.address = args.p.x;
     x.sizes[0] = static_cast<uint64_t>(args.p.k);
     x.sizes[1] = static_cast<uint64_t>(args.p.m);
     x.strides[1] = static_cast<uint64_t>(args.p.x_row_stride * 2);
     x.box[0] = 64;
-    x.box[1] = Tile::kTokens;
+    x.box[1] = static_cast<uint32_t>(Tile::kTokens / cluster);
     TensorMap map;
     make_tensor_map(x, &map);
     LaunchConfig config;
     config.grid = dim3(2);
+    config.cluster = dim3(static_cast<unsigned>(cluster));
     config.block = dim3(Tile::kThreads);
     config.shared_bytes = Tile::kSharedBytes;
     launch(config, sm90::matmul<BFloat16, 64>, args, map, args.token_tiles * args.channel_tiles * args.splits);

@@ -302,20 +302,35 @@ MUTANTS = [
     _wgmma_grad("every split has the first one's tokens", "(work.first_turn + i)", "i"),
     _wgmma_grad("works of a split overlap", "index % units * Tile::kEntries", "index % units"),
     _wgmma_grad("works of splits are mixed up", "split = index / units;", "split = index % args.splits;"),
-    _wgmma_grad("both consumers make the first entries", "Tile::kParts == 1 ? 4 * consumer : 0", "0"),
+    _wgmma_grad(
+        "both consumers make the first entries", "Tile::kParts == 1 ? Tile::kOwn * consumer : 0", "0"
+    ),
     _wgmma_grad("both consumers make the first channels", "Tile::kParts == 1 ? 0 : consumer", "0"),
     _wgmma_grad("columns take the row before theirs", "(2u << (first + c))", "(1u << (first + c))"),
     _wgmma_grad("eight tokens are 512 bytes on", "Tile::kBoxBytes, 1024)", "Tile::kBoxBytes, 512)"),
     _wgmma_grad("the next inputs are half a box on", "k128, Tile::kBoxBytes,", "k128, Tile::kBoxBytes / 2,"),
-    _wgmma_grad("steps are all the first", "step * 128;", "0 * step;"),
-    _wgmma_grad("all steps take grad_y's first tokens", "a[column] + from", "a[column]"),
-    _wgmma_grad("all columns take the first inputs", "b + column * kBox + from", "b + from"),
-    _wgmma_grad("all columns take the first one's grad_y", "if (places[0] == places[3])", "if (true)"),
-    _wgmma_grad("pairs always share", "(first && last)", "true"),
+    _wgmma_grad("steps are all the first", "step * 128, runs", "0 * step, runs"),
+    _wgmma_grad("all steps take grad_y's first tokens", "grad_y[kFirst] + from", "grad_y[kFirst]"),
+    _wgmma_grad("all columns take the first inputs", "x + kFirst * kBox + from", "x + from"),
+    _wgmma_grad("all columns take the first one's grad_y", "grad_y[kFirst] + from", "grad_y[0] + from"),
+    _wgmma_grad("all runs are made at one place", "registers_of<kFirst * kOne,", "registers_of<0,"),
+    _wgmma_grad("the first run alone is made", "sizeof...(kRest) > 0", "false"),
+    _wgmma_grad("small blocks always share", "if (share(0, 3)) {", "if (true) {"),
+    _wgmma_grad("the first two small blocks always share", "} else if (share(0, 1)) {", "} else if (true) {"),
     _wgmma_grad(
-        "the last two share with the first two", "      if (first) {\n", "      if (first || last) {\n"
+        "the last two small blocks share with the first two",
+        "share(2, 3) ? make(Runs<2, 2>())",
+        "true ? make(Runs<2, 2>())",
     ),
-    _wgmma_grad("the first two share with the last two", "} else if (last) {", "} else if (true) {"),
+    _wgmma_grad(
+        "the last two small blocks share if none do",
+        "share(2, 3) ? make(Runs<1, 1, 2>())",
+        "true ? make(Runs<1, 1, 2>())",
+    ),
+    _wgmma_grad("the first two large blocks always share", "share(0, 2) ? make", "true ? make"),
+    _wgmma_grad(
+        "the last two large blocks share if the first two do not", "share(2, 4) ? make", "true ? make"
+    ),
     _wgmma_grad("entries past the last are stored", "    if (entry >= blocks) return;\n"),
     _wgmma_grad("splits write to one place", "work.split * blocks * (Tile::kSize * Tile::kSize)", "0"),
     _wgmma_grad("channels of a warp are those of the first", "(16 * warp + corner.row)", "corner.row"),

@@ -11,6 +11,7 @@ from sparsecore import reference
 from sparsecore.formats import BlockSparse
 
 from .base import (
+    TOLERANCES,
     Check,
     Family,
     Layer,
@@ -21,6 +22,8 @@ from .base import (
     Variant,
     asking_for,
     device_has,
+    every,
+    relative_error,
 )
 
 LAYERS = ((4096, 4096), (8192, 8192))
@@ -113,11 +116,54 @@ def damaged_is_refused(device: str, small: bool) -> str:
     return ""
 
 
-def sampled_task(size: int, density: float, dtype: torch.dtype = torch.bfloat16) -> Task:
-    """The sampled product beside the whole dense one."""
+def sampled_check(size: int, dtype: torch.dtype) -> Check:
+    """The sampled product, by tensor copies and where they cannot be had, against float64, and twice the same bits."""
+
+    def wrong(outputs: int, inputs: int, tokens: int, out_dtype: torch.dtype, device: str) -> str:
+        mask = block_mask(outputs, inputs, size, 0.25, device)
+        packed = BlockSparse.from_dense(
+            torch.randn(outputs, inputs, device=device).to(dtype), mask, block_size=size
+        )
+        # Of a wider tensor: rows do not follow each other.
+        x = torch.randn(tokens, inputs + 8, device=device).to(dtype)[:, :inputs]
+        grad = torch.randn(tokens, outputs, device=device).to(dtype)
+        index = packed.crow_indices, packed.col_indices
+
+        def ours() -> Tensor:
+            return torch.ops.sparsecore.block_sparse_weight_grad(grad, x, *index, size, out_dtype)
+
+        got = ours()
+        spread = reference.block_sparse_unpack(got, *index, outputs, inputs)
+        kept = mask.repeat_interleave(size, 0).repeat_interleave(size, 1)[:outputs, :inputs]
+        expected = torch.where(kept, grad.double().T @ x.double(), 0.0)
+        error, tolerance = relative_error(spread, expected), TOLERANCES[dtype, out_dtype]
+        what = f"{outputs} x {inputs}, {tokens} tokens"
+        return every(
+            (
+                (error <= tolerance, f"{what}: the error is {error:.1e}, more than {tolerance:.1e}"),
+                (torch.equal(got, ours()), f"{what}: other bits the second time"),
+            )
+        )
+
+    def holds(device: str, small: bool) -> str:
+        shapes = ((328, 264, 70),) if small else ((4096, 4096, 4096), (4104, 4088, 1000), (1024, 1024, 16384))
+        cases = [(*shape, out) for shape in (*shapes, (261, 205, 70)) for out in (dtype, torch.float32)]
+        return next(filter(None, (wrong(*case, device) for case in cases)), "")
+
+    return Check(f"sampled product, blocks of {size}, {str(dtype).removeprefix('torch.')}", holds)
+
+
+def sampled_task(
+    size: int,
+    density: float,
+    dtype: torch.dtype = torch.bfloat16,
+    shape: tuple[int, int] = (4096, 4096),
+    value: int = 1,
+) -> Task:
+    """The sampled product beside the whole dense one; ``shape`` is the layer's width and the tokens."""
 
     def prepare(device: str, small: bool) -> Prepared:
-        width, tokens = (128, 40) if small else (4096, 4096)
+        width, tokens = (128, 40) if small else shape
         mask = block_mask(width, width, size, density, device)
         packed = BlockSparse.from_dense(
             torch.randn(width, width, device=device).to(dtype), mask, block_size=size
@@ -138,10 +184,9 @@ def sampled_task(size: int, density: float, dtype: torch.dtype = torch.bfloat16)
         )
 
     target = Target("cuBLAS", round(0.65 / density, 2), round(0.8 / density, 2))
-    name = (
-        f"sampled product, blocks of {size}, {density:.0%}, {str(dtype).removeprefix('torch.')}, 4096 cubed"
-    )
-    return Task(name, 1, prepare, (target,) if size >= 64 else ())
+    square = f"{shape[0]} x {shape[0]}, {shape[1]} tokens"
+    name = f"sampled product, blocks of {size}, {density:.0%}, {str(dtype).removeprefix('torch.')}, {square}"
+    return Task(name, value, prepare, (target,) if size >= 64 else ())
 
 
 FAMILY = Family(
@@ -155,12 +200,22 @@ FAMILY = Family(
         variant(16, 0.1, by_kernel=(1, 8, 16, 32, 64)),
         variant(128, 0.5, torch.float16),
     ),
-    checks=(Check("damaged index", damaged_is_refused),),
+    checks=(
+        Check("damaged index", damaged_is_refused),
+        sampled_check(64, torch.bfloat16),
+        sampled_check(128, torch.bfloat16),
+        sampled_check(64, torch.float16),
+        sampled_check(128, torch.float16),
+        sampled_check(32, torch.bfloat16),
+    ),
     tasks=(
         sampled_task(64, 0.1),
         sampled_task(128, 0.1),
         sampled_task(64, 0.3),
         sampled_task(128, 0.5, torch.float16),
         sampled_task(32, 0.1),
+        # Few groups of blocks: the tokens are split.
+        sampled_task(64, 0.2, shape=(1024, 16384), value=2),
+        sampled_task(128, 0.2, shape=(4096, 16384), value=2),
     ),
 )

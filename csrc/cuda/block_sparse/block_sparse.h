@@ -58,9 +58,11 @@ struct GradPlan {
   Plan::Kernel kernel = Plan::Kernel::kSm80;
   int32_t splits = 1;  // of the tokens
 };
-// Entries that a block of threads of the wgmma kernel makes at once: sums of 64 x 256 for each of two warpgroups.
+// Of the wgmma kernel: entries that a block of threads makes at once, whose sums fill 128 or 192 registers of a
+// consumer, and tokens of a turn.
 template <int kSize>
-constexpr int kGradEntriesSm90 = 8 * 64 * 64 / (kSize * kSize);
+constexpr int kGradEntriesSm90 = kSize == 64 ? 8 : 3;
+constexpr int kGradTurnSm90 = 32;
 // Whether tensor copies can bring both operands.
 bool tensor_copies_take(const BlockSparseGradParams& params);
 GradPlan choose_grad_plan(int64_t m, int64_t blocks, int32_t size, DType dtype, int capability, bool tensor_copies);

@@ -77,15 +77,17 @@ Status launch_grad_sm80(const GradArguments& args, void* stream) {
   return launched(kName, launch(config, sm80::weight_grad<T, kSize>, args));
 }
 
-// The splits of a persistent kernel, which works on `works` of `turns` turns for each split: the fewest rounds of turns
-// on a large device. A split costs what the turns would that it takes to write its sums and to add them.
-int32_t persistent_splits(int64_t works, int64_t turns) {
-  constexpr int64_t kMultiprocessors = 132, kTurnsOfSums = 8, kMost = 16;
+// The splits of the persistent kernel: the fewest rounds of turns on a large device. A split costs what the turns would
+// that bring as many bytes as its sums have, written and read again.
+int32_t persistent_splits(int64_t m, int64_t blocks, int32_t size) {
+  constexpr int64_t kMultiprocessors = 132, kMost = 16;
+  const int64_t turns = ceil_div(m, kGradTurnSm90), turns_of_sums = size == 64 ? 7 : 12;
+  const int64_t works = ceil_div(blocks, size == 64 ? kGradEntriesSm90<64> : kGradEntriesSm90<128>);
   const auto rounds = [&](int64_t splits) {
-    return ceil_div(works * splits, kMultiprocessors) * (ceil_div(turns, splits) + (splits > 1 ? kTurnsOfSums : 0));
+    return ceil_div(works * splits, kMultiprocessors) * (ceil_div(turns, splits) + (splits > 1 ? turns_of_sums : 0));
   };
   int64_t best = 1;
-  for (int64_t splits = 2; splits <= std::min(kMost, turns / kTurnsOfSums); ++splits)
+  for (int64_t splits = 2; splits <= std::min(kMost, turns / turns_of_sums); ++splits)
     if (rounds(splits) < rounds(best)) best = splits;
   return static_cast<int32_t>(best);
 }
@@ -104,10 +106,7 @@ GradPlan choose_grad_plan(int64_t m, int64_t blocks, int32_t size, DType dtype, 
   const cuda_linear::Capability* const row = cuda_linear::choose(
       kCapabilities,
       {.dtype = dtype, .capability = capability, .tokens = m, .sizes = {size, 0}, .tensor_copies = tensor_copies});
-  if (row && row->kernel == number_of(Kernel::kSm90)) {
-    const int64_t entries = size == 64 ? kGradEntriesSm90<64> : kGradEntriesSm90<128>;
-    return {Kernel::kSm90, persistent_splits(ceil_div(blocks, entries), ceil_div(m, size / 2))};
-  }
+  if (row && row->kernel == number_of(Kernel::kSm90)) return {Kernel::kSm90, persistent_splits(m, blocks, size)};
   // As many splits as keep a large device busy, each of at least 256 tokens.
   return {Kernel::kSm80, cuda_linear::splits_of(blocks, ceil_div(m, cuda_linear::kTurnTokens) * 2)};
 }

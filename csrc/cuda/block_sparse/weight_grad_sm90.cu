@@ -12,6 +12,7 @@ namespace {
 template <class T, int kSize>
 Status launch_tile(const GradArguments& args, void* stream) {
   using Tile = sm90::GradTile<kSize>;
+  static_assert(Tile::kSharedBytes <= kSharedBytesSm90);
   constexpr const char* kName = "block_sparse_weight_grad";
   const BlockSparseGradParams& p = args.p;
   const int64_t units = ceil_div(p.weight.blocks, Tile::kEntries), works = units * args.splits;

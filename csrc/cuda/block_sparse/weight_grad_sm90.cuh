@@ -2,14 +2,15 @@
 //
 //   out[entry, o, i] = sum over tokens t of grad_y[t, kSize * row + o] * x[t, kSize * column + i]
 //
-//   a work    eight entries of 64 that follow each other, or two of 128, of one split of the tokens: 64 or 128 channels
-//             x 512 or 256 inputs where they are of one row. Each of two consuming warpgroups makes 64 channels x 256
-//             inputs: of blocks of 64 it has four of the entries, of blocks of 128 one half of both entries' channels
-//   a turn    32 tokens of blocks of 64, 64 of blocks of 128: boxes of so many rows x 128 bytes
-//   stage     the inputs' boxes of x, kColumns of them, then as many places for boxes of grad_y: entries of one row
-//             share theirs, so that most places stay empty. 128-byte swizzle
-//   operands  both MN-major, as tokens are rows. Boxes of x lie one behind the other: one instruction multiplies those
-//             of all entries that share their grad_y, up to four of them
+//   a work    eight entries of 64 that follow each other, or three of 128, of one split of the tokens: 64 channels x
+//   512
+//             inputs or 128 x 384 where they are of one row. Each of two consuming warpgroups makes 64 channels: of
+//             blocks of 64 it has four of the entries, of blocks of 128 one half of all three entries' channels
+//   a turn    32 tokens: boxes of so many rows x 128 bytes
+//   stage     the boxes of x, one for each column of 64 inputs, then as many places for boxes of grad_y: entries of one
+//             row share theirs, so that most places stay empty. 128-byte swizzle
+//   operands  both MN-major, as tokens are rows. Boxes of x lie one behind the other: one instruction multiplies up to
+//             four of those that share their grad_y, a run of columns
 //   producer  one warp, a lane for each box of x. The lane whose entry begins a row also brings grad_y, and which do is
 //             left beside the stage, in begins[stage]
 //   ring      full[s] counts the copies' bytes; empty[s] the eight consuming warps. Turn i of a block uses stage
@@ -37,10 +38,12 @@ template <int kSizeOfBlock>
 struct GradTile {
   static constexpr int kSize = kSizeOfBlock, kParts = kSize / 64;  // 64 channels or inputs of a block each
   static constexpr int kEntries = kGradEntriesSm90<kSize>, kColumns = kEntries * kParts;
-  static constexpr int kTokens = kSize / 2, kBoxBytes = kTokens * cuda_linear::kRowBytes;
-  static constexpr int kStageBytes = 2 * kColumns * kBoxBytes, kStages = 3;
+  static constexpr int kOwn = kParts == 1 ? kColumns / 2 : kColumns;  // columns of a consumer
+  static constexpr int kTokens = kGradTurnSm90, kBoxBytes = kTokens * cuda_linear::kRowBytes;
+  static constexpr int kStageBytes = 2 * kColumns * kBoxBytes, kStages = kSize == 64 ? 3 : 4;
   static constexpr int kThreads = 384, kConsumerWarps = 8;
-  static constexpr int kColumnSums = 32, kSums = 4 * kColumnSums;  // registers of 64 channels x 64 and x 256 inputs
+  static constexpr int kColumnSums = 32,
+                       kSums = kOwn * kColumnSums;  // registers of 64 channels x 64 inputs, and of all
   static constexpr int kBarrierOffset = kStages * kStageBytes;
   static constexpr int kSharedBytes = kBarrierOffset + kStages * (8 + 8 + 4);
 };
@@ -115,6 +118,15 @@ SC_DEVICE void produce(const GradArguments& args, const TensorMap* grad_y, const
   }
 }
 
+// function(std::integral_constant<int, i>()) for i from 0 to kCount - 1.
+template <int kCount, class Function>
+SC_DEVICE void unrolled(Function function) {
+  if constexpr (kCount > 0) {
+    unrolled<kCount - 1>(function);
+    function(std::integral_constant<int, kCount - 1>());
+  }
+}
+
 // kCount registers from kFirst on.
 template <int kFirst, int kCount, int kRegisters>
 SC_DEVICE float (&registers_of(float (&all)[kRegisters])) [kCount] {
@@ -122,26 +134,35 @@ SC_DEVICE float (&registers_of(float (&all)[kRegisters])) [kCount] {
   return reinterpret_cast<float (&)[kCount]>(all[kFirst]);
 }
 
-// Of a warpgroup: its four columns of the stage, and the box of grad_y that each of them is multiplied with.
-struct Columns {
+// Of a warpgroup: its columns of the stage, and the box of grad_y that each of them is multiplied with.
+template <class Tile>
+struct GradColumns {
   int first, part;  // part: of the entries' channels
-  int places[4];
+  int places[Tile::kOwn];
 
   // begins: bit c is set where column c begins another row than the column before it.
-  template <class Tile>
-  SC_DEVICE Columns(Tile, int consumer, uint32_t begins) {
-    first = Tile::kParts == 1 ? 4 * consumer : 0;
+  SC_DEVICE GradColumns(int consumer, uint32_t begins) {
+    first = Tile::kParts == 1 ? Tile::kOwn * consumer : 0;
     part = Tile::kParts == 1 ? 0 : consumer;
 #pragma unroll
-    for (int c = 0; c < 4; ++c)
+    for (int c = 0; c < Tile::kOwn; ++c)
       places[c] = Tile::kColumns + (__popc(begins & ((2u << (first + c)) - 1)) - 1) * Tile::kParts + part;
   }
 };
 
-// Which of the four columns share their grad_y: all, or the first two, or the last two.
-struct Shares {
-  bool all, first, last;
-};
+// How many columns each instruction of a step makes, of 1, 2 or 4: those of a run share their grad_y.
+template <int... kColumns>
+struct Runs {};
+
+// One step of 16 tokens, `from` the first of them. x: descriptor of the first column's box, the next ones kBox on.
+template <class T, class Tile, int kFirst, int kRun, int... kRest>
+SC_DEVICE void multiply(float (&sums)[Tile::kSums], const uint64_t (&grad_y)[Tile::kOwn], uint64_t x, int from,
+                        Runs<kRun, kRest...>) {
+  constexpr int kOne = Tile::kColumnSums, kBox = Tile::kBoxBytes / 16;
+  ptx::wgmma<T, Major::kMN, Major::kMN>(registers_of<kFirst * kOne, kRun * kOne>(sums), grad_y[kFirst] + from,
+                                        x + kFirst * kBox + from, true);
+  if constexpr (sizeof...(kRest) > 0) multiply<T, Tile, kFirst + kRun>(sums, grad_y, x, from, Runs<kRest...>());
+}
 
 // 64 channels x 64 inputs of a block from element `first` of `out` on, rows kSize apart.
 template <int kSize, int kRegisters>
@@ -163,12 +184,12 @@ SC_DEVICE void store_column(void* out, DType dtype, int64_t first, const float (
   }
 }
 
-// A warpgroup's share of a work. Each kShares has sums of its own: where they meet in shared registers, ptxas finds no
-// room for products under way.
-template <class T, class Tile, Shares kShares>
+// A warpgroup's share of a work. All kinds of runs have sums of their own: where they meet in shared registers, ptxas
+// finds no room for products under way.
+template <class T, class Tile, class SomeRuns>
 SC_DEVICE void make_columns(const GradArguments& args, const GradRing& ring, const GradWork<Tile>& work,
-                            const Columns& columns, uint32_t first_turn) {
-  constexpr int kOne = Tile::kColumnSums, kBox = Tile::kBoxBytes / 16;  // descriptors count in 16 bytes
+                            const GradColumns<Tile>& columns, uint32_t first_turn, SomeRuns runs) {
+  constexpr int kBox = Tile::kBoxBytes / 16;  // descriptors count in 16 bytes
   const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   float sums[Tile::kSums];
 #pragma unroll
@@ -179,33 +200,13 @@ SC_DEVICE void make_columns(const GradArguments& args, const GradRing& ring, con
     // Eight tokens of 64 columns are 1024 bytes, the next 64 columns a box on.
     const uint64_t boxes = matrix_descriptor(ptx::shared_address(ring.stages + stage * Tile::kStageBytes),
                                              Swizzle::k128, Tile::kBoxBytes, 1024);
-    const uint64_t a[4] = {boxes + columns.places[0] * kBox, boxes + columns.places[1] * kBox,
-                           boxes + columns.places[2] * kBox, boxes + columns.places[3] * kBox};
-    const uint64_t b = boxes + columns.first * kBox;
+    uint64_t grad_y[Tile::kOwn];
+#pragma unroll
+    for (int c = 0; c < Tile::kOwn; ++c) grad_y[c] = boxes + columns.places[c] * kBox;
     ptx::wgmma_fence(sums);
 #pragma unroll
-    for (int step = 0; step < Tile::kTokens / 16; ++step) {
-      const int from = step * 128;  // 16 tokens
-      const auto multiply = [&](auto& part, int column) {
-        ptx::wgmma<T, Major::kMN, Major::kMN>(part, a[column] + from, b + column * kBox + from, true);
-      };
-      if constexpr (kShares.all) {
-        multiply(sums, 0);
-      } else {
-        if constexpr (kShares.first) {
-          multiply(registers_of<0, 2 * kOne>(sums), 0);
-        } else {
-          multiply(registers_of<0, kOne>(sums), 0);
-          multiply(registers_of<kOne, kOne>(sums), 1);
-        }
-        if constexpr (kShares.last) {
-          multiply(registers_of<2 * kOne, 2 * kOne>(sums), 2);
-        } else {
-          multiply(registers_of<2 * kOne, kOne>(sums), 2);
-          multiply(registers_of<3 * kOne, kOne>(sums), 3);
-        }
-      }
-    }
+    for (int step = 0; step < Tile::kTokens / 16; ++step)
+      multiply<T, Tile, 0>(sums, grad_y, boxes + columns.first * kBox, step * 128, runs);
     ptx::wgmma_commit();
     ptx::wgmma_wait<1>();
     // The turn before is done with its stage.
@@ -217,16 +218,15 @@ SC_DEVICE void make_columns(const GradArguments& args, const GradRing& ring, con
   const int64_t blocks = args.p.weight.blocks, share = work.split * blocks * (Tile::kSize * Tile::kSize);
   void* out = args.splits > 1 ? static_cast<float*>(args.p.workspace) + share : args.p.out;
   const DType dtype = args.splits > 1 ? DType::kFloat32 : args.p.out_dtype;
-  const auto store = [&](int column, const auto& of_column) {
+  unrolled<Tile::kOwn>([&](auto c) {
+    constexpr int kColumn = decltype(c)::value;
+    const int column = columns.first + kColumn;
     const int64_t entry = work.first_entry + column / Tile::kParts;
     if (entry >= blocks) return;
     const int64_t first = (entry * Tile::kSize + 64 * columns.part) * Tile::kSize + 64 * (column % Tile::kParts);
-    store_column<Tile::kSize>(out, dtype, first, of_column, warp, lane);
-  };
-  store(columns.first, registers_of<0, kOne>(sums));
-  store(columns.first + 1, registers_of<kOne, kOne>(sums));
-  store(columns.first + 2, registers_of<2 * kOne, kOne>(sums));
-  store(columns.first + 3, registers_of<3 * kOne, kOne>(sums));
+    constexpr int kOne = Tile::kColumnSums;
+    store_column<Tile::kSize>(out, dtype, first, registers_of<kColumn * kOne, kOne>(sums), warp, lane);
+  });
 }
 
 template <class T, class Tile>
@@ -240,24 +240,19 @@ SC_DEVICE void consume(const GradArguments& args, int units, int consumer, const
       ptx::mbarrier_wait(&ring.full[stage], phase);
       begins = ptx::load_shared_4(&ring.begins[stage]);
     }
-    const Columns columns(Tile(), consumer, begins);
-    const auto make = [&](auto shares) {
-      make_columns<T, Tile, decltype(shares)::value>(args, ring, work, columns, turn);
-    };
-    const int (&places)[4] = columns.places;
-    const bool first = places[0] == places[1], last = places[2] == places[3];
-    if (places[0] == places[3]) {
-      make(std::integral_constant<Shares, Shares{true, true, true}>());
-    } else if (Tile::kParts == 2 || (first && last)) {  // both parts of an entry do
-      make(std::integral_constant<Shares, Shares{false, true, true}>());
-    } else if constexpr (Tile::kParts == 1) {
-      if (first) {
-        make(std::integral_constant<Shares, Shares{false, true, false}>());
-      } else if (last) {
-        make(std::integral_constant<Shares, Shares{false, false, true}>());
+    const GradColumns<Tile> columns(consumer, begins);
+    const auto make = [&](auto runs) { make_columns<T, Tile>(args, ring, work, columns, turn, runs); };
+    const auto share = [&](int a, int b) { return columns.places[a] == columns.places[b]; };
+    if constexpr (Tile::kParts == 1) {
+      if (share(0, 3)) {
+        make(Runs<4>());
+      } else if (share(0, 1)) {
+        share(2, 3) ? make(Runs<2, 2>()) : make(Runs<2, 1, 1>());
       } else {
-        make(std::integral_constant<Shares, Shares{false, false, false}>());
+        share(2, 3) ? make(Runs<1, 1, 2>()) : make(Runs<1, 1, 1, 1>());
       }
+    } else {  // both parts of an entry do
+      share(0, 2) ? make(Runs<4, 2>()) : share(2, 4) ? make(Runs<2, 4>()) : make(Runs<2, 2, 2>());
     }
     turn += work.turns;
   }

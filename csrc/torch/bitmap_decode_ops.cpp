@@ -72,6 +72,18 @@ Tensor unpack(const Tensor& values, const Tensor& bitmap, const Tensor& row_ptr,
   return dense;
 }
 
+Tensor gather(const Tensor& dense, const Tensor& bitmap, const Tensor& row_ptr, int64_t stored) {
+  constexpr const char* function = "bitmap_decode_gather";
+  const DType dtype = dtype_of(function, "dense", dense, true);
+  require(function, "dense", dense, dense.scalar_type(), 2);
+  STD_TORCH_CHECK(stored >= 0, function, ": stored must not be negative, got ", stored, ".");
+  Tensor values = empty({stored}, dense.scalar_type());
+  const BitmapDecode places = view(function, values, bitmap, row_ptr, dense.size(0), dense.size(1));
+  raise_unless_ok(function, bitmap_decode_gather(places, dtype, dense.size(0), dense.size(1), dense.const_data_ptr(),
+                                                 values.mutable_data_ptr()));
+  return values;
+}
+
 int64_t validate(const Tensor& values, const Tensor& bitmap, const Tensor& row_ptr, int64_t n, int64_t k) {
   const BitmapDecode weight = view("bitmap_decode_validate", values, bitmap, row_ptr, n, k);
   return static_cast<int64_t>(bitmap_decode_check(weight, n, k));
@@ -84,6 +96,7 @@ STABLE_TORCH_LIBRARY_IMPL(sparsecore, CPU, m) {
   m.impl("bitmap_decode_linear_out", TORCH_BOX(&linear_out));
   m.impl("bitmap_decode_pack", TORCH_BOX(&pack));
   m.impl("bitmap_decode_unpack", TORCH_BOX(&unpack));
+  m.impl("bitmap_decode_gather", TORCH_BOX(&gather));
   m.impl("bitmap_decode_validate", TORCH_BOX(&validate));
 }
 

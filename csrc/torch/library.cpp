@@ -122,6 +122,7 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
   m.def(
       "bitmap_decode_unpack(Tensor values, Tensor bitmap, Tensor row_ptr, int out_features, int in_features) -> "
       "Tensor");
+  m.def("bitmap_decode_gather(Tensor dense, Tensor bitmap, Tensor row_ptr, int stored) -> Tensor");
   m.def(
       "bitmap_decode_validate(Tensor values, Tensor bitmap, Tensor row_ptr, int out_features, int in_features) -> int");
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sparsecore.formats.layouts import ORDER
+from sparsecore.ops import _common
 
 EMULATED = os.environ.get("SPARSECORE_CUDA_EMULATED")
 if EMULATED:
@@ -33,7 +34,8 @@ def device() -> str:
 
 @pytest.fixture
 def as_cuda(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensors on ``device`` follow the plan of CUDA; the CPU's own is kept as ``ORDER["cpu of the tests"]``."""
+    """Tensors on ``device`` are treated as CUDA's; the CPU's own plan is kept as ``ORDER["cpu of the tests"]``."""
     monkeypatch.setitem(ORDER, "cpu of the tests", ORDER["cpu"])
     if device == "cpu":
         monkeypatch.setitem(ORDER, "cpu", ORDER["cuda"])
+        monkeypatch.setattr(_common, "SIXTEEN_BITS", _common.SIXTEEN_BITS | {"cpu"})

@@ -38,6 +38,63 @@ def test_linear_is_the_dense_product(
     assert torch.equal(output, expected)
 
 
+@pytest.mark.parametrize(
+    "types", [*TYPES, (torch.float32, torch.float32), (torch.float32, torch.int8)], ids=str
+)
+@pytest.mark.parametrize("shape", [(257, 24, 130), (2, 150, 20, 70), (300, 0, 8), (300, 8, 0)], ids=str)
+def test_many_tokens_and_float32_are_dense_products(
+    shape: tuple[int, ...], types: tuple[torch.dtype, torch.dtype], device: str
+) -> None:
+    *tokens, n, k = shape
+    dense, packed = packed_weight(n, k, types[1], device)
+    input = whole_numbers(*tokens, k, dtype=types[0], device=device)
+    scale = 0.5 ** torch.randint(0, 3, (n,), device=device).float()
+    bias = whole_numbers(n, dtype=torch.float32, device=device)
+    product = input.double() @ dense.T
+    output = bitmap_decode_linear(input, *packed, scale, bias, out_features=n, activation="relu")
+    rounded = product.to(types[0]).double()
+    assert torch.equal(output, (rounded * scale + bias.double()).relu().to(types[0]))
+    if types[1] != torch.int8:
+        assert torch.equal(bitmap_decode_linear(input, *packed, out_features=n), product.to(types[0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_gradients_are_the_dense_ones(dtype: torch.dtype, device: str) -> None:
+    n, k = 24, 150
+    dense, (values, *places) = packed_weight(n, k, dtype, device)
+    input = whole_numbers(3, 2, k, dtype=dtype, device=device).requires_grad_()
+    bias = whole_numbers(n, dtype=torch.float32, device=device).requires_grad_()
+    values.requires_grad_()
+    output = bitmap_decode_linear(input, values, *places, None, bias, out_features=n)
+    grad = whole_numbers(3, 2, n, dtype=dtype, device=device)
+    output.backward(grad)
+    assert torch.equal(input.grad.double(), (grad.double() @ dense).to(dtype).double())
+    full = grad.double().flatten(0, 1).T @ input.detach().double().flatten(0, 1)
+    kept = torch.ops.sparsecore.bitmap_decode_unpack(torch.ones_like(values), *places, n, k) != 0
+    assert torch.equal(values.grad, full[kept].to(dtype))
+    assert torch.equal(bias.grad, grad.float().sum((0, 1)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int8], ids=str)
+def test_unpacking_and_gathering(dtype: torch.dtype, device: str) -> None:
+    dense, (values, *places) = packed_weight(30, 2300, dtype, device)
+    unpacked = torch.ops.sparsecore.bitmap_decode_unpack(values, *places, 30, 2300)
+    assert unpacked.dtype == dtype and torch.equal(unpacked.double(), dense)
+    if dtype == torch.int8:
+        return
+    other = torch.randn(30, 2300, device=device).to(dtype)
+    kept = torch.ops.sparsecore.bitmap_decode_unpack(torch.ones_like(values), *places, 30, 2300) != 0
+    gathered = torch.ops.sparsecore.bitmap_decode_gather(other, *places, len(values))
+    assert torch.equal(gathered, other[kept])
+    for operator, arguments in (
+        (torch.ops.sparsecore.bitmap_decode_unpack, (values, *places, 30, 2300)),
+        (torch.ops.sparsecore.bitmap_decode_gather, (other, *places, len(values))),
+    ):
+        torch.library.opcheck(operator.default, arguments)
+    with pytest.raises(RuntimeError, match="dense must be contiguous"):
+        torch.ops.sparsecore.bitmap_decode_gather(other.T, *places, len(values))
+
+
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
 def test_activation_and_views(activation: str, device: str) -> None:
     n, k = 33, 300
@@ -100,8 +157,8 @@ def test_refusals(device: str) -> None:
     input = whole_numbers(2, 100, device=device)
     with pytest.raises(RuntimeError, match="input is float16 and the weight bfloat16"):
         bitmap_decode_linear(input.half(), values, bitmap, row_ptr, out_features=16)
-    with pytest.raises(RuntimeError, match=r"no kernel for float32|input is float32"):
-        bitmap_decode_linear(input.float(), values.float(), bitmap, row_ptr, out_features=16)
+    with pytest.raises(RuntimeError, match="input is float32 and the weight bfloat16"):
+        bitmap_decode_linear(input.float(), values, bitmap, row_ptr, out_features=16)
     with pytest.raises(RuntimeError, match="int8 values need a scale"):
         bitmap_decode_linear(input, values.to(torch.int8), bitmap, row_ptr, out_features=16)
     with pytest.raises(RuntimeError, match=r"bitmap must be \(16, 3\), got \(16, 2\)"):

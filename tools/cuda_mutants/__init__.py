@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cuda_mutants import (
     bitmap_decode,
+    bitmap_decode_dense,
     block_sparse,
     gathered,
     group_lists,
@@ -14,6 +15,7 @@ from cuda_mutants.mutant import Family, Mutant
 
 FAMILIES: tuple[Family, ...] = (
     bitmap_decode.FAMILY,
+    bitmap_decode_dense.FAMILY,
     block_sparse.FAMILY,
     gathered.FAMILY,
     group_lists.FAMILY,

@@ -63,4 +63,20 @@ Status bitmap_decode_unpack(const BitmapDecode& weight, DType dtype, int64_t n, 
   return Status::kOk;
 }
 
+Status bitmap_decode_gather(const BitmapDecode& weight, DType dtype, int64_t n, int64_t k, const void* dense,
+                            void* values) {
+  BitmapDecode places = weight;
+  places.values = values;
+  if (const Status status = bitmap_decode_check(places, n, k); status != Status::kOk) return status;
+  if (n > 0 && k > 0 && !dense) return Status::kNullPointer;
+  const int64_t words = (k + 63) / 64, bytes = size_of(dtype);
+  char* value = static_cast<char*>(values);
+  for (int64_t row = 0; row < n; ++row)
+    for (int64_t w = 0; w < words; ++w)
+      for (uint64_t bits = weight.bitmap[row * words + w]; bits; bits &= bits - 1, value += bytes)
+        std::memcpy(value, static_cast<const char*>(dense) + (row * k + 64 * w + std::countr_zero(bits)) * bytes,
+                    bytes);
+  return Status::kOk;
+}
+
 }  // namespace sparsecore

@@ -139,9 +139,9 @@ Status shared_lists_transpose(const SharedLists& weight, int64_t n, int64_t k, i
   if (status != Status::kOk) return status;
   if (block_t < 16 || block_t > 256 || block_t % 16) return Status::kBadPattern;
   if (weight.records * weight.vector > INT32_MAX) return Status::kBadShape;
-  if (!block_ptr_t || (weight.records && (!offsets_t || !order))) return Status::kNullPointer;
   const int64_t blocks = (n + block_t - 1) / block_t, groups = group_count(n, weight.vector);
   if (!blocks) return Status::kOk;  // block_ptr is [0, k + 1]
+  if (!block_ptr_t || (weight.records && (!offsets_t || !order))) return Status::kNullPointer;
 
   // Two walks over all kept (channel, column) pairs, channels ascending: count, then place.
   const auto for_each_kept = [&](auto&& body) {

@@ -28,4 +28,18 @@ __global__ void __launch_bounds__(kFinishThreads) add_splits(const Arguments arg
   finish_chunk(args, ChannelChunk(args.p, channel), token, values);
 }
 
+// A product that another library stored in y, in out_dtype: the epilogue in place.
+// Budget of cuda_linear::finish_stored: 40 registers.
+static __global__ void __launch_bounds__(kFinishThreads) finish_stored(const Arguments args) {
+  const int64_t token = blockIdx.x;
+  const int64_t channel = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * kChunk;
+  if (channel >= args.p.n) return;
+  const ChannelChunk chunk(args.p, channel);
+  float values[kChunk];
+#pragma unroll
+  for (int i = 0; i < kChunk; ++i)
+    values[i] = i < chunk.width ? load_float(args.p.y, args.p.out_dtype, token * args.p.y_row_stride + channel + i) : 0;
+  finish_chunk(args, chunk, token, values);
+}
+
 }  // namespace sparsecore::cuda_linear

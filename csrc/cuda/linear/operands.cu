@@ -107,3 +107,25 @@ Status finish_splits(const char* function, const Arguments& args, void* stream) 
 }
 
 }  // namespace sparsecore::cuda_linear
+
+namespace sparsecore {
+
+Status finish_linear(const DeviceLinear& params, void* stream) {
+  using namespace cuda_linear;
+  constexpr const char* kName = "finish_linear";
+  DeviceLinear stored = params;
+  stored.k = 0;  // nothing of x is read
+  if (const Status status = check_operands(kName, stored); status != Status::kOk || params.m == 0 || params.n == 0)
+    return status;
+  Arguments args;
+  args.p = stored;
+  note_alignment(&args);
+  LaunchConfig config;
+  config.grid =
+      dim3(static_cast<unsigned>(params.m), static_cast<unsigned>(ceil_div(params.n, kChunk * kFinishThreads)));
+  config.block = dim3(kFinishThreads);
+  config.stream = static_cast<Stream>(stream);
+  return launched(kName, launch(config, finish_stored, args));
+}
+
+}  // namespace sparsecore

@@ -12,14 +12,22 @@ using namespace semi_structured;
 
 namespace {
 
-// Rows of 16-bit elements that do not overlap.
+// Rows of 16-bit elements. Those that are only read may overlap, as those of an expanded gradient do.
+Status check_read_rows(const char* function, const char* name, const void* pointer, int64_t rows, int64_t columns,
+                       int64_t row_stride) {
+  if (rows > 1 && row_stride < 0)
+    return refuse(Status::kBadShape, "%s: needs a row stride of at least 0 for %s, got %lld", function, name,
+                  static_cast<long long>(row_stride));
+  if (!pointer && rows > 0 && columns > 0) return refuse(Status::kNullPointer, "%s: needs %s", function, name);
+  return Status::kOk;
+}
+
 Status check_rows(const char* function, const char* name, const void* pointer, int64_t rows, int64_t columns,
                   int64_t row_stride) {
   if (rows > 1 && row_stride < columns)
     return refuse(Status::kBadShape, "%s: rows of %lld columns of %s overlap at a stride of %lld", function,
                   static_cast<long long>(columns), name, static_cast<long long>(row_stride));
-  if (!pointer && rows > 0 && columns > 0) return refuse(Status::kNullPointer, "%s: needs %s", function, name);
-  return Status::kOk;
+  return check_read_rows(function, name, pointer, rows, columns, row_stride);
 }
 
 constexpr Capability kRows[] = {
@@ -62,7 +70,7 @@ const Capabilities& semi_structured::gradient_capabilities() { return kCapabilit
 Status semi_structured_gather(const SemiStructuredGatherParams& p, void* stream) {
   constexpr const char* kName = "semi_structured_gather";
   Status status = check_places(kName, kGather, p.metadata, p.metadata_words, p.dtype, p.n, p.k, p.values);
-  if (status == Status::kOk) status = check_rows(kName, "dense [n, k]", p.dense, p.n, p.k, p.row_stride);
+  if (status == Status::kOk) status = check_read_rows(kName, "dense [n, k]", p.dense, p.n, p.k, p.row_stride);
   if (status != Status::kOk || p.n == 0 || p.k == 0) return status;
   sm80::GatherArguments args;
   args.dense = p.dense;
@@ -81,8 +89,8 @@ Status semi_structured_straight_through(const SemiStructuredStraightThroughParam
   Status status = check_places(kName, kStraightThrough, p.weight.metadata, p.weight.metadata_words, p.dtype, p.n, p.k,
                                p.weight.values);
   if (status == Status::kOk) status = check_weight(kName, p.weight, p.dtype, p.n, p.k);
-  if (status == Status::kOk) status = check_rows(kName, "grad [n, k]", p.grad, p.n, p.k, p.grad_row_stride);
-  if (status == Status::kOk) status = check_rows(kName, "dense [n, k]", p.dense, p.n, p.k, p.dense_row_stride);
+  if (status == Status::kOk) status = check_read_rows(kName, "grad [n, k]", p.grad, p.n, p.k, p.grad_row_stride);
+  if (status == Status::kOk) status = check_read_rows(kName, "dense [n, k]", p.dense, p.n, p.k, p.dense_row_stride);
   if (status == Status::kOk) status = check_rows(kName, "out [n, k]", p.out, p.n, p.k, p.out_row_stride);
   if (status != Status::kOk || p.n == 0 || p.k == 0) return status;
   sm80::StraightThroughArguments args;
@@ -109,8 +117,8 @@ Status semi_structured_sampled(const SemiStructuredSampledParams& p, void* strea
   constexpr const char* kName = "semi_structured_sampled";
   if (p.m < 0) return refuse(Status::kBadShape, "%s: needs m >= 0, got %lld", kName, static_cast<long long>(p.m));
   Status status = check_places(kName, kSampled, p.metadata, p.metadata_words, p.dtype, p.n, p.k, p.values);
-  if (status == Status::kOk) status = check_rows(kName, "grad [m, n]", p.grad, p.m, p.n, p.grad_row_stride);
-  if (status == Status::kOk) status = check_rows(kName, "x [m, k]", p.x, p.m, p.k, p.x_row_stride);
+  if (status == Status::kOk) status = check_read_rows(kName, "grad [m, n]", p.grad, p.m, p.n, p.grad_row_stride);
+  if (status == Status::kOk) status = check_read_rows(kName, "x [m, k]", p.x, p.m, p.k, p.x_row_stride);
   if (status != Status::kOk || p.n == 0 || p.k == 0) return status;
   using Tile = sm80::SampledTile;
   sm80::SampledArguments args;

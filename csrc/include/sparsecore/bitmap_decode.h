@@ -25,5 +25,9 @@ SPARSECORE_API Status bitmap_decode_linear(const LinearIo& io, const BitmapDecod
 SPARSECORE_API Status bitmap_decode_pack(const void* dense, DType dtype, const uint8_t* mask, int64_t n, int64_t k,
                                          void* values, uint64_t* bitmap, int32_t* row_ptr);
 SPARSECORE_API Status bitmap_decode_unpack(const BitmapDecode& weight, DType dtype, int64_t n, int64_t k, void* dense);
+// What a dense matrix holds at the places of the bitmap, in their order: `values` has room for nnz. weight.values is
+// not read.
+SPARSECORE_API Status bitmap_decode_gather(const BitmapDecode& weight, DType dtype, int64_t n, int64_t k,
+                                           const void* dense, void* values);
 
 }  // namespace sparsecore

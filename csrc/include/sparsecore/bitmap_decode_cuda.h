@@ -22,4 +22,29 @@ struct BitmapDecodeMatmulParams : DeviceLinear {
 SPARSECORE_API int64_t bitmap_decode_matmul_workspace(int64_t m, int64_t n, int64_t k);
 SPARSECORE_API Status bitmap_decode_matmul(const BitmapDecodeMatmulParams& params, void* stream);
 
+// Up to so many tokens the product reads the bitmap; beyond, a dense product of the unpacked weight takes less time. Of
+// 16 x 16 weights, half of them kept, on an H100: 32 tokens take the bitmap product some 26 cycles of shared memory,
+// and each further 32 as many; unpacking moves 288 + 512 bytes, 61 cycles, and the dense product reads 512, up to 39.
+// They meet near four times 32. Arithmetic, not measurement.
+constexpr int64_t kBitmapDecodeMostTokens = 128;
+
+// The dense weight, [n, k] and contiguous. The values are of its type, or int8 without their scale.
+struct BitmapDecodeDenseParams {
+  BitmapDecode weight;
+  void* dense = nullptr;
+  int64_t n = 0, k = 0;
+  DType weight_dtype = DType::kBFloat16, dtype = DType::kBFloat16;
+};
+SPARSECORE_API Status bitmap_decode_to_dense(const BitmapDecodeDenseParams& params, void* stream);
+
+// What a dense matrix [n, k], contiguous, holds at the places of the bitmap: a dense gradient as one of the values.
+struct BitmapDecodeGatherParams {
+  BitmapDecode weight;  // its values are not read
+  const void* dense = nullptr;
+  void* values = nullptr;  // [nnz]
+  int64_t n = 0, k = 0;
+  DType dtype = DType::kBFloat16;  // of both
+};
+SPARSECORE_API Status bitmap_decode_gather(const BitmapDecodeGatherParams& params, void* stream);
+
 }  // namespace sparsecore

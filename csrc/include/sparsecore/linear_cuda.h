@@ -31,6 +31,9 @@ struct DeviceLinear {
   int64_t workspace_bytes = 0;
 };
 
+// The scales, bias, activation and residual of a product that y holds already, in place. Nothing of x is read.
+SPARSECORE_API Status finish_linear(const DeviceLinear& params, void* stream);
+
 // One sentence on the last call of a function for the GPU in this thread that did not return kOk: what it needed, what
 // it got, and what there is.
 SPARSECORE_API const char* cuda_message();

@@ -81,22 +81,28 @@ DType float_type(const char* function, const char* name, ScalarType type) {
   }
 }
 
-DeviceSide::DeviceSide(const char* function, DeviceLinear* params, const Tensor& given, const Tensor& weight,
-                       const LinearExtras& extras, int64_t out_features, int64_t activation, ScalarType out_dtype)
-    : input(checked(function, given, weight)), output(output_of(given, out_features, out_dtype)) {
+void fill_epilogue(const char* function, DeviceLinear* params, const Tensor& input, const LinearExtras& extras,
+                   int64_t out_features, int64_t activation, ScalarType out_dtype) {
   require_activation(function, activation);
   DeviceLinear& p = *params;
-  p.dtype = matrix_type(function, "input", given);
   p.out_dtype = float_type(function, "out_dtype", out_dtype);
-  p.m = leading_count(given), p.n = out_features, p.k = given.size(given.dim() - 1);
+  p.m = leading_count(input), p.n = out_features, p.k = input.size(input.dim() - 1);
   p.activation = static_cast<Activation>(activation);
-  p.weight_scale = scale_of(function, "scale", extras.scale, given, p.n);
-  p.token_scale = scale_of(function, "token_scale", extras.token_scale, given, p.m);
+  p.weight_scale = scale_of(function, "scale", extras.scale, input, p.n);
+  p.token_scale = scale_of(function, "token_scale", extras.token_scale, input, p.m);
   if (extras.bias) {
-    require_vector(function, "bias", *extras.bias, given, p.n);
+    require_vector(function, "bias", *extras.bias, input, p.n);
     p.bias = extras.bias->const_data_ptr();
     p.bias_dtype = float_type(function, "bias", extras.bias->scalar_type());
   }
+}
+
+DeviceSide::DeviceSide(const char* function, DeviceLinear* params, const Tensor& given, const Tensor& weight,
+                       const LinearExtras& extras, int64_t out_features, int64_t activation, ScalarType out_dtype)
+    : input(checked(function, given, weight)), output(output_of(given, out_features, out_dtype)) {
+  fill_epilogue(function, params, given, extras, out_features, activation, out_dtype);
+  DeviceLinear& p = *params;
+  p.dtype = matrix_type(function, "input", given);
   p.x = input.const_data_ptr();
   p.x_row_stride = p.m > 1 ? row_stride(input) : p.k;
   p.y = output.mutable_data_ptr();

@@ -33,6 +33,10 @@ struct LinearExtras {
   std::optional<Tensor> residual;     // as the output
 };
 
+// Sizes, scales, bias and activation of a product; not x, y and the residual.
+void fill_epilogue(const char* function, DeviceLinear* params, const Tensor& input, const LinearExtras& extras,
+                   int64_t out_features, int64_t activation, ScalarType out_dtype);
+
 // input [.., k] and the others, checked, and an output [.., n] of out_dtype. The parameters point into these tensors.
 struct DeviceSide {
   Tensor input, output;

@@ -1,4 +1,4 @@
-"""Unstructured weights for one to eight tokens: one bit per weight, and the kept values in order."""
+"""Unstructured weights for few tokens: one bit per weight, and the kept values in order."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class BitmapDecode(PackedWeight):
 
     layout: ClassVar[str] = "bitmap_decode"
     index_names: ClassVar[tuple[str, ...]] = ("bitmap", "row_ptr")
+    trainable: ClassVar[bool] = True
 
     @property
     def stored(self) -> int:
@@ -43,7 +44,7 @@ class BitmapDecode(PackedWeight):
         return self._unpack(torch.ones_like(self.values, dtype=torch.int8)) != 0
 
     def _unpack(self, values: Tensor) -> Tensor:
-        if values.dtype == torch.float64 or values.device.type != "cpu":
+        if values.dtype == torch.float64:
             return reference.bitmap_decode_unpack(values, self.bitmap, self.row_ptr, *self.shape)
         return torch.ops.sparsecore.bitmap_decode_unpack(  # type: ignore[no-any-return]
             values.detach(), self.bitmap, self.row_ptr, *self.shape

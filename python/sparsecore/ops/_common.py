@@ -12,6 +12,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 registrations = torch.library.Library("sparsecore", "IMPL")
 
+SIXTEEN_BITS = {"cuda"}
+"""Kinds of devices whose sparse kernels multiply bfloat16 and float16."""
+
 
 def fake_kernel(name: str) -> Callable[[F], F]:
     """Registers the decorated function as what ``torch.ops.sparsecore.<name>`` returns for fake tensors."""
@@ -56,6 +59,25 @@ def register_autocast(name: str, activations: tuple[int, ...] = (0,)) -> None:
 
     register_for("cpu", "AutocastCPU")
     register_for("cuda", "AutocastCUDA")
+
+
+def token_rows(tensor: Tensor) -> Tensor:
+    """``(..., features)`` as ``(tokens, features)``, one token where there are no leading dimensions."""
+    return tensor.flatten(0, -2) if tensor.dim() > 1 else tensor.unsqueeze(0)
+
+
+def narrowed(input: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Input and values as kernels of 16 bits take them: in autocast's dtype, float32 values in that of the input.
+
+    float32 parameters so train under autocast, as they do in torch's own layers. On other devices nothing changes.
+    """
+    device = input.device.type
+    if device not in SIXTEEN_BITS:
+        return input, values
+    if torch.is_autocast_enabled(device) and input.is_floating_point():
+        input = input.to(torch.get_autocast_dtype(device))
+    narrow = input.dtype in (torch.bfloat16, torch.float16)
+    return input, values.to(input.dtype) if narrow and values.dtype == torch.float32 else values
 
 
 def require_plain(name: str, activation: int, compute: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from sparsecore import reference
 from sparsecore._library import has_kernel
 from sparsecore.formats.base import ACTIVATIONS
-from sparsecore.ops._common import fake_kernel
+from sparsecore.ops._common import fake_kernel, token_rows
 
 BLOCK_SIZES = (16, 32, 64, 128)
 
@@ -179,7 +179,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     if ctx.needs_input_grad[1]:
         grads[1] = ops.block_sparse_weight_grad(narrow, input, crow_indices, col_indices, size, values.dtype)
     if ctx.needs_input_grad[7]:
-        grads[7] = grad.flatten(0, -2).float().sum(0).to(bias.dtype)
+        grads[7] = token_rows(grad).float().sum(0).to(bias.dtype)
     if ctx.needs_input_grad[8]:
         grads[8] = grad
     return tuple(grads)

@@ -1,6 +1,10 @@
-"""Linear layers for few tokens: per-row N:M with codes, and unstructured with a bitmap. Inference only.
+"""Linear layers for few tokens: per-row N:M with codes (inference only), and unstructured with a bitmap.
 
 On a GPU both patterns are the bitmap kernel: a layer that moves there is packed anew (``formats/layouts.py``).
+
+The gradients of a weight behind a bitmap are dense products: of the input with the weight unpacked, of the values with
+the dense gradient, of which the kept places are taken. Each needs one dense matrix of the weight's shape for as long as
+its product runs; nothing dense is kept between the passes.
 """
 
 from __future__ import annotations
@@ -12,7 +16,15 @@ from torch import Tensor
 
 from sparsecore import reference
 from sparsecore.formats.base import ACTIVATIONS, COMPUTE
-from sparsecore.ops._common import fake_kernel, fake_linear, register_autocast
+from sparsecore.ops._common import (
+    fake_kernel,
+    fake_linear,
+    narrowed,
+    register,
+    register_autocast,
+    require_plain,
+    token_rows,
+)
 
 
 def nm_decode_linear(
@@ -73,12 +85,15 @@ def bitmap_decode_linear(
     activation: str = "none",
     compute: str = "float32",
 ) -> Tensor:
-    """``activation(input @ W.T + bias)`` with an unstructured weight behind a bitmap; no gradients.
+    """``activation(input @ W.T + bias)`` with an unstructured weight behind a bitmap.
+
+    Differentiable in ``input``, ``values`` and ``bias`` where ``activation`` is ``"none"``.
 
     Args:
-        input: ``(..., in_features)``; any number of tokens is right, one to eight are fast. On a GPU bfloat16 or
-            float16, and up to 32 tokens read the weight once; each further 32 read it again, so that above 64 the
-            dense weight (:meth:`sparsecore.formats.BitmapDecode.to_dense`) is the better operand.
+        input: ``(..., in_features)``; any number of tokens is right, one to eight are fast. On a GPU up to 128 tokens
+            of bfloat16 or float16 read the bitmap. More of them, and float32, are a dense product with the weight
+            unpacked for it, which takes the memory of the dense weight while it runs and rounds the product to the
+            input's dtype before scale, bias and activation.
         values: ``(nnz,)``, on a GPU of the input's dtype or int8.
         bitmap: ``(out_features, ceil(in_features / 64))``, int64 bits.
         row_ptr: ``(out_features + 1,)`` int32.
@@ -96,6 +111,7 @@ def bitmap_decode_linear(
         return reference.bitmap_decode_linear(
             input, values, bitmap, row_ptr, scale, bias, out_features, activation
         )
+    input, values = narrowed(input, values)
     return torch.ops.sparsecore.bitmap_decode_linear(  # type: ignore[no-any-return]
         input, values, bitmap, row_ptr, scale, bias, out_features, ACTIVATIONS[activation], COMPUTE[compute]
     )
@@ -114,18 +130,51 @@ def _nm_decode_linear_fake(
     return fake_linear(input, out_features)
 
 
-@fake_kernel("bitmap_decode_linear")
-def _bitmap_decode_linear_fake(
-    input: Tensor,
-    values: Tensor,
-    bitmap: Tensor,
-    row_ptr: Tensor,
-    scale: Tensor | None,
-    bias: Tensor | None,
-    out_features: int,
-    *rest: int,
+@fake_kernel("bitmap_decode_unpack")
+def _bitmap_decode_unpack_fake(
+    values: Tensor, bitmap: Tensor, row_ptr: Tensor, out_features: int, in_features: int
 ) -> Tensor:
-    return fake_linear(input, out_features)
+    return values.new_empty((out_features, in_features))
+
+
+@fake_kernel("bitmap_decode_gather")
+def _bitmap_decode_gather_fake(dense: Tensor, bitmap: Tensor, row_ptr: Tensor, stored: int) -> Tensor:
+    return dense.new_empty((stored,))
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, values, bitmap, row_ptr, scale, bias, out_features, activation, compute = inputs
+    require_plain("bitmap_decode_linear", activation, compute)
+    ctx.save_for_backward(input, values, bitmap, row_ptr, bias)
+    ctx.out_features, ctx.quantised = out_features, scale is not None
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    input, values, bitmap, row_ptr, bias = ctx.saved_tensors
+    if ctx.quantised:
+        raise RuntimeError(
+            "bitmap_decode_linear: int8 weights have no gradient. Train with floating-point values."
+        )
+    ops, n, k = torch.ops.sparsecore, ctx.out_features, input.shape[-1]
+    grads: list[Any] = [None] * 9
+    narrow = grad.to(input.dtype)
+    if ctx.needs_input_grad[0]:
+        grads[0] = narrow @ ops.bitmap_decode_unpack(values, bitmap, row_ptr, n, k).to(input.dtype)
+    if ctx.needs_input_grad[1]:
+        dense = token_rows(narrow).T @ token_rows(input)
+        kept = ops.bitmap_decode_gather(dense.contiguous(), bitmap, row_ptr, values.shape[0])
+        grads[1] = kept.to(values.dtype)
+    if ctx.needs_input_grad[5]:
+        grads[5] = token_rows(grad).float().sum(0).to(bias.dtype)
+    return tuple(grads)
+
+
+register(
+    "bitmap_decode_linear",
+    lambda input, values, bitmap, row_ptr, scale, bias, out_features, *rest: fake_linear(input, out_features),
+    _backward,
+    _setup,
+)
 
 
 @fake_kernel("nm_decode_linear_out")
@@ -139,4 +188,3 @@ def _bitmap_decode_linear_out_fake(*args: Any) -> None:
 
 
 register_autocast("nm_decode_linear")
-register_autocast("bitmap_decode_linear")

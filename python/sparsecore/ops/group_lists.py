@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsecore import reference
 from sparsecore.formats.base import ACTIVATIONS, COMPUTE
-from sparsecore.ops._common import fake_kernel, fake_linear, register, require_plain
+from sparsecore.ops._common import fake_kernel, fake_linear, narrowed, register, require_plain, token_rows
 
 # Of the transposed matrix, which serves the gradient of the input.
 TRANSPOSED_DEPTH = 128
@@ -37,7 +37,8 @@ def group_lists_linear(
     """``activation(input @ W.T + bias)`` with W as group lists.
 
     Differentiable in ``input``, ``values`` and ``bias`` where ``activation`` is ``"none"``. float64 tensors take the
-    reference path.
+    reference path. CUDA tensors are bfloat16 or float16; float32 values are narrowed to the dtype of the input, which
+    autocast chooses.
 
     Args:
         input: ``(..., in_features)``, float32, bfloat16 or float16, any strides.
@@ -65,6 +66,7 @@ def group_lists_linear(
         return reference.group_lists_linear(
             input, values, index, order, starts, scale, bias, out_features, depth, window, activation
         )
+    input, values = narrowed(input, values)
     return torch.ops.sparsecore.group_lists_linear(  # type: ignore[no-any-return]
         input,
         values,
@@ -172,7 +174,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         )
         grads[1] = kept.to(values.dtype)
     if ctx.needs_input_grad[6]:
-        grads[6] = grad.flatten(0, -2).sum(0).to(bias.dtype)
+        grads[6] = token_rows(grad).sum(0).to(bias.dtype)
     return tuple(grads)
 
 

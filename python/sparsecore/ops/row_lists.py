@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsecore import reference
 from sparsecore.formats.base import ACTIVATIONS, COMPUTE
-from sparsecore.ops._common import fake_kernel, fake_linear, register, require_plain
+from sparsecore.ops._common import fake_kernel, fake_linear, register, require_plain, token_rows
 
 TRANSPOSED_BLOCK = 128
 
@@ -122,7 +122,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         kept = ops.row_lists_weight_grad(grad, input, offsets, block_ptr, ctx.block)
         grads[1] = kept.to(values.dtype)
     if ctx.needs_input_grad[5]:
-        grads[5] = grad.flatten(0, -2).sum(0).to(bias.dtype)
+        grads[5] = token_rows(grad).sum(0).to(bias.dtype)
     return tuple(grads)
 
 

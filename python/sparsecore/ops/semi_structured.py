@@ -11,7 +11,7 @@ from sparsecore import reference
 from sparsecore._library import has_kernel
 from sparsecore.formats.base import ACTIVATIONS
 from sparsecore.ops import window_lift
-from sparsecore.ops._common import fake_kernel
+from sparsecore.ops._common import fake_kernel, token_rows
 
 SELECTIONS = {"mask": 0, "by_row": 1, "two_way": 2}
 WEIGHT_GRADIENTS = {"auto": 0, "sampled": 1, "masked": 2}
@@ -306,7 +306,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         else:
             grads[0] = narrow @ _decompress(values, metadata, *shape, group)
     if ctx.needs_input_grad[1]:
-        of_tokens, tokens = narrow.reshape(-1, shape[0]), input.reshape(-1, shape[1])
+        of_tokens, tokens = token_rows(narrow), token_rows(input)
         few = ctx.weight_gradient == WEIGHT_GRADIENTS["auto"] and tokens.shape[0] <= _SAMPLED_TOKENS
         if group == 4 and (few or ctx.weight_gradient == WEIGHT_GRADIENTS["sampled"]):
             grads[1] = ops.semi_structured_sampled(of_tokens, tokens, metadata)
@@ -316,7 +316,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
                 window_lift.spread(dense, group) if group > 4 else dense, metadata
             )
     if ctx.needs_input_grad[5]:
-        grads[5] = grad.flatten(0, -2).float().sum(0).to(bias.dtype)
+        grads[5] = token_rows(grad).float().sum(0).to(bias.dtype)
     if ctx.needs_input_grad[6]:
         grads[6] = grad
     return tuple(grads)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecore.ops._common import fake_kernel, fake_linear
+from sparsecore.ops._common import fake_kernel, fake_linear, token_rows
 from sparsecore.ops.semi_structured import SELECTIONS, _require_kernels, semi_structured_compress
 
 
@@ -79,11 +79,11 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         else:
             of_input = grad @ ops.semi_structured_decompress(values, metadata, n, k)
     if ctx.needs_input_grad[1]:
-        of_weight = grad.reshape(-1, n).T @ input.reshape(-1, k)
+        of_weight = token_rows(grad).T @ token_rows(input)
         if ctx.decay:
             of_weight = ops.semi_structured_straight_through(of_weight, weight, values, metadata, ctx.decay)
     if ctx.needs_input_grad[2]:
-        of_bias = grad.reshape(-1, n).float().sum(0).to(bias.dtype)
+        of_bias = token_rows(grad).float().sum(0).to(bias.dtype)
     return of_input, of_weight, of_bias, None, None, None, None, None
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsecore import reference
 from sparsecore.formats.base import ACTIVATIONS, COMPUTE
-from sparsecore.ops._common import fake_kernel, fake_linear, register, require_plain
+from sparsecore.ops._common import fake_kernel, fake_linear, narrowed, register, require_plain, token_rows
 from sparsecore.ops.row_lists import TRANSPOSED_BLOCK, input_grad
 
 
@@ -52,9 +52,7 @@ def shared_lists_linear(
         return reference.shared_lists_linear(
             input, values, columns, group_ptr, scale, bias, out_features, activation
         )
-    if input.is_cuda and torch.is_autocast_enabled("cuda"):
-        narrow = torch.get_autocast_dtype("cuda")
-        input, values = input.to(narrow), values.to(narrow)
+    input, values = narrowed(input, values)
     return torch.ops.sparsecore.shared_lists_linear(  # type: ignore[no-any-return]
         input,
         values,
@@ -115,7 +113,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     if ctx.needs_input_grad[1]:
         grads[1] = ops.shared_lists_weight_grad(grad, input, columns, group_ptr, vector).to(values.dtype)
     if ctx.needs_input_grad[5]:
-        grads[5] = grad.flatten(0, -2).sum(0).to(bias.dtype)
+        grads[5] = token_rows(grad).sum(0).to(bias.dtype)
     return tuple(grads)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsecore import reference
 from sparsecore.formats.base import ACTIVATIONS, COMPUTE
-from sparsecore.ops._common import fake_kernel, fake_linear, register, require_plain
+from sparsecore.ops._common import fake_kernel, fake_linear, register, require_plain, token_rows
 
 
 def variable_nm_linear(
@@ -66,13 +66,13 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         )
     ops, shape = torch.ops.sparsecore, (ctx.out_features, input.shape[-1])
     grads: list[Any] = [None] * 9
-    rows = grad.flatten(0, -2)
+    rows = token_rows(grad)
     if ctx.needs_input_grad[0]:
         grads[0] = (grad.float() @ ops.variable_nm_unpack(values, indices, codes, *shape).float()).to(
             input.dtype
         )
     if ctx.needs_input_grad[1]:
-        dense = rows.float().T @ input.flatten(0, -2).float()
+        dense = rows.float().T @ token_rows(input).float()
         stored = ops.variable_nm_unpack(torch.ones_like(values), indices, codes, *shape) != 0
         grads[1] = ops.variable_nm_pack(dense, stored, codes)[0].to(values.dtype)
     if ctx.needs_input_grad[5]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsecore.formats.base import ACTIVATIONS
-from sparsecore.ops._common import fake_kernel
+from sparsecore.ops._common import fake_kernel, token_rows
 from sparsecore.ops.semi_structured import (
     semi_structured_compress,
     semi_structured_decompress,
@@ -218,7 +218,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         of_picked = _weight_grad(narrow, input, columns, ctx.vector).to(values.dtype)
         grads[1] = ops.semi_structured_compress(of_picked, stored, 0, False)[0]
     if ctx.needs_input_grad[6]:
-        grads[6] = grad.flatten(0, -2).float().sum(0).to(bias.dtype)
+        grads[6] = token_rows(grad).float().sum(0).to(bias.dtype)
     if ctx.needs_input_grad[7]:
         grads[7] = grad
     return tuple(grads)

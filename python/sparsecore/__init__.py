@@ -20,7 +20,7 @@ from sparsecore.formats import (
 from sparsecore.io import load, save
 from sparsecore.network import Network
 from sparsecore.nn.plan import plan_
-from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured, VariableNM, pattern
+from sparsecore.patterns import NM, VNM, Channel, Group, Pattern, Unstructured, VariableNM, pattern
 from sparsecore.report import SparsityReport, report
 from sparsecore.sparsify import oneshot
 
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NM",
+    "VNM",
     "Advice",
     "BitmapDecode",
     "Channel",

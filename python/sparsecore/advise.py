@@ -34,7 +34,7 @@ from sparsecore._advise.timing import (
     count_tokens,
     time_candidates,
 )
-from sparsecore.patterns import NM, Pattern, pattern_name
+from sparsecore.patterns import Pattern, fixed_sparsity, pattern_name
 from sparsecore.patterns import pattern as parse_pattern
 from sparsecore.sparsify._progress import bar
 from sparsecore.sparsify.calibration import Batch
@@ -199,14 +199,14 @@ def _candidates(patterns: Sequence[Entry] | None) -> list[Candidate]:
         pattern = parse_pattern(given[0])
         sparsity = given[1] if len(given) > 1 else None
         storage = given[2] if len(given) > 2 else None
-        if not isinstance(pattern, NM) and sparsity is None:
+        if fixed_sparsity(pattern) is None and sparsity is None:
             raise ValueError(
                 f"advise: {pattern} leaves the sparsity open. Pass ({pattern_name(pattern)!r}, 0.5), say."
             )
         if storage not in (None, "int8"):
             raise ValueError(f'advise: values are stored as "int8" or None, got {storage!r}.')
         check(pattern, sparsity)
-        found.append(Candidate(pattern, None if isinstance(pattern, NM) else sparsity, storage))
+        found.append(Candidate(pattern, sparsity if fixed_sparsity(pattern) is None else None, storage))
     if not found:
         raise ValueError("advise: patterns is empty.")
     return found

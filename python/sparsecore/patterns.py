@@ -56,6 +56,37 @@ class NM:
 
 
 @dataclass(frozen=True, repr=False)
+class VNM:
+    """V:N:M: runs of ``vector`` outputs pick four of every ``m`` inputs, and each output keeps two of these.
+
+    Sparse tensor cores multiply it at sparsities beyond 2:4: ``n / m`` of the weights are kept. A last group of inputs
+    or a last run of outputs may be short. Source: VENOM (Castro et al. 2023).
+
+    Attributes:
+        vector: Output channels that pick together: 16, 32, 64 or 128.
+        n: Weights kept of each group: 2.
+        m: Group length along the inputs, 5 to 64. Of four the pick is all, which is ``NM(2, 4)``.
+    """
+
+    vector: int
+    n: int
+    m: int
+
+    def __post_init__(self) -> None:
+        _require_int("VNM", "n", self.n, 2, 2)
+        _require_int("VNM", "m", self.m, 5, 64)
+        _require_int("VNM", "vector", self.vector, 16, 128)
+        if self.vector not in (16, 32, 64, 128):
+            raise ValueError(f"VNM: vector must be 16, 32, 64 or 128, got {self.vector}.")
+
+    def __repr__(self) -> str:
+        return f"VNM({self.vector}, {self.n}, {self.m})"
+
+    def __str__(self) -> str:
+        return f"{self.vector}:{self.n}:{self.m} ({self.n} of the 4 of every {self.m} that {self.vector} outputs pick)"
+
+
+@dataclass(frozen=True, repr=False)
 class Unstructured:
     """Any weight may be kept or dropped on its own."""
 
@@ -75,19 +106,22 @@ class Group:
     is ``(out_channels, kernel positions * in_channels)``, input channels innermost.
 
     Attributes:
-        rows: Neighbouring output channels of a group: 1, 2, 4, 8, 16 or 32; 64 where ``cols`` is 1.
-        cols: Neighbouring inputs of a group: 1, 2, 4, 8, 16 or 32.
+        rows: Neighbouring output channels of a group: 1, 2, 4, 8, 16 or 32; 64 where ``cols`` is 1; 64 or 128 of a
+            square block.
+        cols: Neighbouring inputs of a group: 1, 2, 4, 8, 16 or 32; 64 or 128 of a square block.
     """
 
     rows: int
     cols: int = 1
 
     def __post_init__(self) -> None:
-        _require_int("Group", "rows", self.rows, 1, 64)
-        _require_int("Group", "cols", self.cols, 1, 64)
+        _require_int("Group", "rows", self.rows, 1, 128)
+        _require_int("Group", "cols", self.cols, 1, 128)
         for name, value in (("rows", self.rows), ("cols", self.cols)):
-            if value & (value - 1) or (value == 64 and (name, self.cols) != ("rows", 1)):
+            long = value > 32 and self.rows != self.cols and (self.rows, self.cols) != (64, 1)
+            if value & (value - 1) or long:
                 longest = "1, 2, 4, 8, 16 or 32" + (", or 64 with cols=1" if name == "rows" else "")
+                longest += ", or 64 or 128 of a square block"
                 below = min(1 << (value.bit_length() - 1), 32)
                 raise ValueError(
                     f"Group: {name} must be {longest}, got {value}. The nearest below is {below}."
@@ -146,21 +180,27 @@ class VariableNM:
         return "N:16 with an N for each 16x16 block"
 
 
-Pattern: TypeAlias = NM | Unstructured | Group | Channel | VariableNM
+Pattern: TypeAlias = NM | VNM | Unstructured | Group | Channel | VariableNM
+
+
+def fixed_sparsity(value: object) -> float | None:
+    """The fraction of zeros that a pattern fixes, or None where it leaves it open."""
+    return 1.0 - value.n / value.m if isinstance(value, (NM, VNM)) else None
 
 
 def pattern(spec: str | Pattern) -> Pattern:
     """A pattern from its short name.
 
     Args:
-        spec: ``"2:4"``, ``"2:4/16"`` (shared by 16 outputs), ``"16x1"`` or ``"4x4"`` (groups of outputs x inputs),
+        spec: ``"2:4"``, ``"2:4/16"`` (shared by 16 outputs), ``"64:2:8"`` (two of the four of every 8 inputs that 64
+            outputs pick), ``"16x1"`` or ``"4x4"`` (groups of outputs x inputs),
             ``"unstructured"``, ``"channels"`` (of the output), ``"inputs"``, ``"n:16"`` (an N for each 16 x 16 block),
             or a pattern.
 
     Raises:
         ValueError: The name is none of these.
     """
-    if isinstance(spec, (NM, Unstructured, Group, Channel, VariableNM)):
+    if isinstance(spec, (NM, VNM, Unstructured, Group, Channel, VariableNM)):
         return spec
     if not isinstance(spec, str):
         raise TypeError(f"pattern: needs a pattern or its name, got {type(spec).__name__}.")
@@ -173,10 +213,13 @@ def pattern(spec: str | Pattern) -> Pattern:
         return Channel("out" if text == "channels" else "in")
     if found := re.fullmatch(r"(\d+):(\d+)(?:/(\d+))?", text):
         return NM(int(found[1]), int(found[2]), int(found[3] or 1))
+    if found := re.fullmatch(r"(\d+):(\d+):(\d+)", text):
+        return VNM(int(found[1]), int(found[2]), int(found[3]))
     if found := re.fullmatch(r"(\d+)x(\d+)", text):
         return Group(int(found[1]), int(found[2]))
     raise ValueError(
-        f'pattern: {spec!r} is none of "2:4", "2:4/16", "16x1", "4x4", "unstructured", "channels", "inputs", "n:16".'
+        f'pattern: {spec!r} is none of "2:4", "2:4/16", "64:2:8", "16x1", "4x4", "unstructured", "channels", "inputs", '
+        '"n:16".'
     )
 
 
@@ -184,6 +227,8 @@ def pattern_name(value: Pattern) -> str:
     """The short name that :func:`pattern` reads back."""
     if isinstance(value, NM):
         return f"{value.n}:{value.m}" + (f"/{value.vector}" if value.vector > 1 else "")
+    if isinstance(value, VNM):
+        return f"{value.vector}:{value.n}:{value.m}"
     if isinstance(value, Channel):
         return "channels" if value.side == "out" else "inputs"
     if isinstance(value, VariableNM):

@@ -67,7 +67,7 @@ def test_prune_inspect_load(file: Path, tmp_path: Path) -> None:
     assert torch.equal(holder["0"](x), expected[0](x))
 
 
-@pytest.mark.parametrize("pattern", ["2:4", "1:4/16", "unstructured", "16x1", "channels"])
+@pytest.mark.parametrize("pattern", ["2:4", "1:4/16", "16:2:8", "unstructured", "16x1", "64x64", "channels"])
 def test_dense_output_has_exact_zeros(file: Path, tmp_path: Path, pattern: str) -> None:
     out = tmp_path / "zeros.safetensors"
     share = [] if ":" in pattern else ["--sparsity", "0.75"]

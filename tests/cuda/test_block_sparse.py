@@ -59,7 +59,7 @@ def test_bsr_there_and_back(device: str) -> None:
     assert torch.equal(again.to_dense(), packed.to_dense())
     with pytest.raises(ValueError, match="no multiple of the block size 32"):
         block_weight(100, 192, 32, device).to_bsr()
-    with pytest.raises(ValueError, match=r"square blocks of bfloat16 or float16, got \(16, 32\)"):
+    with pytest.raises(ValueError, match=r"square blocks of bfloat16, float16 or float32, got \(16, 32\)"):
         BlockSparse.from_bsr(packed.to_dense().to_sparse_bsr((16, 32)))
     with pytest.raises(ValueError, match=r"torch\.sparse_bsr"):
         BlockSparse.from_bsr(packed.to_dense())
@@ -254,8 +254,8 @@ def test_refusals(device: str) -> None:
     input = whole_numbers(2, 64, device=device)
     with pytest.raises(ValueError, match="16, 32, 64 or 128 on a side, got 48"):
         BlockSparse.from_dense(whole_numbers(48, 48), block_size=48)
-    with pytest.raises(ValueError, match="bfloat16 or float16"):
-        BlockSparse.from_dense(torch.ones(16, 16), block_size=16)
+    with pytest.raises(ValueError, match="bfloat16, float16 or float32"):
+        BlockSparse.from_dense(torch.ones(16, 16).double(), block_size=16)
     with pytest.raises(ValueError, match=r"mask must be torch\.bool"):
         BlockSparse.from_dense(whole_numbers(16, 16), torch.ones(1, 1), block_size=16)
     with pytest.raises(ValueError, match="values must have shape"):

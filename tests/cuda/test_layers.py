@@ -31,6 +31,13 @@ LAYERS = [
     ("4x1", "group_lists", 0.6),
     ("1x8", "group_lists", 0.6),
     ("4x4", "group_lists", 0.6),
+    ("16x16", "block_sparse", 0.6),
+    ("32x32", "block_sparse", 0.6),
+    ("64x64", "block_sparse", 0.5),
+    ("128x128", "block_sparse", 0.5),
+    ("16:2:8", "vnm", None),
+    ("64:2:5", "vnm", None),
+    ("128:2:16", "vnm", None),
 ]
 layers = pytest.mark.parametrize(("pattern", "layout", "sparsity"), LAYERS, ids=[row[0] for row in LAYERS])
 HALVES = (torch.bfloat16, torch.float16)

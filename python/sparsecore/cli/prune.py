@@ -18,7 +18,7 @@ from sparsecore.convert import densify_
 from sparsecore.integrations._folders import INDEX, replaced_folder, weight_files
 from sparsecore.integrations.prune_folder import prune_folder
 from sparsecore.io import save
-from sparsecore.patterns import NM, Pattern
+from sparsecore.patterns import Pattern, fixed_sparsity
 from sparsecore.patterns import pattern as parse_pattern
 from sparsecore.report import report
 from sparsecore.sparsify._progress import bar
@@ -76,10 +76,11 @@ def prune(
         if simple:
             assert pattern is not None
             chosen = parse_pattern(pattern)
-            share = None if isinstance(chosen, NM) else sparsity
-            if isinstance(chosen, NM) and sparsity is not None:
+            fixed = fixed_sparsity(chosen) is not None
+            share = None if fixed else sparsity
+            if fixed and sparsity is not None:
                 raise ValueError(f"prune: {chosen} fixes the sparsity. Leave --sparsity out.")
-            if not isinstance(chosen, NM) and sparsity is None:
+            if not fixed and sparsity is None:
                 raise ValueError(f"prune: {chosen} leaves the sparsity open. Pass --sparsity 0.5, say.")
             if sparsity is not None and not 0.0 <= sparsity < 1.0:
                 raise ValueError(f"prune: --sparsity is a fraction of zeros in [0, 1), got {sparsity}.")

@@ -23,8 +23,10 @@ from sparsecore.formats.torch_semi_structured import (
 )
 from sparsecore.formats.variable_nm import VariableNM
 from sparsecore.formats.variable_select import choose_codes, variable_mask, variable_nbytes
+from sparsecore.formats.vnm import VNM
 
 __all__ = [
+    "VNM",
     "BitmapDecode",
     "BlockSparse",
     "Channels",

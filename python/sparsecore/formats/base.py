@@ -189,6 +189,25 @@ class PackedWeight(ABC):
         moved: dict[str, Any] = {name: tensor.to(device=device) for name, tensor in self.tensors().items()}
         return replace(self, **moved | {"values": moved["values"].to(dtype or self.dtype)})
 
+    def _halves(self, input: Tensor, compute: str) -> tuple[Tensor, Tensor, torch.dtype]:
+        """Input, values and output dtype of a layout that multiplies bfloat16 and float16 alone.
+
+        The product is in the dtype of autocast, or of the input; float32 values are narrowed to it.
+        """
+        wanted = input.dtype
+        if torch.is_autocast_enabled(input.device.type):
+            wanted = torch.get_autocast_dtype(input.device.type)
+        values = self.values
+        if values.dtype != torch.float32:
+            return input, values, wanted
+        product = torch.float16 if compute == "float16" else wanted
+        if product == torch.float32:
+            raise ValueError(
+                f"{self.layout}: sparse tensor cores have no float32 product, got float32 values and a float32 input. "
+                "Use torch.autocast, layer.to(torch.bfloat16), or compute_dtype=torch.float16."
+            )
+        return input.to(product), values.to(product), wanted
+
     def _check_common(self) -> None:
         if self.values.dtype not in VALUE_DTYPES:
             raise ValueError(f"{self.layout}: values must be one of {VALUE_DTYPES}, got {self.values.dtype}.")

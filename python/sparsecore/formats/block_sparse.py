@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
 from sparsecore import reference
-from sparsecore.formats.base import require_tensor
+from sparsecore.formats.base import PackedWeight, require_tensor
 from sparsecore.ops.block_sparse import (
     BLOCK_SIZES,
     BlockIndex,
@@ -17,37 +19,49 @@ from sparsecore.ops.block_sparse import (
     block_sparse_transpose,
     block_sparse_validate,
 )
+from sparsecore.patterns import Group
+
+_STORED = (torch.bfloat16, torch.float16, torch.float32)
 
 
 @dataclass(frozen=True, eq=False)
-class BlockSparse:
-    """A ``(out_features, in_features)`` matrix that keeps square blocks of 16, 32, 64 or 128.
+class BlockSparse(PackedWeight):
+    """A weight that keeps square blocks of 16, 32, 64 or 128, as torch's BSR, for tensor cores.
 
-    It is packed and unpacked on any device; products need CUDA tensors.
+    It is packed and unpacked on any device; products need CUDA tensors, of bfloat16 and float16. float32 values are
+    narrowed for one: to the dtype of autocast, or to float16 where ``compute`` is ``"float16"``.
 
     Attributes:
-        shape: ``(out_features, in_features)``.
-        values: ``(blocks, size, size)`` bfloat16 or float16, in the order of torch's BSR; zero outside of the matrix.
+        values: ``(blocks, size, size)``, row of blocks by row of blocks; zero outside of the matrix.
         crow_indices: ``(rows + 1,)`` int32, where the blocks of each row of blocks begin.
         col_indices: ``(blocks,)`` int32, the column of each block, ascending in a row.
         order: ``(rows,)`` int32, the rows of blocks from the longest to the shortest.
-        transposed: ``ccol_indices``, ``row_indices``, ``order`` and ``source`` of the transposed matrix, for the
-            gradient of the input.
     """
 
-    shape: tuple[int, int]
-    values: Tensor
     crow_indices: Tensor
     col_indices: Tensor
     order: Tensor
-    transposed: BlockIndex
+
+    layout: ClassVar[str] = "block_sparse"
+    index_names: ClassVar[tuple[str, ...]] = ("crow_indices", "col_indices", "order")
+    trainable: ClassVar[bool] = True
+
+    @property
+    def stored(self) -> int:
+        """Weights stored inside the matrix."""
+        size, (n, k) = self.block_size, self.shape
+        rows = torch.arange(len(self.crow_indices) - 1, device=self.crow_indices.device)
+        row = torch.repeat_interleave(rows, self.crow_indices.diff().long())
+        height = (n - size * row).clamp(max=size)
+        width = (k - size * self.col_indices.long()).clamp(max=size)
+        return int((height * width).sum())
 
     @classmethod
     def from_dense(cls, weight: Tensor, mask: Tensor | None = None, *, block_size: int) -> Self:
         """Packs a dense weight.
 
         Args:
-            weight: ``(out_features, in_features)``, bfloat16 or float16.
+            weight: ``(out_features, in_features)``, bfloat16, float16 or float32.
             mask: ``(ceil(out_features / size), ceil(in_features / size))`` bool, True where a block is kept; None: the
                 blocks that hold anything but zeros.
             block_size: 16, 32, 64 or 128.
@@ -57,10 +71,10 @@ class BlockSparse:
         """
         owner = "BlockSparse.from_dense"
         _require_size(owner, block_size)
-        if weight.dim() != 2 or weight.dtype not in (torch.bfloat16, torch.float16):
+        if weight.dim() != 2 or weight.dtype not in _STORED:
             raise ValueError(
-                f"{owner}: weight must be bfloat16 or float16 with two dimensions, got {weight.dtype} of shape "
-                f"{tuple(weight.shape)}. Convert it with .to(torch.bfloat16)."
+                f"{owner}: weight must be bfloat16, float16 or float32 with two dimensions, got {weight.dtype} of "
+                f"shape {tuple(weight.shape)}. Convert it with .to(torch.bfloat16)."
             )
         n, k = weight.shape
         grid = (-(-n // block_size), -(-k // block_size))
@@ -69,9 +83,10 @@ class BlockSparse:
             blocks = reference.block_sparse_pack(weight, everything, block_size)[0]
             mask = (blocks != 0).flatten(1).any(1).view(grid)
         require_tensor(owner, "mask", mask.contiguous(), torch.bool, grid)
-        values, crow_indices, col_indices, order = reference.block_sparse_pack(weight, mask, block_size)
-        transposed = block_sparse_transpose(crow_indices, col_indices, columns=grid[1])
-        return cls((n, k), values, crow_indices, col_indices, order, transposed)
+        packed = reference.block_sparse_pack(weight, mask, block_size)
+        values, crow_indices, col_indices, order = packed
+        pattern = Group(block_size, block_size)
+        return cls((n, k), pattern, values, None, crow_indices, col_indices, order)
 
     @classmethod
     def from_bsr(cls, matrix: Tensor) -> Self:
@@ -89,17 +104,16 @@ class BlockSparse:
         values = matrix.values()
         size = values.shape[-1]
         _require_size(owner, size)
-        if values.shape[1] != size or values.dtype not in (torch.bfloat16, torch.float16):
+        if values.shape[1] != size or values.dtype not in _STORED:
             raise ValueError(
-                f"{owner}: needs square blocks of bfloat16 or float16, got {tuple(values.shape[1:])} of {values.dtype}."
+                f"{owner}: needs square blocks of bfloat16, float16 or float32, got "
+                f"{tuple(values.shape[1:])} of {values.dtype}."
             )
         rows, columns = matrix.shape[0] // size, matrix.shape[1] // size
         crow_indices, col_indices = matrix.crow_indices().int(), matrix.col_indices().int()
-        transposed = block_sparse_transpose(crow_indices, col_indices, columns=columns)
         order = reference.block_sparse_order(crow_indices)
-        return cls(
-            (rows * size, columns * size), values.contiguous(), crow_indices, col_indices, order, transposed
-        )
+        shape, pattern = (rows * size, columns * size), Group(size, size)
+        return cls(shape, pattern, values.contiguous(), None, crow_indices, col_indices, order)
 
     def to_bsr(self) -> Tensor:
         """A torch BSR matrix over the same values.
@@ -121,55 +135,89 @@ class BlockSparse:
         """Rows and columns of a block."""
         return int(self.values.shape[1])
 
+    @cached_property
+    def transposed(self) -> BlockIndex:
+        """``ccol_indices``, ``row_indices``, ``order`` and ``source`` of the transposed matrix."""
+        columns = -(-self.shape[1] // self.block_size)
+        return block_sparse_transpose(self.crow_indices, self.col_indices, columns=columns)
+
+    def transposed_structure(self) -> BlockIndex:
+        """:attr:`transposed`, for the gradient of the input."""
+        return self.transposed
+
     def to_dense(self) -> Tensor:
         """``(out_features, in_features)`` in the dtype of the values; differentiable in them."""
-        return reference.block_sparse_unpack(self.values, self.crow_indices, self.col_indices, *self.shape)
+        return self._unpack(self.values)
 
-    def with_values(self, values: Tensor) -> Self:
-        """The same blocks with other values of the same shape."""
-        if values.shape != self.values.shape:
-            raise ValueError(
-                f"BlockSparse.with_values: values must have shape {tuple(self.values.shape)}, got "
-                f"{tuple(values.shape)}."
-            )
-        return replace(self, values=values)
+    def mask(self) -> Tensor:
+        """``(out_features, in_features)`` bool, True where a weight is stored, be its value zero or not."""
+        return self._unpack(torch.ones_like(self.values, dtype=torch.int8)) != 0
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same weight on another device."""
-        ccol_indices, row_indices, order, source = (tensor.to(device) for tensor in self.transposed)
-        return replace(
-            self,
-            values=self.values.to(device),
-            crow_indices=self.crow_indices.to(device),
-            col_indices=self.col_indices.to(device),
-            order=self.order.to(device),
-            transposed=(ccol_indices, row_indices, order, source),
-        )
+    def _unpack(self, values: Tensor) -> Tensor:
+        dense = reference.block_sparse_unpack(values, self.crow_indices, self.col_indices, *self.shape)
+        return dense.contiguous()
 
     def validate(self) -> Self:
-        """Checks every array and every index, on the device; returns self.
+        """Checks every array and every index; returns self. Waits for the device.
 
         Raises:
             ValueError: What is wrong and where.
         """
-        owner, size, blocks = "BlockSparse", self.block_size, len(self.col_indices)
+        owner, blocks = self.layout, self.col_indices.numel()
+        self._check_common()
+        if self.values.dtype not in _STORED:
+            raise ValueError(
+                f"{owner}: values must be bfloat16, float16 or float32, got {self.values.dtype}. Pack the weight as "
+                "group_lists for a CPU, or in one of these."
+            )
+        require_tensor(owner, "values", self.values, self.values.dtype, (None, None, None))
+        size = self.block_size
         _require_size(owner, size)
+        if self.pattern != Group(size, size):
+            raise ValueError(
+                f"{owner}: blocks of {size} must have the pattern Group({size}, {size}), got {self.pattern!r}."
+            )
         require_tensor(owner, "values", self.values, self.values.dtype, (blocks, size, size))
-        for name, tensor, features in (
-            ("order", self.order, self.shape[0]),
-            ("order of the transposed matrix", self.transposed[2], self.shape[1]),
+        rows = -(-self.shape[0] // size)
+        for name, tensor, entries in (
+            ("crow_indices", self.crow_indices, rows + 1),
+            ("col_indices", self.col_indices, blocks),
+            ("order", self.order, rows),
         ):
-            require_tensor(owner, name, tensor, torch.int32, (-(-features // size),))
-        block_sparse_validate(
-            self.crow_indices,
-            self.col_indices,
-            self.order,
-            self.transposed,
-            out_features=self.shape[0],
-            in_features=self.shape[1],
-            block_size=size,
-        )
+            require_tensor(owner, name, tensor, torch.int32, (entries,))
+        devices = {tensor.device for tensor in self.tensors().values()}
+        if len(devices) > 1:
+            raise ValueError(f"{owner}: the arrays are on {len(devices)} devices. Move them to one.")
+        if not self.values.is_meta:
+            block_sparse_validate(
+                self.crow_indices,
+                self.col_indices,
+                self.order,
+                self.__dict__.get("transposed"),
+                out_features=self.shape[0],
+                in_features=self.shape[1],
+                block_size=size,
+            )
+            self._require_zeros_outside()
         return self
+
+    def _require_zeros_outside(self) -> None:
+        """Refuses weights past the last output or input, which a product by whole blocks would add to others."""
+        (n, k), size = self.shape, self.block_size
+        values, last = self.values.detach(), len(self.crow_indices) - 2
+        below = values[int(self.crow_indices[last]) :, n - size * last :] if n else values
+        beside = values[self.col_indices == (k - 1) // size, :, k - (k - 1) // size * size :] if k else values
+        if below.any() or beside.any():
+            raise ValueError(
+                f"{self.layout}: what lies outside of the {n} x {k} matrix must be zero. The packed weight is damaged; "
+                "pack it again."
+            )
+
+    def trained_linear(
+        self, input: Tensor, bias: Tensor | None, transposed: tuple[Tensor, ...] | None
+    ) -> Tensor:
+        """``input @ weight.T + bias`` with gradients for all three."""
+        return self._product(input, bias, "none", "float32", None, transposed)
 
     def linear(
         self,
@@ -177,12 +225,29 @@ class BlockSparse:
         bias: Tensor | None = None,
         *,
         activation: str = "none",
+        compute: str = "float32",
         residual: Tensor | None = None,
     ) -> Tensor:
-        """``activation(input @ weight.T + bias) + residual`` of CUDA tensors, by :func:`block_sparse_linear`."""
+        """``activation(input @ weight.T + bias) + residual`` of CUDA tensors, by :func:`block_sparse_linear`.
+
+        Raises:
+            ValueError: float32 values without a dtype for the product.
+        """
+        return self._product(input, bias, activation, compute, residual, self.__dict__.get("transposed"))
+
+    def _product(
+        self,
+        input: Tensor,
+        bias: Tensor | None,
+        activation: str,
+        compute: str,
+        residual: Tensor | None,
+        transposed: tuple[Tensor, ...] | None,
+    ) -> Tensor:
+        input, values, wanted = self._halves(input, compute)
         return block_sparse_linear(
             input,
-            self.values,
+            values,
             self.crow_indices,
             self.col_indices,
             self.order,
@@ -190,7 +255,8 @@ class BlockSparse:
             out_features=self.shape[0],
             activation=activation,
             residual=residual,
-            transposed=self.transposed,
+            out_dtype=wanted,
+            transposed=transposed,  # type: ignore[arg-type]
         )
 
 

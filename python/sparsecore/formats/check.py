@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sparsecore.formats.matrices import to_matrix
-from sparsecore.formats.select import spread, tiles, unit_shape
-from sparsecore.patterns import NM, Channel, Pattern, VariableNM
+from sparsecore.formats.select import shared_rows, spread, tiles, unit_shape
+from sparsecore.patterns import NM, VNM, Channel, Pattern, VariableNM
 from sparsecore.patterns import pattern as parse_pattern
 
 
@@ -48,7 +48,8 @@ class PatternReport:
 def mask_violations(mask: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
     """Which groups of ``mask`` (``(n, k)``, True = kept) break the pattern, and how many columns a group spans.
 
-    N:M groups break it by keeping more than n. Weights that are kept together break it by being kept apart.
+    N:M groups break it by keeping more than n, V:N:M also by using more than four inputs. Weights that are kept
+    together break it by being kept apart.
     """
     if isinstance(pattern, Channel):
         side = 1 if pattern.side == "out" else 0
@@ -56,6 +57,10 @@ def mask_violations(mask: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
         return torn, mask.shape[1] if side else 1
     if isinstance(pattern, VariableNM):  # a dense block is one too
         return torch.zeros(mask.shape[0] // 16, mask.shape[1] // 16, dtype=torch.bool), 16
+    if isinstance(pattern, VNM):
+        used = tiles(tiles(mask.int(), pattern.vector, 1).sum((1, 3)).bool().int(), 1, pattern.m).sum((1, 3))
+        own = tiles(tiles(mask.int(), 1, pattern.m).sum((1, 3)), pattern.vector, 1).amax((1, 3))
+        return (used > 4) | (own > pattern.n), pattern.m
     rows, cols = unit_shape(pattern)
     count = tiles(mask.int(), rows, cols).sum((1, 3))
     size = tiles(torch.ones_like(mask, dtype=torch.int), rows, cols).sum((1, 3))
@@ -95,6 +100,7 @@ def check_pattern(weight: Tensor, pattern: Pattern | str) -> PatternReport:
         whole = spread(used, rows, cols, (mask.shape[0], mask.shape[1]))
     broken, width = mask_violations(whole, pattern)
     places = broken.nonzero()
-    first = (int(places[0, 0]) * rows, int(places[0, 1]) * width) if len(places) else None
+    height = 1 if isinstance(pattern, Channel) else shared_rows(pattern)
+    first = (int(places[0, 0]) * height, int(places[0, 1]) * width) if len(places) else None
     zeros = 1.0 - float(mask.sum()) / max(mask.numel(), 1)
     return PatternReport(pattern, zeros, broken.numel(), len(places), first)

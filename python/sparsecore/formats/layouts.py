@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sparsecore.formats.base import PackedWeight
 from sparsecore.formats.bitmap_decode import BitmapDecode
+from sparsecore.formats.block_sparse import BlockSparse
 from sparsecore.formats.channels import Channels
 from sparsecore.formats.group_lists import GroupLists
 from sparsecore.formats.nm_decode import NMDecode
@@ -20,7 +21,10 @@ from sparsecore.formats.select import unit_shape
 from sparsecore.formats.semi_structured import SemiStructured, all_but_two
 from sparsecore.formats.shared_lists import SharedLists
 from sparsecore.formats.variable_nm import VariableNM
+from sparsecore.formats.vnm import VNM
+from sparsecore.ops.block_sparse import BLOCK_SIZES
 from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured
+from sparsecore.patterns import VNM as VNMPattern
 from sparsecore.patterns import VariableNM as VariableNMPattern
 
 LAYOUTS: dict[str, type[PackedWeight]] = {
@@ -34,6 +38,8 @@ LAYOUTS: dict[str, type[PackedWeight]] = {
         VariableNM,
         Channels,
         SemiStructured,
+        BlockSparse,
+        VNM,
     )
 }
 
@@ -58,7 +64,17 @@ def _shares(pattern: Pattern, least: int) -> bool:
 
 def _single(pattern: Pattern) -> bool:
     """Whether every weight is chosen on its own."""
-    return isinstance(pattern, (NM, Unstructured)) and unit_shape(pattern) == (1, 1)
+    return isinstance(pattern, (NM, VNMPattern, Unstructured)) and unit_shape(pattern) == (1, 1)
+
+
+def _square(pattern: Pattern) -> bool:
+    """Whether square blocks are kept that fill a product of tensor cores."""
+    return isinstance(pattern, Group) and pattern.rows == pattern.cols and pattern.rows in BLOCK_SIZES
+
+
+def _lists(pattern: Pattern) -> bool:
+    """Whether group lists hold a pattern: all but whole channels and blocks with an N of their own."""
+    return isinstance(pattern, (NM, VNMPattern, Group, Unstructured))
 
 
 _ON_CPU = (
@@ -68,22 +84,26 @@ _ON_CPU = (
     Row("row_lists", lambda p: _single(p) or (isinstance(p, Group) and p.rows <= 2)),
     Row("nm_decode", lambda p: isinstance(p, NM) and _single(p)),
     Row("bitmap_decode", lambda p: isinstance(p, Unstructured)),
-    Row("group_lists", lambda p: isinstance(p, (NM, Group, Unstructured))),
+    Row("group_lists", _lists),
     Row("shared_lists", lambda p: _shares(p, 3)),
     Row("row_lists", lambda p: isinstance(p, Group) and p.rows > 2 and p.cols > 1),
     Row("semi_structured", all_but_two),
+    Row("block_sparse", _square),
+    Row("vnm", lambda p: isinstance(p, VNMPattern)),
 )
 
 _ON_CUDA = (
     Row("channels", lambda p: isinstance(p, Channel)),
     Row("semi_structured", all_but_two),
+    Row("vnm", lambda p: isinstance(p, VNMPattern)),
+    Row("block_sparse", _square),
     Row("shared_lists", lambda p: _shares(p, 8)),
     Row("bitmap_decode", lambda p: _single(p) and p != NM(2, 4)),
-    Row("group_lists", lambda p: isinstance(p, (NM, Group, Unstructured))),
+    Row("group_lists", _lists),
 )
 
 # Only sizes that follow from the shape can be had without the weights.
-_ON_META = (Row("semi_structured", all_but_two),)
+_ON_META = (Row("semi_structured", all_but_two), Row("vnm", lambda p: isinstance(p, VNMPattern)))
 
 ORDER: dict[str, tuple[Row, ...]] = {"cpu": _ON_CPU, "cuda": _ON_CUDA, "meta": _ON_META}
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from sparsecore import reference
 from sparsecore.formats.base import VALUE_DTYPES, PackedWeight
 from sparsecore.formats.bitmap_decode import BitmapDecode
+from sparsecore.formats.block_sparse import BlockSparse
 from sparsecore.formats.channels import Channels
 from sparsecore.formats.check import mask_violations
 from sparsecore.formats.group_lists import GroupLists
@@ -23,11 +24,14 @@ from sparsecore.formats.semi_structured import SemiStructured
 from sparsecore.formats.shared_lists import SharedLists
 from sparsecore.formats.variable_nm import VariableNM
 from sparsecore.formats.variable_select import codes_of_mask
+from sparsecore.formats.vnm import VNM
 from sparsecore.ops import semi_structured_compress
 from sparsecore.ops.semi_structured import serves
 from sparsecore.ops.window_lift import largest_of_group, lift
 from sparsecore.patterns import NM, Channel, Pattern, Unstructured
+from sparsecore.patterns import VNM as VNMPattern
 from sparsecore.patterns import pattern as parse_pattern
+from sparsecore.reference.vnm import vnm_gather, vnm_select
 
 
 def pack(
@@ -50,7 +54,8 @@ def pack(
         sparsity: Fraction of zeros, for patterns that leave it open. None: exactly the non-zero units are kept.
         dtype: Of the stored values; ``torch.int8`` stores one scale per output channel. None: as the weight.
         layout: ``"row_lists"``, ``"shared_lists"``, ``"group_lists"``, ``"nm_decode"``, ``"bitmap_decode"``,
-            ``"channels"``, ``"semi_structured"``, or ``"auto"``: the first of :func:`layouts_for` on the device.
+            ``"channels"``, ``"semi_structured"``, ``"block_sparse"``, ``"vnm"``, or ``"auto"``: the first of
+            :func:`layouts_for` on the device.
 
     Returns:
         The packed weight; :attr:`~PackedWeight.nbytes` says what it takes.
@@ -75,6 +80,8 @@ def pack(
     weight = weight.detach().contiguous()
     if layout == "semi_structured" and mask is None and dtype != torch.int8:
         return _pack_semi_structured(weight.to(dtype or weight.dtype), None, pattern, None)
+    if layout == "vnm" and mask is None and dtype != torch.int8:
+        return _pack_vnm(weight.to(dtype or weight.dtype), None, pattern)
     if mask is None:
         mask = select_mask(weight.abs(), pattern, sparsity).contiguous()
     else:
@@ -129,8 +136,7 @@ def pack_stored(
         values, columns, group_ptr = ops.shared_lists_pack(weight, units, rows)
         return SharedLists(shape, pattern, values, scale, columns, group_ptr)
     if layout == "group_lists":
-        rows, cols = unit_shape(pattern)
-        rows = min(rows, 32)
+        rows, cols = (min(size, 32) for size in unit_shape(pattern))
         units = mask[::rows, ::cols].contiguous()
         density = float(units.sum()) / max(units.numel(), 1)
         depth = torch.ops.sparsecore.group_lists_depth(rows, cols, k, density)
@@ -143,6 +149,16 @@ def pack_stored(
         return VariableNM(shape, pattern, values, scale, indices, codes)
     if layout == "semi_structured":
         return _pack_semi_structured(weight, mask, pattern, scale)
+    if layout in ("block_sparse", "vnm") and weight.dtype in (torch.int8, torch.float64):
+        raise ValueError(
+            f"pack: the layout {layout} stores float32, bfloat16 and float16, got {weight.dtype}. Store the weight in "
+            "one of these, or keep it on the CPU."
+        )
+    if layout == "block_sparse":
+        size = unit_shape(pattern)[0]
+        return BlockSparse.from_dense(weight, mask[::size, ::size], block_size=size)
+    if layout == "vnm":
+        return _pack_vnm(weight, mask, pattern)
     if layout == "nm_decode":
         assert isinstance(pattern, NM)
         values, codes = ops.nm_decode_pack(weight, mask, pattern.n, pattern.m)
@@ -180,6 +196,23 @@ def _pack_semi_structured(
         chosen = select_mask(weight.abs(), pattern) if mask is None else mask
         values, metadata = reference.semi_structured_pack(weight, chosen)
     return SemiStructured(shape, pattern, values, scale, metadata)
+
+
+def _pack_vnm(weight: Tensor, mask: Tensor | None, pattern: Pattern) -> VNM:
+    """Without a mask: the four inputs with the largest sums of magnitudes, and the two largest weights of these."""
+    assert isinstance(pattern, VNMPattern)
+    shape, vector = (weight.shape[0], weight.shape[1]), pattern.vector
+    if shape[1] >= 0xFFFF:
+        raise ValueError(f"pack: the layout vnm takes fewer than 65535 inputs, got {shape[1]}.")
+    if weight.dtype == torch.float64:
+        raise ValueError(
+            "pack: the layout vnm stores float32, bfloat16 and float16, got float64. Convert the weight first."
+        )
+    columns = vnm_select(weight if mask is None else mask, vector, pattern.m)
+    picked = vnm_gather(weight, columns, vector)
+    kept = None if mask is None else vnm_gather(mask, columns, vector)
+    packed = _pack_semi_structured(picked, kept, NM(2, 4), None)
+    return VNM(shape, pattern, packed.values, None, packed.metadata, columns)
 
 
 def placed(weight: PackedWeight, device: torch.device | str) -> PackedWeight:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsecore.formats.variable_select import choose_codes, codes_of_mask, variable_mask
-from sparsecore.patterns import NM, Channel, Group, Pattern, VariableNM
+from sparsecore.patterns import NM, VNM, Channel, Group, Pattern, VariableNM, fixed_sparsity
 
 
 def top_mask(score: Tensor, keep: int) -> Tensor:
@@ -42,8 +42,16 @@ def unit_shape(pattern: Pattern) -> tuple[int, int]:
 
 
 def shared_rows(pattern: Pattern) -> int:
-    """Neighbouring output channels that share their columns under this pattern."""
-    return unit_shape(pattern)[0]
+    """Neighbouring output channels that share their columns, or pick them together, under this pattern."""
+    return pattern.vector if isinstance(pattern, VNM) else unit_shape(pattern)[0]
+
+
+def vnm_mask(score: Tensor, pattern: VNM) -> Tensor:
+    """Of every ``m`` columns the four with the largest sums over a run of rows, and of these each row's two largest."""
+    n = score.shape[0]
+    sums = tiles(score, pattern.vector, 1).sum((1, 3))
+    picked = nm_mask(sums, 4, pattern.m).repeat_interleave(pattern.vector, 0)[:n]
+    return nm_mask(torch.where(picked, score, -torch.inf), pattern.n, pattern.m) & picked
 
 
 def tiles(matrix: Tensor, rows: int, cols: int) -> Tensor:
@@ -87,7 +95,7 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float | None = None) 
 
     Args:
         score: ``(out_features, in_features)``, non-negative, higher is better.
-        pattern: What may be kept together. ``NM`` fixes how much; the others need ``sparsity``.
+        pattern: What may be kept together. ``NM`` and ``VNM`` fix how much; the others need ``sparsity``.
         sparsity: Fraction of zeros in ``[0, 1)`` over the whole matrix. None: every unit with a score above 0.
 
     Returns:
@@ -105,13 +113,15 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float | None = None) 
             else choose_codes(score, sparsity=sparsity, empty=True)
         )
         return variable_mask(score, codes)
+    fixed = fixed_sparsity(pattern)
+    if fixed is not None and sparsity is not None and abs(sparsity - fixed) > 1e-9:
+        raise ValueError(
+            f"select_mask: {pattern} fixes the sparsity to {fixed:g}, got {sparsity:g}. Leave it out."
+        )
+    if isinstance(pattern, VNM):
+        return vnm_mask(score.float(), pattern)
     units = score_units(score.float(), pattern)
     if isinstance(pattern, NM):
-        fixed = 1.0 - pattern.n / pattern.m
-        if sparsity is not None and abs(sparsity - fixed) > 1e-9:
-            raise ValueError(
-                f"select_mask: {pattern} fixes the sparsity to {fixed:g}, got {sparsity:g}. Leave it out."
-            )
         mask = nm_mask(units, pattern.n, pattern.m)
     elif sparsity is None:
         mask = units > 0

@@ -158,20 +158,9 @@ class SemiStructured(PackedWeight):
         Raises:
             ValueError: float32 or int8 values without a dtype for the product.
         """
-        wanted = input.dtype
-        if torch.is_autocast_enabled(input.device.type):
-            wanted = torch.get_autocast_dtype(input.device.type)
         if self.values.dtype == torch.int8:
-            return self._int8_linear(input, bias, activation, compute, wanted)
-        values = self.values
-        if values.dtype == torch.float32:
-            product = torch.float16 if compute == "float16" else wanted
-            if product == torch.float32:
-                raise ValueError(
-                    "semi_structured: sparse tensor cores have no float32 product, got float32 values and a float32 "
-                    "input. Use torch.autocast, layer.to(torch.bfloat16), or compute_dtype=torch.float16."
-                )
-            values, input = values.to(product), input.to(product)
+            return self._int8_linear(input, bias, activation, compute)
+        input, values, wanted = self._halves(input, compute)
         return semi_structured_linear(
             input,
             values,
@@ -184,15 +173,15 @@ class SemiStructured(PackedWeight):
             out_dtype=wanted,
         )
 
-    def _int8_linear(
-        self, input: Tensor, bias: Tensor | None, activation: str, compute: str, out_dtype: torch.dtype
-    ) -> Tensor:
+    def _int8_linear(self, input: Tensor, bias: Tensor | None, activation: str, compute: str) -> Tensor:
         """Each token by its own largest magnitude, rounded to nearest even."""
         if compute != "int8":
             raise ValueError(
                 "semi_structured: int8 values are multiplied with int8 inputs on a GPU. Use "
                 "compute_dtype=torch.int8, or store the weight in bfloat16."
             )
+        device = input.device.type
+        out_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else input.dtype
         wide = input.float()
         token_scale = wide.abs().amax(-1, keepdim=True) / 127.0
         narrow = (wide / token_scale.clamp_min(torch.finfo(torch.float32).tiny)).round().to(torch.int8)

@@ -37,7 +37,7 @@ def _as_buffer(index: Tensor) -> Tensor:
 
 def _from_buffer(buffer: Tensor, wide: bool) -> Tensor:
     """The index that :func:`_as_buffer` stored; anything else comes back as it is, for ``validate`` to judge."""
-    whole = buffer.dtype == torch.uint8 and buffer.dim() == 1 and buffer.numel() % 2 == 0
+    whole = buffer.dtype == torch.uint8 and buffer.dim() > 0 and buffer.shape[-1] % 2 == 0
     return buffer.view(torch.int16) if wide and whole and buffer.is_contiguous() else buffer
 
 

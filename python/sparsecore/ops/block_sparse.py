@@ -50,6 +50,8 @@ def block_sparse_validate(
 ) -> None:
     """Refuses an index that does not describe a matrix: what a damaged or crafted file may hold. Waits for the device.
 
+    Runs on every device: without kernels in plain torch.
+
     Args:
         crow_indices: ``(rows + 1,)`` int32, where the blocks of each row of blocks begin.
         col_indices: ``(blocks,)`` int32, the column of each block.
@@ -62,8 +64,9 @@ def block_sparse_validate(
     Raises:
         ValueError: What is wrong, and where.
     """
-    _require_kernels("block_sparse_validate", col_indices)
-    found = torch.ops.sparsecore.block_sparse_validate(
+    kernel = has_kernel("block_sparse_linear", col_indices.device.type)
+    validate: Any = torch.ops.sparsecore.block_sparse_validate if kernel else reference.block_sparse_damage
+    found = validate(
         crow_indices,
         col_indices,
         order,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsecore._library import has_kernel
 from sparsecore.formats.base import ACTIVATIONS
 from sparsecore.ops._common import fake_kernel, token_rows
 from sparsecore.ops.semi_structured import (
@@ -22,13 +23,16 @@ from sparsecore.reference.vnm import vnm_columns, vnm_gather, vnm_scatter, vnm_s
 VECTORS = (16, 32, 64, 128)
 
 
-def _require(function: str, tensor: Tensor, vector: int) -> None:
+def _require_vector(function: str, vector: int) -> None:
     if vector not in VECTORS:
         raise ValueError(f"{function}: vector must be 16, 32, 64 or 128, got {vector}.")
-    if torch.compiler.is_compiling():
+
+
+def _require(function: str, tensor: Tensor, vector: int) -> None:
+    _require_vector(function, vector)
+    if tensor.is_meta or torch.compiler.is_compiling():
         return
-    key = torch._C._dispatch_key_for_device(tensor.device.type)
-    if not torch._C._dispatch_has_kernel_for_dispatch_key("sparsecore::vnm_linear", key):
+    if not has_kernel("vnm_linear", tensor.device.type):
         raise RuntimeError(
             f"{function}: needs a CUDA tensor and a sparsecore that was built with CUDA, got a tensor on "
             f"{tensor.device}. sparsecore.reference.vnm_linear runs anywhere, slowly."
@@ -94,14 +98,23 @@ def vnm_decompress(
 
 
 def vnm_validate(
-    values: Tensor, metadata: Tensor, columns: Tensor, *, out_features: int, in_features: int, vector: int
+    values: Tensor,
+    metadata: Tensor,
+    columns: Tensor,
+    *,
+    out_features: int,
+    in_features: int,
+    vector: int,
+    m: int | None = None,
 ) -> None:
     """Refuses what :func:`vnm_compress` does not make and a damaged or crafted file may hold. Waits for the device.
+
+    Runs on every device: without kernels in plain torch. With ``m`` also a column that is not of its group is refused.
 
     Raises:
         ValueError: Places of a 2:4 group, or columns of a group, that do not ascend; a column outside of the weight.
     """
-    _require("vnm_validate", values, vector)
+    _require_vector("vnm_validate", vector)
     runs = -(-out_features // vector)
     if columns.dtype != torch.int16 or columns.dim() != 2 or columns.shape[0] != runs or columns.shape[1] % 4:
         raise ValueError(
@@ -118,11 +131,14 @@ def vnm_validate(
     ascends &= none[:, 1:] | (index[:, 1:] > last[:, :-1])
     wrong = ~none & (index >= in_features)
     wrong[:, 1:] |= ~ascends
+    if m is not None:
+        group = torch.arange(index.shape[1], device=index.device) // 4
+        wrong |= ~none & (index.div(m, rounding_mode="floor") != group)
     if bool(wrong.any()):
         run, place = (int(i) for i in wrong.nonzero()[0])
         raise ValueError(
             f"vnm_validate: column {int(index[run, place])} at place {place} of run {run} is outside of the weight's "
-            f"{in_features} inputs or does not ascend. The packing is damaged; compress the weight again."
+            f"{in_features} inputs or its group, or does not ascend. The packing is damaged; compress the weight again."
         )
 
 
@@ -202,7 +218,8 @@ def _weight_grad(grad: Tensor, input: Tensor, columns: Tensor, vector: int) -> T
     sampled = torch.ops.sparsecore.shared_lists_weight_grad(
         grad, input, lists.flatten().contiguous(), pointers, part
     )
-    return sampled.view(-1, picked, part).transpose(1, 2).reshape(-1, picked)[:n]  # type: ignore[no-any-return]
+    of_lists = sampled.view(lists.shape[0], picked, part).transpose(1, 2)
+    return of_lists.reshape(lists.shape[0] * part, picked)[:n]  # type: ignore[no-any-return]
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ from sparsecore.reference.bitmap_decode import (
     bitmap_decode_unpack,
 )
 from sparsecore.reference.block_sparse import (
+    block_sparse_damage,
     block_sparse_linear,
     block_sparse_order,
     block_sparse_pack,
@@ -68,6 +69,7 @@ __all__ = [
     "bitmap_decode_linear",
     "bitmap_decode_pack",
     "bitmap_decode_unpack",
+    "block_sparse_damage",
     "block_sparse_linear",
     "block_sparse_order",
     "block_sparse_pack",

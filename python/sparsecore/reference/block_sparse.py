@@ -67,6 +67,70 @@ def block_sparse_transpose(
     return starts, row[source].int(), block_sparse_order(starts), source.int()
 
 
+def block_sparse_damage(
+    crow_indices: Tensor,
+    col_indices: Tensor,
+    order: Tensor,
+    ccol_indices: Tensor | None,
+    row_indices: Tensor | None,
+    order_t: Tensor | None,
+    source: Tensor | None,
+    out_features: int,
+    in_features: int,
+    block_size: int,
+) -> Tensor:
+    """The first fault of an index and its place, ``(2,)`` int64; 0 and -1 where there is none.
+
+    Faults are numbered as in csrc/include/sparsecore/block_sparse_cuda.h; the smaller number comes first.
+    """
+    rows, columns = -(-out_features // block_size), -(-in_features // block_size)
+    blocks = len(col_indices)
+    faults = _index_faults(crow_indices, col_indices, order, rows, columns, blocks, (1, 2, 3))
+    if ccol_indices is not None:
+        assert row_indices is not None and order_t is not None and source is not None
+        faults += _index_faults(ccol_indices, row_indices, order_t, columns, rows, blocks, (4, 4, 4))
+        if not faults:
+            row, column = row_indices.long(), _rows(ccol_indices, blocks)
+            entry = source.long().clamp(0, max(blocks - 1, 0))
+            wrong = (
+                (source < 0)
+                | (source >= blocks)
+                | (entry < crow_indices[row])
+                | (entry >= crow_indices[row + 1])
+            )
+            faults += _first(wrong | (col_indices[entry] != column), 5)
+    return torch.tensor(min(faults, default=(0, -1)), dtype=torch.int64)
+
+
+def _first(wrong: Tensor, fault: int) -> list[tuple[int, int]]:
+    return [(fault, int(wrong.nonzero()[0]))] if wrong.any() else []
+
+
+def _index_faults(
+    starts: Tensor,
+    index: Tensor,
+    order: Tensor,
+    rows: int,
+    columns: int,
+    blocks: int,
+    faults: tuple[int, int, int],
+) -> list[tuple[int, int]]:
+    """Of starts, index and order: a row or entry of each that is wrong."""
+    ends = torch.zeros(rows, dtype=torch.bool, device=starts.device)
+    if rows == 0:
+        return [(faults[0], 0)] if blocks or int(starts[0]) else []
+    ends[0], ends[-1] = starts[0] != 0, starts[-1] != blocks
+    ends[-1] |= (starts[0] != 0) if rows == 1 else False
+    found = _first((starts[1:] < starts[:-1]) | ends, faults[0])
+    if found:  # nothing else can be read by them
+        return found
+    outside = (index < 0) | (index >= columns)
+    row = _rows(starts, blocks)
+    if blocks:
+        outside[1:] |= (row[1:] == row[:-1]) & (index[1:] <= index[:-1])
+    return _first(outside, faults[1]) + _first(order != block_sparse_order(starts), faults[2])
+
+
 def block_sparse_unpack(
     values: Tensor, crow_indices: Tensor, col_indices: Tensor, out_features: int, in_features: int
 ) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from sparsecore.convert import sparsify_
-from sparsecore.patterns import NM, Group, Pattern, Unstructured
+from sparsecore.patterns import NM, Group, Pattern, Unstructured, fixed_sparsity
 from sparsecore.patterns import pattern as parse_pattern
 from sparsecore.sparsify.allocation import Uniform
 from sparsecore.sparsify.budget import choose_masks
@@ -209,7 +209,7 @@ class WandaSparsifier(StepSparsifier):
         sparsity: float | None = sparsity_level
         if pattern is not None:
             chosen = parse_pattern(pattern)
-            sparsity = None if isinstance(chosen, NM) else sparsity_level
+            sparsity = sparsity_level if fixed_sparsity(chosen) is None else None
         elif semi_structured_block_size is None:
             chosen = Unstructured()
         else:

@@ -27,7 +27,7 @@ from sparsecore.formats.select import (
     top_mask,
     unit_shape,
 )
-from sparsecore.patterns import NM, Pattern
+from sparsecore.patterns import NM, VNM, Pattern
 
 _CHUNK = 1024  # rows of a square matrix of gains that are looked at together: bounds memory beside the matrix
 
@@ -223,6 +223,8 @@ def order_rows(
         ValueError: Scores that are negative or not finite, or a sparsity that does not fit the pattern.
     """
     _check("order_rows", score, seconds)
+    if isinstance(pattern, VNM):
+        raise ValueError(f"order_rows: {pattern} has no search yet. Use NM(n, m, vector=V) or Group(V, c).")
     rows = shared_rows(pattern)
     count = score.shape[0]
     before = kept_score(score, pattern, sparsity)

@@ -17,10 +17,11 @@ from sparsecore.formats.base import PackedWeight
 from sparsecore.formats.pack import pack
 from sparsecore.formats.select import mask_units, score_units, spread_units
 from sparsecore.nn._packed import PackedLayer
+from sparsecore.patterns import VNM
 from sparsecore.sparsify.exchange import competitors, exchange
 from sparsecore.sparsify.scores import Magnitude, Score, SignedMagnitude, Statistics, uniform
 
-_LAYOUTS = ("row_lists", "shared_lists", "group_lists", "semi_structured")
+_LAYOUTS = ("row_lists", "shared_lists", "group_lists", "semi_structured", "bitmap_decode", "block_sparse")
 _SCORES: dict[str, Score] = {"magnitude": Magnitude(), "signed": SignedMagnitude()}
 
 
@@ -64,6 +65,7 @@ def exchange_(
     layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, PackedLayer)]
     layers = [(name, layer) for name, layer in layers if isinstance(layer.weight_values, nn.Parameter)]
     layers = [(name, layer) for name, layer in layers if layer.layout in _LAYOUTS]
+    layers = [(name, layer) for name, layer in layers if not isinstance(layer.pattern, VNM)]
     if not layers:
         raise ValueError(
             "exchange_: the model has no trainable SparseLinear or SparseConv2d of a layout that can change. Call "

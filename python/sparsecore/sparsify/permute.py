@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from sparsecore.formats.select import shared_rows
-from sparsecore.patterns import NM, Pattern, Unstructured
+from sparsecore.patterns import NM, VNM, Pattern, Unstructured
 from sparsecore.sparsify._progress import bar
 from sparsecore.sparsify.calibration import Batch, input_norms
 from sparsecore.sparsify.orderings import Ordering, kept_score, order_columns, order_rows
@@ -105,6 +105,10 @@ def order_hidden_(
         ValueError: A pattern to which order does not matter, or layers that do not fit together.
         TypeError: A name that is not that of a linear layer or a norm over units.
     """
+    if isinstance(pattern, VNM):
+        raise ValueError(
+            f"order_hidden_: orders are searched for NM(n, m), NM(n, m, vector=V) and Group(V, c), not for {pattern}."
+        )
     if isinstance(pattern, Unstructured) or (not isinstance(pattern, NM) and shared_rows(pattern) == 1):
         raise ValueError(f"order_hidden_: the order of units does not matter to {pattern}.")
     found: dict[str, Ordering] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sparsecore.patterns import NM, Pattern
+from sparsecore.patterns import Pattern, fixed_sparsity
 from sparsecore.sparsify.allocation import Allocation, Scope, Uniform
 from sparsecore.sparsify.calibration import Batch
 from sparsecore.sparsify.once import prune_once
@@ -58,7 +58,7 @@ def sparsegpt(
     **options: Any,
 ) -> dict[str, Tensor]:
     """Optimal brain surgeon column by column (SparseGPT)."""
-    allocation = _split(sparsity, "row" if isinstance(pattern, NM) else within)
+    allocation = _split(sparsity, within if fixed_sparsity(pattern) is None else "row")
     rule = OBS(block_size=block_size, dampening=dampening)
     return prune_once(
         model, pattern, score=OBSScore(), weights=rule, sparsity=allocation, data=data, **options

@@ -16,7 +16,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from sparsecore.patterns import NM, Channel, Group, Unstructured, VariableNM, pattern_name
+from sparsecore.patterns import (
+    NM,
+    VNM,
+    Channel,
+    Group,
+    Unstructured,
+    VariableNM,
+    fixed_sparsity,
+    pattern_name,
+)
 from sparsecore.sparsify import allocation as allocations
 from sparsecore.sparsify import gradients, schedules, scores, selection, weights
 from sparsecore.sparsify import grow as growth
@@ -52,7 +61,7 @@ def _dataclasses_of(*modules: Any) -> dict[str, type]:
 _PARTS = _dataclasses_of(scores, allocations, schedules, weights, growth, gradients)
 _PARTS |= {
     part.__name__: part
-    for part in (NM, Group, Unstructured, Channel, VariableNM, Kernels, PerKind, ByWidth, Start)
+    for part in (NM, VNM, Group, Unstructured, Channel, VariableNM, Kernels, PerKind, ByWidth, Start)
 }
 
 
@@ -86,7 +95,7 @@ class Recipe:
             raise ValueError(
                 "Recipe: within='block' is the block of columns of the OBS rule. Use 'row' or 'layer' here."
             )
-        if isinstance(self.pattern, NM) and not isinstance(self.allocation, Uniform):
+        if fixed_sparsity(self.pattern) is not None and not isinstance(self.allocation, Uniform):
             raise ValueError(
                 f"Recipe: {self.pattern} fixes how much each layer keeps, so {self.allocation} has nothing to "
                 f"split. Use Uniform(), or Unstructured() or a Group as the pattern."
@@ -128,12 +137,12 @@ class Recipe:
             raise ValueError(
                 "Recipe: EveryForward with Hard() would never let a weight return. Use SRSTE() or STE()."
             )
-        if self.grow is not None and isinstance(self.pattern, VariableNM):
+        if self.grow is not None and isinstance(self.pattern, (VNM, VariableNM)):
             raise ValueError(
                 f"Recipe: {type(self.grow).__name__} exchanges single weights, which {self.pattern} does not hold. "
                 f"Leave grow out, or use Unstructured()."
             )
-        if isinstance(self.pattern, NM) and getattr(self.schedule, "initial", 0.0) > 0.0:
+        if fixed_sparsity(self.pattern) is not None and getattr(self.schedule, "initial", 0.0) > 0.0:
             raise ValueError(f"Recipe: {self.pattern} fixes the sparsity, so schedule.initial must be 0.")
 
     @property
@@ -174,7 +183,7 @@ class Recipe:
 
 
 def _encode(part: Any) -> Any:
-    if isinstance(part, (NM, Group, Unstructured, Channel, VariableNM)):
+    if isinstance(part, (NM, VNM, Group, Unstructured, Channel, VariableNM)):
         return pattern_name(part)
     if isinstance(part, type) or not is_dataclass(part):
         return part

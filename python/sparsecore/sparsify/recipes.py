@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparsecore.convert import sparsify_
-from sparsecore.patterns import NM
+from sparsecore.patterns import fixed_sparsity
 from sparsecore.patterns import pattern as parse_pattern
 from sparsecore.sparsify.allocation import Uniform
 from sparsecore.sparsify.calibration import Batch
@@ -135,7 +135,7 @@ def _assignment(given: Mapping[str, Any]) -> Assignment:
         raise ValueError('load_recipe: needs a pattern, for instance "2:4" or "unstructured".')
     pattern = parse_pattern(state["pattern"])
     score, weights, within = _PRESETS[preset]
-    scope: Any = "row" if isinstance(pattern, NM) else within
+    scope: Any = within if fixed_sparsity(pattern) is None else "row"
     return Assignment(Recipe(pattern, score, Uniform(sparsity, scope), weights=weights), **place)
 
 

@@ -10,9 +10,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sparsecore.formats.select import nm_mask, score_units, shared_rows, spread_units, top_mask, unit_shape
+from sparsecore.formats.select import (
+    nm_mask,
+    score_units,
+    shared_rows,
+    spread_units,
+    top_mask,
+    unit_shape,
+    vnm_mask,
+)
 from sparsecore.formats.variable_select import choose_codes, variable_mask
-from sparsecore.patterns import NM, Channel, Group, Pattern, Unstructured, VariableNM
+from sparsecore.patterns import NM, VNM, Channel, Group, Pattern, Unstructured, VariableNM, fixed_sparsity
 from sparsecore.sparsify.allocation import Scope
 
 
@@ -21,8 +29,8 @@ class Selector:
     """A pattern with its budget, ready to be asked about a matrix or about a run of its columns.
 
     Attributes:
-        pattern: ``NM``, ``Unstructured``, ``Group`` or ``Channel``.
-        sparsity: Fraction of zeros; ignored by ``NM``.
+        pattern: ``NM``, ``VNM``, ``Unstructured``, ``Group`` or ``Channel``.
+        sparsity: Fraction of zeros; ignored by ``NM`` and ``VNM``.
         within: What competes: see :class:`~sparsecore.sparsify.allocation.Uniform`.
     """
 
@@ -38,12 +46,12 @@ class Selector:
     @property
     def align(self) -> int:
         """Runs of columns start at a multiple of this."""
-        return self.pattern.m if isinstance(self.pattern, NM) else unit_shape(self.pattern)[1]
+        return self.pattern.m if isinstance(self.pattern, (NM, VNM)) else unit_shape(self.pattern)[1]
 
     @property
     def step(self) -> int | None:
         """Columns that are decided together, or None where a whole run is."""
-        return self.pattern.m if isinstance(self.pattern, NM) else None
+        return self.pattern.m if isinstance(self.pattern, (NM, VNM)) else None
 
     @property
     def whole(self) -> bool:
@@ -70,6 +78,8 @@ class Selector:
         """
         if isinstance(self.pattern, VariableNM):
             return variable_mask(score, choose_codes(score, sparsity=self.sparsity, empty=True))
+        if isinstance(self.pattern, VNM):
+            return vnm_mask(score, self.pattern)
         units = score_units(score, self.pattern)
         groups, width = units.shape
         start //= unit_shape(self.pattern)[1]
@@ -89,8 +99,8 @@ def check(pattern: Pattern, sparsity: float | None) -> float:
     Raises:
         ValueError: The pattern needs a sparsity and got none, or fixes another one.
     """
-    if isinstance(pattern, NM):
-        fixed = 1.0 - pattern.n / pattern.m
+    fixed = fixed_sparsity(pattern)
+    if fixed is not None:
         if sparsity is not None and abs(sparsity - fixed) > 1e-9:
             raise ValueError(
                 f"prune_once: {pattern} fixes the sparsity to {fixed:g}, got {sparsity:g}. Leave it out."
@@ -98,7 +108,8 @@ def check(pattern: Pattern, sparsity: float | None) -> float:
         return fixed
     if not isinstance(pattern, (Group, Unstructured, Channel, VariableNM)):
         raise TypeError(
-            f"prune_once: pattern must be NM, Unstructured, Group, Channel or VariableNM, got {type(pattern).__name__}."
+            "prune_once: pattern must be NM, VNM, Unstructured, Group, Channel or VariableNM, got "
+            f"{type(pattern).__name__}."
         )
     if sparsity is None:
         raise ValueError(f"prune_once: {pattern} leaves the sparsity open. Pass sparsity=0.5, say.")

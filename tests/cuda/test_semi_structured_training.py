@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -181,6 +182,102 @@ def test_layers_train(selection: str, device: str) -> None:
     assert (
         float((got - want).norm() / want.norm()) < 0.1
     )  # of weights that bfloat16 makes equal, others may stay
+
+
+@pytest.fixture
+def sparse_products(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """Dtypes of the inputs of every 2:4 product that a sparsifier's layers make."""
+    seen: list[torch.dtype] = []
+
+    def counted(input: Tensor, *arguments: object, **options: object) -> Tensor:
+        seen.append(input.dtype)
+        return semi_structured_masked_linear(input, *arguments, **options)
+
+    monkeypatch.setattr(sparsify.sparse_products, "semi_structured_masked_linear", counted)
+    return seen
+
+
+def masked_model(
+    device: str, dtype: torch.dtype, recipe: sparsify.Recipe
+) -> tuple[nn.Module, sparsify.Sparsifier, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(70, 64), nn.ReLU(), nn.Linear(64, 40)).to(device, dtype)
+    sparsifier = sparsify.Sparsifier(model, recipe)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    sparsifier.attach(optimizer)
+    return model, sparsifier, optimizer
+
+
+@pytest.mark.parametrize("rule", [sparsify.SRSTE(0.05), sparsify.STE()], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_a_sparsifier_multiplies_sparsely_what_it_would_densely(
+    dtype: torch.dtype,
+    rule: sparsify.SRSTE | sparsify.STE,
+    sparse_products: list[torch.dtype],
+    device: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = replace(sparsify.sr_ste("2:4"), gradient=rule)
+    made = [masked_model(device, dtype, recipe) for _ in range(2)]
+    input, target = torch.randn(2, 8, 70, device=device), torch.randn(2, 8, 40, device=device)
+    for step in range(3):
+        found = []
+        for (model, _, optimizer), serves in zip(made, (True, False), strict=True):
+            with monkeypatch.context() as patch:
+                if not serves:
+                    patch.setattr(sparsify.sparse_products, "serves", lambda tensor: False)
+                leaf = input.to(dtype).requires_grad_()
+                optimizer.zero_grad()
+                with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.float32):
+                    output = model(leaf)
+                (output.float() - target).square().mean().backward()
+            found.append([output.detach(), leaf.grad, *(parameter.grad for parameter in model.parameters())])
+            assert len(sparse_products) == 2 * (step + 1)
+        for sparse, dense in zip(*found, strict=True):
+            assert sparse.dtype == dense.dtype
+            error = float((sparse.double() - dense.double()).norm() / dense.double().norm())
+            assert error < (2e-3 if dtype == torch.float16 else 1.5e-2)
+        # both go on from one model, so that a weight on the edge of the mask does not part them
+        made[0][2].step()
+        made[1][0].load_state_dict(made[0][0].state_dict())
+    assert set(sparse_products) == {dtype, torch.bfloat16 if dtype == torch.float32 else dtype}
+    packed = made[0][1].finalize()
+    assert isinstance(packed[0], sc.nn.SparseLinear) and "forward" not in vars(packed[0])
+
+
+def test_a_sparsifier_begins_dense_where_its_schedule_does(
+    sparse_products: list[torch.dtype], device: str
+) -> None:
+    recipe = replace(sparsify.gmp(None, start=2, stop=3, every=1, pattern="2:4"), gradient=sparsify.SRSTE())
+    model, sparsifier, optimizer = masked_model(device, torch.bfloat16, recipe)
+    input = torch.randn(8, 70, device=device, dtype=torch.bfloat16)
+    counts = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        model(input).float().square().mean().backward()
+        optimizer.step()
+        counts.append(len(sparse_products))
+    assert counts == [0, 0, 0, 2, 4]
+    model.load_state_dict(copy.deepcopy(model.state_dict()))
+    model(input)  # nobody has looked at these masks
+    assert len(sparse_products) == 4
+    sparsifier.load_state_dict(sparsifier.state_dict())
+    clone = copy.deepcopy(model)
+    assert torch.equal(clone(input), model(input))
+    assert len(sparse_products) == 8
+    other = replace(sparsify.sr_ste("1:4"))
+    model, _, _ = masked_model(device, torch.bfloat16, other)
+    model(input)
+    assert len(sparse_products) == 8
+
+
+def test_a_sparsifier_s_model_compiles_whole(device: str) -> None:
+    model, _, _ = masked_model(device, torch.bfloat16, sparsify.sr_ste("2:4"))
+    input = torch.randn(8, 70, device=device, dtype=torch.bfloat16)
+    want = torch.autograd.grad(model(input).float().square().sum(), list(model.parameters()))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    got = torch.autograd.grad(compiled(input).float().square().sum(), list(model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
 @pytest.mark.parametrize("selection", ["by_row", "two_way"])

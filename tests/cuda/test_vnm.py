@@ -180,7 +180,8 @@ def test_damage_is_refused(device: str) -> None:
         damaged = columns.clone()
         damaged[1, place] = column
         with pytest.raises(
-            ValueError, match=r"of run 1 is outside of the weight's 130 inputs or its group, or does not ascend"
+            ValueError,
+            match=r"of run 1 is outside of the weight's 130 inputs or its group, or does not ascend",
         ):
             vnm_validate(values, metadata, damaged, **sizes)
         # Nothing outside of the input is read.

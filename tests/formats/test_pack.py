@@ -229,7 +229,7 @@ def test_scales_are_checked() -> None:
 def test_packings_cover_every_layout() -> None:
     # in files of their own: whole channels, which run as torch's dense product, blocks with a budget of bytes, and
     # what runs on CUDA alone
-    elsewhere = {"channels", "variable_nm", "semi_structured"}
+    elsewhere = {"channels", "variable_nm", "semi_structured", "block_sparse", "vnm"}
     assert {layout for _, layout, _ in PACKINGS} | elsewhere == set(sc.formats.pack.__globals__["LAYOUTS"])
 
 

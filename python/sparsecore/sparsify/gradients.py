@@ -90,6 +90,9 @@ class MaskedWeight(nn.Module):
     Args:
         mask: Bool, in the shape of the weight.
         decay: See :class:`SRSTE`; None: masked weights get no gradient.
+
+    Attributes:
+        follows_2_4: Whether the mask keeps at most two of four inputs, so that sparse tensor cores multiply the weight.
     """
 
     mask: Tensor
@@ -98,12 +101,17 @@ class MaskedWeight(nn.Module):
         super().__init__()
         self.register_buffer("mask", mask.clone())
         self.decay = decay
+        self.follows_2_4 = False
 
     def forward(self, weight: Tensor) -> Tensor:
         """``w_eff`` in the shape of ``weight``."""
         if self.decay is None:
             return weight * self.mask
         return straight_through(weight, self.mask, self.decay)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.follows_2_4 = False  # until the next mask is chosen, or somebody has looked at this one
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Assigning to ``layer.weight`` stores what was given."""

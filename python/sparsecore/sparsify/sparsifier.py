@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from sparsecore.convert import can_pack, sparsify_
 from sparsecore.formats.matrices import from_matrix, to_matrix
 from sparsecore.formats.select import mask_units, score_units, spread_units
-from sparsecore.patterns import Pattern
+from sparsecore.patterns import NM, Pattern
 from sparsecore.sparsify import distributed
 from sparsecore.sparsify.budget import choose_masks
 from sparsecore.sparsify.exchange import competitors, exchange
@@ -26,6 +26,7 @@ from sparsecore.sparsify.grow import Candidates
 from sparsecore.sparsify.kinds import as_matrix, as_weight, stored_pattern
 from sparsecore.sparsify.recipe import Recipe
 from sparsecore.sparsify.scores import Score, Statistics
+from sparsecore.sparsify.sparse_products import follows_2_4, multiply_densely_, multiply_sparsely_
 from sparsecore.sparsify.targets import find_trainable
 
 STATE_VERSION = 1
@@ -46,7 +47,8 @@ class Sparsifier:
 
     With the gradient rule ``Hard`` the model itself stays as it is: its weights hold exact zeros after every step,
     and so does what the optimizer remembers of them. The other gradient rules keep dense weights beneath the mask, as
-    a parametrization of each layer; the masks are then part of the model's ``state_dict`` too.
+    a parametrization of each layer; the masks are then part of the model's ``state_dict`` too. On CUDA their linear
+    layers of ``NM(2, 4)`` multiply on sparse tensor cores, in bfloat16, float16 or under autocast.
 
     Where ``torch.distributed`` runs, scores are averaged over the processes before anything is chosen, so that all
     have the same masks.
@@ -97,13 +99,22 @@ class Sparsifier:
         self._stashed: list[tuple[nn.Parameter, Tensor]] = []
         self.masks: dict[str, Tensor] = self._first_masks(masks or {})
         self._ever = {name: mask.clone() for name, mask in self.masks.items()}
+        self._rules: dict[str, MaskedWeight] = {}  # of layers whose products may be 2:4
         if recipe.gradient.keeps_dense:
             for name, layer in self._layers.items():
                 rule = MaskedWeight(self.masks[name], recipe.gradient.decay)
                 parametrize.register_parametrization(layer, "weight", rule)
                 self.masks[name] = rule.mask
+                if recipe.pattern == NM(2, 4) and multiply_sparsely_(layer):
+                    self._rules[name] = rule
+            self._look_at_masks()
         else:
             self._zero()
+
+    def _look_at_masks(self) -> None:
+        """Notes whose mask is 2:4. Those of a schedule that begins dense, and those given, may not be."""
+        for name, rule in self._rules.items():
+            rule.follows_2_4 = follows_2_4(self.masks[name])
 
     def _first_masks(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         unknown = sorted(set(given) - set(self._layers))
@@ -241,6 +252,8 @@ class Sparsifier:
         for name, mask in new.items():
             self.masks[name].copy_(mask)
             self._ever[name] |= mask
+        for rule in self._rules.values():
+            rule.follows_2_4 = True
         if not recipe.gradient.keeps_dense:
             self._zero({name: old[name] & mask for name, mask in new.items()})
 
@@ -378,6 +391,7 @@ class Sparsifier:
         for name in self.masks:
             self.masks[name].copy_(state["masks"][name])
             self._ever[name].copy_(state["ever"][name])
+        self._look_at_masks()
         if not self.recipe.gradient.keeps_dense:
             self._zero()
 
@@ -390,6 +404,7 @@ class Sparsifier:
         self.detach()
         if self.recipe.gradient.keeps_dense:
             for name, layer in self._layers.items():
+                multiply_densely_(layer)
                 if parametrize.is_parametrized(layer, "weight"):
                     self.masks[name] = self.masks[name].clone()
                     parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import sparsecore
 import table
 import tables
 import tables.layers
 from gpu import collect, correctness, device, machine, peers, programs, sampling, supervision, timings, visit
 from gpu.conclusions import conclude
 from gpu.families import FAMILIES
-from gpu.families.base import Shape
+from gpu.families.base import KeptLayers, Shape, packed_on_cpu
 from gpu.record import Record, running
 from gpu.stages import Item, Watch
 from gpu.summary import summarize
@@ -509,3 +510,32 @@ def test_conclusions() -> None:
     assert wrong == 1 and "timings: 3 left, about 4 s" in text
     assert "64, matmul_small_sm80, x cuBLAS: must 2, stretch 2, measured 2.22: stretch" in text
     assert conclude({}) == []
+
+
+def test_packed_layers_are_kept_for_the_next_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    weight = torch.randn(64, 64).to(torch.bfloat16)
+    pattern = sparsecore.NM(2, 8, vector=64)
+    monkeypatch.setenv("SPARSECORE_VISIT_LAYERS", str(tmp_path))
+    first = packed_on_cpu(weight, pattern, "shared_lists")
+
+    def packs_again(*arguments: object, **options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(sparsecore, "pack", packs_again)
+    again = packed_on_cpu(weight, pattern, "shared_lists")
+    assert again.shape == first.shape and torch.equal(again.to_dense(), first.to_dense())
+    with pytest.raises(AssertionError):
+        packed_on_cpu(weight + 1, pattern, "shared_lists")
+
+
+def test_kept_layers_stay_within_their_memory() -> None:
+    kept = KeptLayers(most_bytes=4 * 64)
+    layers = {
+        name: timings.Layer(torch.zeros(4, 8, dtype=torch.int8), lambda x, bias: x) for name in "abcdefg"
+    }
+    for name, layer in layers.items():
+        assert kept.get((name,), lambda layer=layer: layer) is layer and kept.nbytes <= 4 * 64
+    assert kept.get(("g",), lambda: layers["a"]) is layers["g"]
+    assert kept.get(("a",), lambda: layers["b"]) is layers["b"]
+    kept.clear()
+    assert kept.nbytes == 0

@@ -78,6 +78,9 @@ def of_gpu() -> dict[str, Any]:
     except Exception as error:
         return {"ok": False, "wrong": f"torch sees no GPU: {error}"}
     properties = torch.cuda.get_device_properties(0)
+    if properties.major < 8:
+        name, capability = properties.name, f"sm_{properties.major}{properties.minor}"
+        return {"ok": False, "wrong": f"the kernels need sm_80 or later, and {name} is {capability}"}
     found: dict[str, Any] = {
         "gpu": properties.name,
         "capability": 10 * properties.major + properties.minor,

@@ -180,7 +180,7 @@ def find_sanitizer() -> str | None:
 
 
 def sanitize(place: Place, tool: str, what: str, seconds: float) -> Result:
-    """``what``: conformance or operators. Each tensor has an allocation of its own, so that a step past it is seen."""
+    """``what``: conformance, or a family. Each tensor has an allocation of its own, so that a step past it is seen."""
     sanitizer = find_sanitizer()
     if sanitizer is None and not place.dry:
         return {"ok": True, "ran": False, "why": "there is no compute-sanitizer"}
@@ -188,8 +188,7 @@ def sanitize(place: Place, tool: str, what: str, seconds: float) -> Result:
     if what == "conformance":
         command = [place.conformance, str(int(seconds)), "60"]
     else:
-        # A dry run has just gone through the same cases.
-        command = [sys.executable, "-m", "benchmarks.gpu.correctness", *(["V:N:M"] if place.dry else [])]
+        command = [sys.executable, "-m", "benchmarks.gpu.correctness", what]
     prefix: list[str | Path] = []
     if sanitizer is not None and not place.dry:
         prefix = [sanitizer, "--tool", tool, "--target-processes", "all", "--error-exitcode", "9"]

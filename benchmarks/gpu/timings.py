@@ -35,7 +35,7 @@ FEW_TOKENS = 16  # the most at which reading the weight is what costs, on any de
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table; ``value`` 0 is measured first. ``prepare`` makes its calls, and tells the watch of each."""
+    """One row of a table; the least ``value`` is measured first. ``prepare`` makes its calls, and tells the watch of each."""
 
     name: str
     family: str
@@ -232,7 +232,8 @@ def layer_rows(variant: Variant, device: Device) -> Iterator[tuple[str, int, Sha
     for i, layer in enumerate(layers):
         for j, tokens in enumerate(SMALL_TOKENS if device.dry else variant.tokens):
             shape = Shape(*layer, tokens)
-            yield "", i + j, shape, prepare_layer, variant.targets(shape)
+            targets = variant.targets(shape)
+            yield "", i + j - (2 if targets else 0), shape, prepare_layer, targets
     for layer in variant.trained:
         shape = Shape(*variant.small, SMALL_TOKENS[0]) if device.dry else Shape(*layer)
         yield "forward and backward", 2, shape, prepare_step, ()
@@ -263,7 +264,7 @@ def rows(device: Device, families: tuple[Family, ...] = FAMILIES) -> list[Row]:
                     lambda watch, task=task: prepare_task(task.prepare, device, watch),
                     task.targets,
                 )
-            for variant in family.variants:
+            for variant in family.variants_on(device.name):
                 for what, value, shape, prepare, targets in layer_rows(variant, device):
                     name = ", ".join(filter(None, (variant.name, what)))
                     yield Row(
@@ -291,5 +292,5 @@ def time_row(row: Row, device: Device, gauges: Gauges, watch: Watch) -> dict[str
     if row.density is not None:
         result["density"] = row.density
     with gauges.during(result):
-        result |= measure(row.prepare(watch), device, 3 if device.dry else ROUNDS, watch)
+        result |= measure(row.prepare(watch), device, 2 if device.dry else ROUNDS, watch)
     return result

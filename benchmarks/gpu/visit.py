@@ -112,8 +112,12 @@ def run(arguments: argparse.Namespace, place: Place, stages: Mapping[str, Stage]
             until = end - 5 if whole or arguments.whole_stages else min(end - 5, now + stages[name].seconds)
             if now + SHORTEST > until and not place.dry:
                 continue
-            if supervise(name, command, record_path, arguments.copy, until, end):
-                left = [other for other in left if other != name]
+            done = supervise(name, command, record_path, arguments.copy, until, end)
+            left = [other for other in left if not (done and other == name)]
+            print(
+                f"{time.time() - begin:4.0f} s  {name}: {'done' if done else 'to be gone on with'}",
+                flush=True,
+            )
             if name == "machine":
                 check_machine(record_path, place.dry)
     record = Record(record_path, arguments.copy)

@@ -104,6 +104,7 @@ class Variant:
         small: ``(outputs, inputs)`` for the emulator and the memory checker.
         kernels: Names of the kernels that its products choose among, the one for few tokens first.
         by_kernel: Numbers of tokens at which all of them are timed beside each other, to set the chooser by.
+        capability: The first device that has any of its kernels.
         trained: ``(outputs, inputs, tokens)`` of forward and backward passes to time.
     """
 
@@ -122,6 +123,7 @@ class Variant:
     small: tuple[int, int] = (72, 136)
     kernels: tuple[str, ...] = ()
     by_kernel: tuple[int, ...] = ()
+    capability: int = 80
     trained: tuple[tuple[int, int, int], ...] = ()
 
     @property
@@ -139,9 +141,8 @@ class Variant:
 
     def layer(self, outputs: int, inputs: int, device: str) -> Layer:
         """The same layer in every stage and process."""
-        seed = int.from_bytes(
-            hashlib.blake2b(f"{self.name} {outputs} {inputs}".encode(), digest_size=4).digest()
-        )
+        name = f"{self.name} {outputs} {inputs}"
+        seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little")
 
         def make() -> Layer:
             generator = torch.Generator(device).manual_seed(seed)
@@ -150,9 +151,17 @@ class Variant:
         return LAYERS.get((self.name, outputs, inputs, device), make)
 
 
+def capability_of(device: str) -> int:
+    """As 80; the emulator is the newest."""
+    if device != "cuda":
+        return 90
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor
+
+
 def device_has(kernels: tuple[str, ...], device: str) -> tuple[str, ...]:
     """Of some kernels, those for the device at hand."""
-    hopper = device != "cuda" or torch.cuda.get_device_capability() == (9, 0)
+    hopper = capability_of(device) == 90
     return tuple(name for name in kernels if hopper or not name.endswith("sm90"))
 
 
@@ -288,6 +297,10 @@ class Family:
             torch._C._dispatch_has_kernel_for_dispatch_key(f"sparsecore::{name}", key)
             for name in self.operators
         )
+
+    def variants_on(self, device: str) -> tuple[Variant, ...]:
+        """Those that have a kernel there."""
+        return tuple(variant for variant in self.variants if variant.capability <= capability_of(device))
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:

@@ -330,6 +330,7 @@ def variant(group: int, dtype: torch.dtype) -> Variant:
         differentiable=dtype in FLOATS,
         values_are_trained=group == 4 and dtype in FLOATS,
         kernels=KERNELS,
+        capability=89 if dtype == torch.float8_e4m3fn else 80,
         by_kernel=(1, 8, 16, 24, 32, 48, 64, 96, 128, 256)
         if whole
         else (8, 32, 64, 128)

@@ -247,11 +247,21 @@ def test_a_record_becomes_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """In docs/performance.md and in the README; these numbers are made up, and no page keeps them."""
     record = Record(a_record(tmp_path))
     record.put("timings", "8 by kernel", by_kernel(8, 4.0, 6.0, 4.0))
+    record.data |= {
+        "left": {"tests": {"items": 3, "seconds": 40.0}},
+        "left_out": {"timings": {"V:N:M": 12}},
+        "peers": {"peer cuSPARSELt": "does not return"},
+    }
+    record.write()
     path = collect.collect(record.path, tmp_path / "results")
     assert path.name == "gpu_nvidia_x1.json"
     monkeypatch.setattr(tables, "RESULTS", path.parent)
     text = table.performance_page()
     assert "### NVIDIA X1" in text
+    assert (
+        "Left out: 3 items of tests; 12 items of timings of V:N:M, since two hung or crashed; "
+        "peer cuSPARSELt, since it hung or crashed." in text
+    )
     assert "| 4096 x 4096 | 16 | 8.0 (7.5 to 8.5) | 9.0 (8.0 to 10.0) | 1.50 |" in text
     assert "#### Targets: 1 stretch, 1 must" in text
     assert "| 2:4 bfloat16, 4096 x 4096, 16 tokens, x cuBLAS | 1.45 | 1.65 | 1.50 | must |" in text

@@ -33,6 +33,7 @@ def collect(path: Path, results: Path = RESULTS) -> Path:
         "commit": data["commit"],
         "compiler": data["compiler"],
         "command": "python -m benchmarks.gpu.visit --run",
+        **{key: data[key] for key in ("left", "left_out", "peers") if data.get(key)},
     }
     rows = [
         {"stage": stage, "item": item, **result}

@@ -35,7 +35,7 @@ FEW_TOKENS = 16  # the most at which reading the weight is what costs, on any de
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table; the least ``value`` is measured first. ``prepare`` makes its calls, and tells the watch of each."""
+    """One row of a table; the least ``value`` comes first. ``prepare`` makes its calls and tells the watch of each."""
 
     name: str
     family: str

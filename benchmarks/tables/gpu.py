@@ -112,6 +112,7 @@ def _visited(result: Result) -> str:
         f"driver {machine['driver']}; torch {machine['torch']}; {machine['compiler']}; commit {machine['commit']}; "
         f"{machine['date']}; `{machine['command']}`.\n",
         _right(rows),
+        _incomplete(machine),
         _reached(timings),
         _conclusions(rows),
     ]
@@ -137,6 +138,18 @@ def _visited(result: Result) -> str:
         parts.append(f"Not measured: {', '.join(missing)}.\n")
     parts.append(_questions([row for row in rows if row["stage"] == "questions"]))
     return "\n".join(parts)
+
+
+def _incomplete(machine: Result) -> str:
+    """What the visit had no time for, and whom it gave up."""
+    parts = [f"{left['items']} items of {stage}" for stage, left in machine.get("left", {}).items()]
+    for stage, groups in machine.get("left_out", {}).items():
+        parts += [
+            f"{count} items of {stage} of {group}, since two hung or crashed"
+            for group, count in groups.items()
+        ]
+    parts += [f"{peer}, since it hung or crashed" for peer in machine.get("peers", {})]
+    return f"Left out: {'; '.join(parts)}.\n" if parts else ""
 
 
 def _reached(timings: list[Result]) -> str:

@@ -32,7 +32,8 @@ def prune(
     model: Annotated[Path, typer.Argument(help="A safetensors file, or the folder of a transformers model.")],
     output: Annotated[Path, typer.Option(help="File or folder to write.")],
     pattern: Annotated[
-        str | None, typer.Option(help='"2:4", "2:4/16", "16x1", "unstructured", "channels".')
+        str | None,
+        typer.Option(help='"2:4", "2:4/16", "64:2:8", "16x1", "64x64", "unstructured", "channels".'),
     ] = None,
     sparsity: Annotated[
         float | None, typer.Option(help="Fraction of zeros, where the pattern leaves it open.")

@@ -490,6 +490,8 @@ def test_conclusions() -> None:
             "loads.lane4.warps8": {"ok": True, "gbytes_per_second": 2800.0, "bytes_in_flight": 16384.0},
             "loads.lane8.warps8": {"ok": True, "gbytes_per_second": 3000.0, "bytes_in_flight": 32768.0},
             "loads.lane1.warps8": {"ok": True, "gbytes_per_second": 900.0, "bytes_in_flight": 4096.0},
+            "boxes.9x2": {"ok": True, "gbytes_per_second": 4000.0, "bytes_in_flight": 73728.0},
+            "boxes.9x3": {"ok": True, "gbytes_per_second": 5000.0, "bytes_in_flight": 110592.0},
             "reduction.none": {"ok": True, "us": 2.0},
             "reduction.cluster": {"ok": True, "us": 3.0},
             "reduction.second_kernel": {"ok": True, "us": 5.0},
@@ -509,6 +511,10 @@ def test_conclusions() -> None:
     assert found["mma_sparse beside wgmma_sparse"] == "4000 of 8000 operations per cycle, 50%"
     assert found["bytes in flight by lanes' loads"].startswith(
         "16 KB per multiprocessor (loads.lane4.warps8)"
+    )
+    assert found["boxes from the level 2 cache"] == (
+        "5.0 TB/s, gradients of square blocks up to 285 TFLOP/s with blocks of 64, "
+        "480 TFLOP/s with blocks of 128"
     )
     assert found["adding up split inputs"].startswith("cluster 3.00 us, second kernel 5.00 us")
     assert found["fastest kernel, 2:4 bfloat16, by kernel, 4096 x 4096"] == (

@@ -19,6 +19,7 @@ def conclude(stages: dict[str, dict[str, Result]]) -> list[Conclusion]:
         *tile(asked),
         *peaks(asked),
         *in_flight(asked),
+        *boxes(asked),
         *reduction(asked),
         *crossovers(timed),
         *sampling(timed),
@@ -96,6 +97,28 @@ def in_flight(asked: dict[str, Result]) -> list[Conclusion]:
             )
         )
     return found
+
+
+def boxes(asked: dict[str, Result]) -> list[Conclusion]:
+    """What the level 2 cache gives to boxes of tensor copies, and the gradients of square blocks that it allows.
+
+    They make 57 operations of a byte with blocks of 64, 96 with blocks of 128: docs/kernels/cuda_block_sparse.md.
+    """
+    best = max(
+        (row.get("gbytes_per_second", 0.0) for name, row in asked.items() if name.startswith("boxes.")),
+        default=0.0,
+    )
+    if not best:
+        return []
+    allowed = ", ".join(
+        f"{count * best / 1000:.0f} TFLOP/s with blocks of {size}" for size, count in ((64, 57), (128, 96))
+    )
+    return [
+        (
+            "boxes from the level 2 cache",
+            f"{best / 1000:.1f} TB/s, gradients of square blocks up to {allowed}",
+        )
+    ]
 
 
 def reduction(asked: dict[str, Result]) -> list[Conclusion]:

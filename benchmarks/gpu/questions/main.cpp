@@ -17,6 +17,7 @@ std::vector<Question> all_questions() {
   add_load_questions(questions);
   add_mma_questions(questions);
   add_bulk_questions(questions);
+  add_box_questions(questions);
   add_reduction_questions(questions);
   std::stable_sort(questions.begin(), questions.end(),
                    [](const Question& a, const Question& b) { return a.value < b.value; });

@@ -44,6 +44,7 @@ void add_mma_questions(std::vector<Question>& questions);
 void add_wgmma_questions(std::vector<Question>& questions);
 void add_load_questions(std::vector<Question>& questions);
 void add_bulk_questions(std::vector<Question>& questions);
+void add_box_questions(std::vector<Question>& questions);
 void add_reduction_questions(std::vector<Question>& questions);
 
 SC_DEVICE long long cycle_counter() {

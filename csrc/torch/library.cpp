@@ -48,6 +48,9 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
   m.def(
       "shared_lists_validate(Tensor columns, Tensor group_ptr, int vector, int out_features, int in_features) "
       "-> (int, int)");
+  // The same by the CUDA operator library, on the device: int64 [2], status and place, kOk and -1 without a fault.
+  m.def(
+      "shared_lists_fault(Tensor columns, Tensor group_ptr, int vector, int out_features, int in_features) -> Tensor");
   m.def(
       "shared_lists_transpose(Tensor columns, Tensor group_ptr, int vector, int out_features, int in_features, "
       "int block_t) -> (Tensor, Tensor, Tensor)");
@@ -93,6 +96,10 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
   m.def(
       "group_lists_validate(Tensor index, Tensor order, Tensor starts, int rows, int cols, int out_features, int "
       "in_features, int depth, int window) -> (int, int)");
+  // The same by the CUDA operator library, on the device: int64 [2], status and place, kOk and -1 without a fault.
+  m.def(
+      "group_lists_fault(Tensor index, Tensor order, Tensor starts, int rows, int cols, int out_features, int "
+      "in_features, int depth, int window) -> Tensor");
   m.def(
       "group_lists_transpose(Tensor index, Tensor order, Tensor starts, int rows, int cols, int out_features, int "
       "in_features, int depth, int window, int depth_t, int window_t) -> (Tensor, Tensor, Tensor, Tensor)");
@@ -125,6 +132,9 @@ STABLE_TORCH_LIBRARY(sparsecore, m) {
   m.def("bitmap_decode_gather(Tensor dense, Tensor bitmap, Tensor row_ptr, int stored) -> Tensor");
   m.def(
       "bitmap_decode_validate(Tensor values, Tensor bitmap, Tensor row_ptr, int out_features, int in_features) -> int");
+  // The same by the CUDA operator library, on the device: int64 [2], status and place, kOk and -1 without a fault.
+  m.def(
+      "bitmap_decode_fault(Tensor values, Tensor bitmap, Tensor row_ptr, int out_features, int in_features) -> Tensor");
 
   // Dense operators of image networks. stride and dilation are [vertical, horizontal], padding [top, left, bottom,
   // right]; the stem's weight is [out_channels, kernel_h, kernel_w, channels].

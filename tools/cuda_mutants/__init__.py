@@ -10,6 +10,7 @@ from cuda_mutants import (
     group_lists,
     semi_structured,
     semi_structured_gradient,
+    validate,
 )
 from cuda_mutants.mutant import Family, Mutant
 
@@ -21,6 +22,7 @@ FAMILIES: tuple[Family, ...] = (
     group_lists.FAMILY,
     semi_structured.FAMILY,
     semi_structured_gradient.FAMILY,
+    validate.FAMILY,
 )
 
 __all__ = ["FAMILIES", "Family", "Mutant"]

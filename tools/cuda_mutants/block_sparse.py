@@ -360,12 +360,6 @@ MUTANTS = [
         "row < args.rows; row += kValidateThreads",
         "row < args.rows; row += 2 * kValidateThreads",
     ),
-    _validate(
-        "the last fault is named",
-        "found < first ? found : first",
-        "found < first || first != kNoFault ? found : first",
-    ),
-    _validate("no barrier between rounds of comparison", "    __syncthreads();\n"),
 ]
 
 UNCATCHABLE = [

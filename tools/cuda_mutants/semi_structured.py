@@ -345,8 +345,6 @@ MUTANTS = [
         "const bool outside = false &&",
     ),
     _compress("equal places pass", "(high + 0x44444444u - low - 0x11111111u)", "(high + 0x44444444u - low)"),
-    _compress("no barrier before offences are compared", "  __syncthreads();\n", place=2),
-    _compress("no barrier between rounds of comparison", "    __syncthreads();\n", place=0),
 ]
 
 UNCATCHABLE = [

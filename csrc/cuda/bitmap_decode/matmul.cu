@@ -1,7 +1,8 @@
-// Which tile takes a product, and its launch.
+// Which tile takes a product, its launch and that of the check of a bitmap.
 #include <algorithm>
 
 #include "cuda/bitmap_decode/matmul_sm80.cuh"
+#include "cuda/bitmap_decode/validate_sm80.cuh"
 #include "cuda/common/launch.h"
 #include "cuda/linear/message.h"
 #include "cuda/linear/operands.h"
@@ -14,6 +15,7 @@ constexpr const char* kName = "bitmap_decode_matmul";
 constexpr Capability kRows[] = {
     {.kernel = kOwnValues, .name = "bitmap_matmul_sm80", .types = kHalves},
     {.kernel = kInt8Values, .name = "bitmap_matmul_sm80 with int8 values", .types = kHalves},
+    {.kernel = kValidate, .name = "bitmap_validate_sm80", .types = 0},
 };
 constexpr Capabilities kCapabilities = {kRows};
 
@@ -116,6 +118,31 @@ Status bitmap_decode_matmul(const BitmapDecodeMatmulParams& p, void* stream) {
   const auto length = [](int64_t value) { return std::max<int64_t>(value, 0); };
   return cuda_bitmap_decode::run_plan(cuda_bitmap_decode::choose_plan(length(p.m), length(p.n), length(p.k)), p,
                                       stream);
+}
+
+Status bitmap_decode_validate_device(const BitmapDecode& weight, int64_t n, int64_t k, int64_t* where, void* stream) {
+  using namespace cuda_bitmap_decode;
+  constexpr const char* kFunction = "bitmap_decode_validate";
+  if (const Status status =
+          check_kernel(kFunction, kCapabilities, kValidate, {.capability = current_device().capability});
+      status != Status::kOk)
+    return status;
+  if (n < 0 || k < 0 || n > INT32_MAX || k > INT32_MAX || weight.nnz < 0 || weight.nnz > INT32_MAX)
+    return refuse(Status::kBadShape, "%s: needs 0 <= n, k, values < 2^31, got %lld, %lld and %lld", kFunction,
+                  static_cast<long long>(n), static_cast<long long>(k), static_cast<long long>(weight.nnz));
+  if (!where || !weight.row_ptr || (n > 0 && k > 0 && !weight.bitmap))
+    return refuse(Status::kNullPointer, "%s: needs bitmap, row_ptr and where", kFunction);
+  ValidateArguments args;
+  args.weight = weight;
+  args.n = n;
+  args.k = k;
+  args.where = where;
+  LaunchConfig config;
+  config.grid = dim3(1);
+  config.block = dim3(kValidateThreads);
+  config.shared_bytes = kValidateSharedBytes;
+  config.stream = static_cast<Stream>(stream);
+  return launched(kFunction, launch(config, sm80::bitmap_validate, args));
 }
 
 }  // namespace sparsecore

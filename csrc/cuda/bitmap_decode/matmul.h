@@ -24,8 +24,8 @@ struct MatmulArguments : Arguments {
   bool value_vectors = false;    // the values begin at a multiple of 16 bytes
 };
 
-// What there is, by the type of x; the values are of it, or int8.
-enum Kernel { kOwnValues, kInt8Values };
+// What there is: products by the type of x, with values of it or of int8, and validation.
+enum Kernel { kOwnValues, kInt8Values, kValidate };
 const Capabilities& capabilities();
 Plan choose_plan(int64_t m, int64_t n, int64_t k);
 // With a plan given, as the tests do. Checks the parameters first.

@@ -8,9 +8,8 @@ namespace sparsecore {
 namespace block_sparse {
 namespace {
 
-// The values, whatever their type, are not looked at.
 constexpr cuda_linear::Capability kRows[] = {
-    {.kernel = 0, .name = "validate_sm80", .types = cuda_linear::kHalves, .sizes = 16 + 32 + 64 + 128},
+    {.kernel = 0, .name = "validate_sm80", .types = 0, .sizes = 16 + 32 + 64 + 128},
 };
 constexpr cuda_linear::Capabilities kCapabilities = {kRows, "blocks of"};
 
@@ -26,8 +25,7 @@ Status block_sparse_validate(const BlockSparse& weight, const BlockSparse* trans
     return refuse(Status::kBadShape, "%s: needs 0 <= n, k < 2^31, got n=%lld k=%lld", kName, static_cast<long long>(n),
                   static_cast<long long>(k));
   if (const Status status = cuda_linear::check_kernel(
-          kName, kCapabilities, 0,
-          {.dtype = DType::kBFloat16, .capability = current_device().capability, .sizes = {weight.size, 0}});
+          kName, kCapabilities, 0, {.capability = current_device().capability, .sizes = {weight.size, 0}});
       status != Status::kOk)
     return status;
   if (const Status status = check_weight(kName, weight, n); status != Status::kOk) return status;
@@ -52,7 +50,7 @@ Status block_sparse_validate(const BlockSparse& weight, const BlockSparse* trans
   LaunchConfig config;
   config.grid = dim3(1);
   config.block = dim3(sm80::kValidateThreads);
-  config.shared_bytes = sm80::kValidateThreads * 8;
+  config.shared_bytes = cuda_linear::kValidateSharedBytes;
   config.stream = static_cast<Stream>(stream);
   return cuda_linear::launched(kName, launch(config, sm80::validate, args));
 }

@@ -3,11 +3,11 @@
 #pragma once
 
 #include "cuda/block_sparse/index.cuh"
-#include "cuda/common/shared_memory.h"
+#include "cuda/linear/faults.cuh"
 
 namespace sparsecore::block_sparse::sm80 {
 
-constexpr int kValidateThreads = 256;
+using cuda_linear::kValidateThreads;
 
 struct ValidateArguments {
   BlockSparse weight, transposed;
@@ -16,14 +16,10 @@ struct ValidateArguments {
   int64_t* where;
 };
 
-constexpr int64_t kNoFault = INT64_MAX;
-SC_DEVICE int64_t fault(BlockSparseFault kind, int64_t place) { return static_cast<int64_t>(kind) << 40 | place; }
-
-struct FirstFault {
-  int64_t first = kNoFault;
+// As cuda_linear::FirstFault, by kind and then by place.
+struct FirstFault : cuda_linear::FirstFault {
   SC_DEVICE void add(BlockSparseFault kind, int64_t place) {
-    const int64_t found = fault(kind, place);
-    first = found < first ? found : first;
+    cuda_linear::FirstFault::add(static_cast<int64_t>(kind) << 40 | place);
   }
 };
 
@@ -76,17 +72,11 @@ static __global__ void __launch_bounds__(kValidateThreads) validate(const Valida
     if (args.columns == 0 && threadIdx.x == 0 && mirrored.starts[0] != 0) faults.add(kKind, 0);
   }
 
-  int64_t* shared = reinterpret_cast<int64_t*>(ptx::smem());
-  shared[threadIdx.x] = faults.first;
-  for (int half = kValidateThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (static_cast<int>(threadIdx.x) < half && shared[threadIdx.x + half] < shared[threadIdx.x])
-      shared[threadIdx.x] = shared[threadIdx.x + half];
-  }
+  const int64_t first = cuda_linear::smallest_of_block(faults.first, ptx::smem());
   if (threadIdx.x != 0) return;
-  const bool none = shared[0] == kNoFault;
-  args.where[0] = none ? static_cast<int64_t>(BlockSparseFault::kNone) : shared[0] >> 40;
-  args.where[1] = none ? -1 : shared[0] & ((int64_t{1} << 40) - 1);
+  const bool none = first == cuda_linear::kNoFault;
+  args.where[0] = none ? static_cast<int64_t>(BlockSparseFault::kNone) : first >> 40;
+  args.where[1] = none ? -1 : first & ((int64_t{1} << 40) - 1);
 }
 
 }  // namespace sparsecore::block_sparse::sm80

@@ -19,8 +19,8 @@ constexpr int kTileChannels = 64;
 // tokens, and 8 KB. Panels longer than that are for the other kernel.
 constexpr int kSpanColumns = 2048, kSpanPanels = 16;
 
-// What there is for products and for gradients of values.
-enum Kernel : int32_t { kSmall, kExpanding, kGrad };
+// What there is for products, gradients of values and validation.
+enum Kernel : int32_t { kSmall, kExpanding, kGrad, kValidate };
 const cuda_linear::Capabilities& capabilities();
 
 struct Plan {

@@ -1,9 +1,10 @@
-// The launches of group lists: products and gradients of values.
+// The launches of group lists: products, gradients of values and the check of lists.
 #include <algorithm>
 
 #include "cuda/common/launch.h"
 #include "cuda/group_lists/linear_sm80.cuh"
 #include "cuda/group_lists/linear_small_sm80.cuh"
+#include "cuda/group_lists/validate_sm80.cuh"
 #include "cuda/group_lists/weight_grad_sm80.cuh"
 #include "cuda/linear/asked.h"
 #include "cuda/linear/message.h"
@@ -30,6 +31,7 @@ constexpr cuda_linear::Capability kRows[] = {
      .worth_to = kFewTokens},
     {.kernel = kExpanding, .name = "group_lists_sm80", .types = cuda_linear::kHalves, .sizes = kEverySide},
     {.kernel = kGrad, .name = "group_lists_grad_sm80", .types = cuda_linear::kHalves, .sizes = kEverySide},
+    {.kernel = kValidate, .name = "group_lists_validate_sm80", .types = 0, .sizes = kEverySide},
 };
 constexpr cuda_linear::Capabilities kCapabilities = {kRows, "groups of sides"};
 constexpr cuda_linear::Capabilities kProducts = {std::span(kRows).first(2), "groups of sides"};
@@ -195,6 +197,24 @@ Status group_lists_cuda_weight_grad(const GroupListsGradParams& p, void* stream)
   return with_element(p.dtype, [&](auto element) {
     return launched(kName, launch(config, sm80::group_lists_grad<decltype(element)>, args));
   });
+}
+
+Status group_lists_validate_device(const GroupLists& weight, int64_t n, int64_t k, int64_t* where, void* stream) {
+  using namespace group_lists_cuda;
+  constexpr const char* kName = "group_lists_validate";
+  if (const Status status = check_weight(kName, weight, kValidate, DType::kBFloat16, n, k); status != Status::kOk)
+    return status;
+  if (!where) return refuse(Status::kNullPointer, "%s: needs where, two int64 on the device", kName);
+  ValidateArguments args;
+  args.lists = lists_of(weight, n, k);
+  args.k = k;
+  args.where = where;
+  LaunchConfig config;
+  config.grid = dim3(1);
+  config.block = dim3(cuda_linear::kValidateThreads);
+  config.shared_bytes = cuda_linear::kValidateSharedBytes;
+  config.stream = static_cast<Stream>(stream);
+  return launched(kName, launch(config, sm80::group_lists_validate, args));
 }
 
 }  // namespace sparsecore

@@ -9,7 +9,8 @@ namespace sparsecore::cuda_linear {
 namespace {
 
 bool has_type(const Capability& row, const Need& need) {
-  return (row.types & type(need.dtype)) != 0 && row.from <= need.capability && need.capability <= row.to;
+  return (row.types == 0 || (row.types & type(need.dtype)) != 0) && row.from <= need.capability &&
+         need.capability <= row.to;
 }
 
 bool has_sizes(const Capability& row, const Need& need) {
@@ -33,7 +34,9 @@ std::string describe(const Capability& row, const char* sizes) {
       text.append(separator).append(name_of(dtype));
       separator = ", ";
     }
-  text.append(" on sm_").append(number(row.from)).append(row.to == kAnyNewer ? "+" : "");
+  text.append(row.types ? " on sm_" : "every type on sm_")
+      .append(number(row.from))
+      .append(row.to == kAnyNewer ? "+" : "");
   for (int32_t size = 1, count = 0; size <= row.sizes; size *= 2)
     if (row.sizes & size) text.append(count++ ? ", " : std::string(", ") + sizes + " ").append(number(size));
   if (row.alignment > 1) text.append(", values at multiples of ").append(number(row.alignment)).append(" bytes");

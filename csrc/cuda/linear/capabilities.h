@@ -21,7 +21,7 @@ constexpr int64_t kAnyNumber = INT64_MAX;
 struct Capability {
   int kernel;  // the family's own number of it
   const char* name;
-  Types types;                    // of the weight
+  Types types;                    // of the weight; 0: its values are not looked at
   int from = 80, to = kAnyNewer;  // compute capability, as 80
   int32_t sizes = 0;              // powers of two that the format's numbers may be, as their sum; 0: it has none
   int alignment = 1;              // where the weight's values begin: a multiple of so many bytes

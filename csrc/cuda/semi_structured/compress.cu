@@ -128,8 +128,8 @@ Status semi_structured_validate_device(const SemiStructured& weight, DType dtype
   args.k_blocks = ceil_div(k * size_of(dtype), kRowBytes);
   LaunchConfig config;
   config.grid = dim3(1);
-  config.block = dim3(sm80::kValidateThreads);
-  config.shared_bytes = sm80::kValidateThreads * sizeof(int64_t);
+  config.block = dim3(kValidateThreads);
+  config.shared_bytes = kValidateSharedBytes;
   config.stream = static_cast<Stream>(stream);
   return size_of(dtype) == 2 ? launched(kName, launch(config, sm80::validate<2>, args))
                              : launched(kName, launch(config, sm80::validate<1>, args));

@@ -13,6 +13,7 @@
 
 #include "cuda/common/shared_memory.h"
 #include "cuda/common/swizzle.h"
+#include "cuda/linear/faults.cuh"
 #include "cuda/semi_structured/matmul.h"
 
 namespace sparsecore::semi_structured::sm80 {
@@ -305,15 +306,12 @@ struct ValidateArguments {
   int64_t n = 0, k = 0, n_blocks = 0, k_blocks = 0;
 };
 
-// One block for everything, so that the smallest offending place needs no atomics: once per weight, at load.
-constexpr int kValidateThreads = 1024;
 // Budget of sm80::validate: 40 registers.
 template <int kBytes>
 __global__ void __launch_bounds__(kValidateThreads) validate(const ValidateArguments args) {
   constexpr int kDepth = kRowBytes / kBytes, kWords = 2 / kBytes, kBlockWords = kSlices * 32 * kWords;
-  constexpr int64_t kNowhere = INT64_MAX;
   const int64_t padded_k = args.k_blocks * kDepth, words = args.n_blocks * args.k_blocks * kBlockWords;
-  int64_t first = kNowhere;
+  int64_t first = kNoFault;
   for (int64_t i = threadIdx.x; i < words; i += kValidateThreads) {
     const uint32_t word = args.metadata[i];
     const int64_t block = i / kBlockWords, n_block = block / args.k_blocks, k_block = block - n_block * args.k_blocks;
@@ -342,23 +340,8 @@ __global__ void __launch_bounds__(kValidateThreads) validate(const ValidateArgum
       if (!good && place < first) first = place;
     }
   }
-  char* shared = ptx::smem();
-  ptx::store_shared_8(shared + threadIdx.x * 8, {static_cast<uint32_t>(first), static_cast<uint32_t>(first >> 32)});
-  __syncthreads();
-  for (int half = kValidateThreads / 2; half > 0; half /= 2) {
-    if (static_cast<int>(threadIdx.x) < half) {
-      const uint2 mine = ptx::load_shared_8(shared + threadIdx.x * 8);
-      const uint2 other = ptx::load_shared_8(shared + (threadIdx.x + half) * 8);
-      const bool other_first = other.y < mine.y || (other.y == mine.y && other.x < mine.x);
-      ptx::store_shared_8(shared + threadIdx.x * 8, other_first ? other : mine);
-    }
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) {
-    const uint2 smallest = ptx::load_shared_8(shared);
-    const int64_t place = static_cast<int64_t>(smallest.y) << 32 | smallest.x;
-    *args.where = place == kNowhere ? -1 : place;
-  }
+  first = smallest_of_block(first, ptx::smem());
+  if (threadIdx.x == 0) *args.where = first == kNoFault ? -1 : first;
 }
 
 }  // namespace sparsecore::semi_structured::sm80

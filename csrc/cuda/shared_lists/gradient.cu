@@ -1,4 +1,4 @@
-// The gradient of the kept weights, and the dense weight, of shared lists on a GPU.
+// The gradient of the kept weights, the dense weight and the check of shared lists on a GPU.
 #include <algorithm>
 
 #include "cuda/common/launch.h"
@@ -7,6 +7,7 @@
 #include "cuda/linear/operands.h"
 #include "cuda/shared_lists/check.h"
 #include "cuda/shared_lists/unpack_sm80.cuh"
+#include "cuda/shared_lists/validate_sm80.cuh"
 #include "cuda/shared_lists/weight_grad_sm80.cuh"
 
 namespace sparsecore {
@@ -19,6 +20,7 @@ constexpr int32_t kEveryVector = 8 + 16 + 32 + 64;
 constexpr cuda_linear::Capability kRows[] = {
     {.kernel = kGrad, .name = "weight_grad_sm80", .types = cuda_linear::kHalves, .sizes = kEveryVector},
     {.kernel = kUnpack, .name = "unpack_sm80", .types = cuda_linear::kStored, .sizes = kEveryVector},
+    {.kernel = kValidate, .name = "validate_sm80", .types = 0, .sizes = 4 + kEveryVector},
 };
 constexpr cuda_linear::Capabilities kCapabilities = {kRows, "vectors of"};
 
@@ -136,6 +138,28 @@ Status shared_lists_unpack_device(const SharedLists& weight, DType dtype, int64_
     case 2: return cuda_linear::launched(kName, launch(config, sm80::shared_lists_unpack<uint16_t>, args));
     default: return cuda_linear::launched(kName, launch(config, sm80::shared_lists_unpack<uint32_t>, args));
   }
+}
+
+Status shared_lists_validate_device(const SharedLists& weight, int64_t n, int64_t k, int64_t* where, void* stream) {
+  using namespace cuda_shared_lists;
+  constexpr const char* kName = "shared_lists_validate";
+  SharedLists lists = weight;
+  lists.values = weight.columns;  // not looked at
+  Status status = check(kName, kValidate, DType::kBFloat16, lists.vector);
+  if (status == Status::kOk) status = check_lists(kName, lists, n, k);
+  if (status != Status::kOk) return status;
+  if (!where || !lists.group_ptr) return refuse(Status::kNullPointer, "%s: needs group_ptr and where", kName);
+  ValidateArguments args;
+  args.weight = lists;
+  args.groups = ceil_div(n, lists.vector);
+  args.k = k;
+  args.where = where;
+  LaunchConfig config;
+  config.grid = dim3(1);
+  config.block = dim3(cuda_linear::kValidateThreads);
+  config.shared_bytes = cuda_linear::kValidateSharedBytes;
+  config.stream = static_cast<Stream>(stream);
+  return cuda_linear::launched(kName, launch(config, sm80::shared_lists_validate, args));
 }
 
 }  // namespace sparsecore

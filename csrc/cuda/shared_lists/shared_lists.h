@@ -26,9 +26,9 @@ struct MatmulArguments : gathered::Arguments {
   SharedLists weight;
 };
 
-// What there is for products, for gradients and for unpacking.
+// What there is for products, and for gradients, unpacking and validation.
 const cuda_linear::Capabilities& matmul_capabilities();
-enum GradientKernel { kGrad, kUnpack };
+enum GradientKernel { kGrad, kUnpack, kValidate };
 const cuda_linear::Capabilities& gradient_capabilities();
 // capability: as 80, 86, 89 or 90.
 Plan choose_plan(int64_t m, int64_t n, int64_t records, int32_t vector, DType dtype, int capability);

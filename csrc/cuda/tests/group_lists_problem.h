@@ -113,6 +113,11 @@ struct GroupProblem : LinearProblem<GroupOptions> {
     std::memset(first_value() + static_cast<int64_t>(record) * rows * cols * 2, 0, rows * cols * 2);
   }
 
+  // The index of the padding record, which no kernel may look at, as the format wants it.
+  void end_index() {
+    const int64_t bytes = group_lists_index_bytes(cols, depth);
+    std::memset(first_index() + records * bytes, 0, bytes);
+  }
   GroupLists weight() {
     GroupLists w;
     w.values = first_value();

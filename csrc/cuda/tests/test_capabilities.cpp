@@ -45,11 +45,14 @@ void check_refused(const Capabilities& list, const Call& call, const Need& need,
 
 void check_rows(const Capabilities& list, const Call& call) {
   for (const Capability& row : list.rows) {
-    CAPTURE(row.name);
+    CAPTURE(std::string(row.name));
+    const auto serves = [](const Capability& other, DType dtype, int device) {
+      const bool typed = other.types == 0 ? dtype == DType::kBFloat16 : (other.types & cuda_linear::type(dtype)) != 0;
+      return typed && other.from <= device && device <= other.to;
+    };
     const auto offered = [&](DType dtype, int device) {
       return std::any_of(list.rows.begin(), list.rows.end(), [&](const Capability& other) {
-        return other.kernel == row.kernel && (other.types & cuda_linear::type(dtype)) && other.from <= device &&
-               device <= other.to;
+        return other.kernel == row.kernel && serves(other, dtype, device);
       });
     };
     const std::vector<int32_t> sizes = members(row.sizes);
@@ -60,12 +63,13 @@ void check_rows(const Capabilities& list, const Call& call) {
     good.tensor_copies = row.tensor_copies;
     for (const DType dtype : kTypes)
       for (const int device : kDevices) {
+        if (row.types == 0 && dtype != DType::kBFloat16) continue;  // no type is passed
         CAPTURE(std::string(cuda_linear::name_of(dtype)));
         CAPTURE(device);
         good.dtype = dtype;
         good.capability = device;
         if (!offered(dtype, device)) check_refused(list, call, good, row.kernel, Status::kUnsupportedDType);
-        if (!(row.types & cuda_linear::type(dtype)) || device < row.from || device > row.to) continue;
+        if (!serves(row, dtype, device)) continue;
         for (const int32_t size : sizes) {
           CAPTURE(size);
           Need need = good;
@@ -288,6 +292,12 @@ TEST_CASE("capabilities: shared lists") {
     const int64_t n = problem.n, k = problem.k;
     SharedLists lists = problem.weight();
     lists.vector = need.sizes[0];
+    if (kernel == kValidate) {
+      cuda_emulation::GlobalBuffer<int64_t> where(2);
+      const Status status = shared_lists_validate_device(lists, n, k, where.data(), nullptr);
+      if (status == Status::kOk) CHECK(where[0] == 0);
+      return status;
+    }
     if (kernel == kUnpack) {
       cuda_emulation::GlobalBuffer<char> values(lists.records * vector * 4), dense(n * k * 4);
       lists.values = values.data();
@@ -384,6 +394,15 @@ TEST_CASE("capabilities: group lists") {
     options.dtype = half_or(need.dtype);
     GroupProblem problem(need.tokens, 70, 100, rows, cols, 64, 8, options);
     const cuda_emulation::ScopedOptions scoped(next_adversary(need.capability));
+    if (kernel == kValidate) {
+      cuda_emulation::GlobalBuffer<int64_t> where(2);
+      problem.end_index();
+      GroupLists weight = problem.weight();
+      weight.rows = need.sizes[0];
+      const Status status = group_lists_validate_device(weight, 70, 100, where.data(), nullptr);
+      if (status == Status::kOk) CHECK(where[0] == 0);
+      return status;
+    }
     if (kernel == kGrad) {
       GroupListsGradParams params = problem.grad_params();
       params.dtype = need.dtype;
@@ -411,6 +430,12 @@ TEST_CASE("capabilities: behind a bitmap") {
     BitmapProblem problem(need.tokens, 20, 200, options);
     const cuda_emulation::ScopedOptions scoped(next_adversary(need.capability));
     BitmapDecodeMatmulParams params = problem.params(bitmap_decode_matmul_workspace(need.tokens, 20, 200));
+    if (kernel == kValidate) {
+      cuda_emulation::GlobalBuffer<int64_t> where(2);
+      const Status status = bitmap_decode_validate_device(params.weight, 20, 200, where.data(), nullptr);
+      if (status == Status::kOk) CHECK(where[0] == 0);
+      return status;
+    }
     params.dtype = need.dtype;
     if (kernel == kOwnValues) params.weight_dtype = need.dtype;
     problem.forget();

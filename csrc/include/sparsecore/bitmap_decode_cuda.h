@@ -11,8 +11,8 @@ namespace sparsecore {
 // in registers: one that the format left out is a zero that is multiplied, so that an x that is not finite makes every
 // channel a NaN.
 //
-// No array can lead the kernel outside its buffers: starts are limited to nnz, and bits past the values read zeros.
-// bitmap_decode_check, on the host, says whether they belong together.
+// No array can lead the kernel outside its buffers: starts are limited to nnz, and bits past the values read zeros. The
+// answer is defined where bitmap_decode_check has nothing to say.
 struct BitmapDecodeMatmulParams : DeviceLinear {
   BitmapDecode weight;  // [n, k]; values and bitmap at multiples of their elements
   DType weight_dtype = DType::kBFloat16;
@@ -46,5 +46,11 @@ struct BitmapDecodeGatherParams {
   DType dtype = DType::kBFloat16;  // of both
 };
 SPARSECORE_API Status bitmap_decode_gather(const BitmapDecodeGatherParams& params, void* stream);
+
+// What bitmap_decode_check would answer, into device memory: where[0] the status and where[1] the row (0 where starts
+// do not ascend from 0 to nnz), or kOk and -1. To be asked once, of a weight that came from elsewhere. The values are
+// not looked at.
+SPARSECORE_API Status bitmap_decode_validate_device(const BitmapDecode& weight, int64_t n, int64_t k, int64_t* where,
+                                                    void* stream);
 
 }  // namespace sparsecore

@@ -11,8 +11,8 @@ struct GroupListsParams : DeviceLinear {
 };
 // Depends on shapes alone.
 SPARSECORE_API int64_t group_lists_cuda_workspace(int64_t m, int64_t n, int64_t k, int32_t depth);
-// The lists are validated on the host, where they are made or read (group_lists_validate). Kernels stay inside their
-// buffers whatever the lists hold.
+// Kernels stay inside their buffers whatever the lists hold; the answer is defined for lists that group_lists_validate
+// accepts.
 SPARSECORE_API Status group_lists_cuda_linear(const GroupListsParams& params, void* stream);
 
 // out [records + 1, cols, rows], float32; what belongs to no weight (padding, columns past k, channels past n) is 0.
@@ -26,5 +26,10 @@ struct GroupListsGradParams {
   DType dtype = DType::kBFloat16;                   // of grad_y and x
 };
 SPARSECORE_API Status group_lists_cuda_weight_grad(const GroupListsGradParams& params, void* stream);
+
+// What group_lists_validate would answer, into device memory: where[0] the status and where[1] the record or place, or
+// kOk and -1. To be asked once, of a weight that came from elsewhere. The values are not looked at.
+SPARSECORE_API Status group_lists_validate_device(const GroupLists& weight, int64_t n, int64_t k, int64_t* where,
+                                                  void* stream);
 
 }  // namespace sparsecore

@@ -38,4 +38,10 @@ SPARSECORE_API Status shared_lists_weight_grad_device(const SharedListsWeightGra
 SPARSECORE_API Status shared_lists_unpack_device(const SharedLists& weight, DType dtype, int64_t n, int64_t k,
                                                  void* dense, void* stream);
 
+// What shared_lists_validate would answer, into device memory: where[0] the status and where[1] the record, or kOk and
+// -1. To be asked once, of a weight that came from elsewhere. The values are not looked at; vectors of 4 may be checked
+// too.
+SPARSECORE_API Status shared_lists_validate_device(const SharedLists& weight, int64_t n, int64_t k, int64_t* where,
+                                                   void* stream);
+
 }  // namespace sparsecore

@@ -124,12 +124,26 @@ Tensor gather(const Tensor& dense, const Tensor& bitmap, const Tensor& row_ptr, 
   return values;
 }
 
+Tensor fault(const Tensor& values, const Tensor& bitmap, const Tensor& row_ptr, int64_t n, int64_t k) {
+  constexpr const char* function = "bitmap_decode_fault";
+  require_on_device(function, "values", values);
+  STD_TORCH_CHECK(n >= 0 && k >= 0, function, ": out_features and in_features must not be negative, got ", n, " and ",
+                  k, ".");
+  const BitmapDecode weight = view(function, values, bitmap, row_ptr, n, k, values);
+  Tensor where = torch::stable::new_empty(values, {2}, ScalarType::Long);
+  const DeviceScope scope(values);
+  raise_unless_launched(
+      bitmap_decode_validate_device(weight, n, k, static_cast<int64_t*>(where.mutable_data_ptr()), scope.stream()));
+  return where;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(sparsecore, SPARSECORE_DEVICE_KEY, m) {
   m.impl("bitmap_decode_linear", TORCH_BOX(&linear));
   m.impl("bitmap_decode_unpack", TORCH_BOX(&unpack));
   m.impl("bitmap_decode_gather", TORCH_BOX(&gather));
+  m.impl("bitmap_decode_fault", TORCH_BOX(&fault));
 }
 
 }  // namespace sparsecore

@@ -94,11 +94,26 @@ Tensor weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor&
   return out;
 }
 
+Tensor fault(const Tensor& index, const Tensor& order, const Tensor& starts, int64_t rows, int64_t cols, int64_t n,
+             int64_t k, int64_t depth, int64_t window) {
+  constexpr const char* function = "group_lists_fault";
+  require_on_device(function, "index", index);
+  STD_TORCH_CHECK(n >= 0 && k >= 0, function, ": out_features and in_features must not be negative, got ", n, " and ",
+                  k, ".");
+  const GroupLists lists = view(function, index, order, starts, rows, cols, depth, window, n, k, index);
+  Tensor where = torch::stable::new_empty(index, {2}, ScalarType::Long);
+  const DeviceScope scope(index);
+  raise_unless_launched(
+      group_lists_validate_device(lists, n, k, static_cast<int64_t*>(where.mutable_data_ptr()), scope.stream()));
+  return where;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(sparsecore, SPARSECORE_DEVICE_KEY, m) {
   m.impl("group_lists_linear", TORCH_BOX(&linear));
   m.impl("group_lists_weight_grad", TORCH_BOX(&weight_grad));
+  m.impl("group_lists_fault", TORCH_BOX(&fault));
 }
 
 }  // namespace sparsecore

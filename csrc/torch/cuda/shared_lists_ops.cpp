@@ -11,7 +11,7 @@ SharedLists view(const char* function, const Tensor& columns, const Tensor& grou
   require_vector(function, "columns", columns, beside, columns.numel());
   STD_TORCH_CHECK(columns.scalar_type() == ScalarType::Short, function, ": columns must be int16, got ",
                   type_name(columns.scalar_type()), ".");
-  STD_TORCH_CHECK(vector > 0 && vector <= 64 && n >= 0, function, ": vector must be 8, 16, 32 or 64, got ", vector,
+  STD_TORCH_CHECK(vector > 0 && vector <= 64 && n >= 0, function, ": vector must be 4, 8, 16, 32 or 64, got ", vector,
                   ", and out_features at least 0, got ", n, ".");
   require_vector(function, "group_ptr", group_ptr, beside, (n + vector - 1) / vector + 1);
   STD_TORCH_CHECK(group_ptr.scalar_type() == ScalarType::Int, function, ": group_ptr must be int32, got ",
@@ -99,12 +99,24 @@ Tensor unpack(const Tensor& values, const Tensor& columns, const Tensor& group_p
   return dense;
 }
 
+Tensor fault(const Tensor& columns, const Tensor& group_ptr, int64_t vector, int64_t n, int64_t k) {
+  constexpr const char* function = "shared_lists_fault";
+  require_on_device(function, "columns", columns);
+  const SharedLists lists = view(function, columns, group_ptr, vector, n, columns);
+  Tensor where = torch::stable::new_empty(columns, {2}, ScalarType::Long);
+  const DeviceScope scope(columns);
+  raise_unless_launched(
+      shared_lists_validate_device(lists, n, k, static_cast<int64_t*>(where.mutable_data_ptr()), scope.stream()));
+  return where;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(sparsecore, SPARSECORE_DEVICE_KEY, m) {
   m.impl("shared_lists_linear", TORCH_BOX(&linear));
   m.impl("shared_lists_weight_grad", TORCH_BOX(&weight_grad));
   m.impl("shared_lists_unpack", TORCH_BOX(&unpack));
+  m.impl("shared_lists_fault", TORCH_BOX(&fault));
 }
 
 }  // namespace sparsecore

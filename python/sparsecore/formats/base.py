@@ -209,6 +209,12 @@ class PackedWeight(ABC):
         return input.to(product), values.to(product), wanted
 
     def _check_common(self) -> None:
+        for name, tensor in self.tensors().items():
+            if isinstance(tensor, Tensor) and tensor.device != self.values.device:
+                raise ValueError(
+                    f"{self.layout}: values are on {self.values.device} and {name} on {tensor.device}. Move one of "
+                    "them."
+                )
         if self.values.dtype not in VALUE_DTYPES:
             raise ValueError(f"{self.layout}: values must be one of {VALUE_DTYPES}, got {self.values.dtype}.")
         if self.values.dtype == torch.int8:

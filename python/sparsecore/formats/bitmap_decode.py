@@ -12,6 +12,7 @@ from typing_extensions import Self
 from sparsecore import reference
 from sparsecore.formats.base import PackedWeight, require_tensor
 from sparsecore.ops import bitmap_decode_linear
+from sparsecore.ops._fault import first_fault
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +62,8 @@ class BitmapDecode(PackedWeight):
         require_tensor("bitmap_decode", "values", self.values, self.values.dtype, (None,))
         require_tensor("bitmap_decode", "bitmap", self.bitmap, torch.int64, (n, -(-k // 64)))
         require_tensor("bitmap_decode", "row_ptr", self.row_ptr, torch.int32, (n + 1,))
-        status = torch.ops.sparsecore.bitmap_decode_validate(
-            self.values.detach().cpu(), self.bitmap.cpu(), self.row_ptr.cpu(), n, k
-        )
-        self._raise_status(status, -1, "")
+        status, where = first_fault("bitmap_decode", self.values.detach(), self.bitmap, self.row_ptr, n, k)
+        self._raise_status(status, where, "row")
         return self
 
     def linear(

@@ -185,9 +185,6 @@ class BlockSparse(PackedWeight):
             ("order", self.order, rows),
         ):
             require_tensor(owner, name, tensor, torch.int32, (entries,))
-        devices = {tensor.device for tensor in self.tensors().values()}
-        if len(devices) > 1:
-            raise ValueError(f"{owner}: the arrays are on {len(devices)} devices. Move them to one.")
         if not self.values.is_meta:
             block_sparse_validate(
                 self.crow_indices,

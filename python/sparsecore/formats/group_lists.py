@@ -13,6 +13,7 @@ from typing_extensions import Self
 from sparsecore import reference
 from sparsecore.formats.base import PackedWeight, require_tensor
 from sparsecore.ops import group_lists_conv2d, group_lists_linear, group_lists_transpose
+from sparsecore.ops._fault import first_fault
 from sparsecore.ops.group_lists import TRANSPOSED_DEPTH, TRANSPOSED_WINDOW, transposed_values
 from sparsecore.patterns import Group, Pattern, Unstructured
 
@@ -115,8 +116,8 @@ class GroupLists(PackedWeight):
         require_tensor("group_lists", "starts", self.starts, torch.int32, (panels, groups + 1))
         if self.records < 0:
             raise ValueError("group_lists: the padding record is missing. Pack the weight again.")
-        status, where = torch.ops.sparsecore.group_lists_validate(
-            self.index, self.order, self.starts, rows, cols, n, k, depth, window
+        status, where = first_fault(
+            "group_lists", self.index, self.order, self.starts, rows, cols, n, k, depth, window
         )
         self._raise_status(status, where, "record or place")
         if torch.count_nonzero(self.values.detach()[-1]):

@@ -115,11 +115,6 @@ class SemiStructured(PackedWeight):
         blocks = (-(-n // 64), -(-self._inputs // (128 // size)))
         require_tensor(self.layout, "values", self.values, self.values.dtype, (*blocks, 4096 // size))
         require_tensor(self.layout, "metadata", self.metadata, torch.int32, (*blocks, 256 // size))
-        if self.values.device != self.metadata.device:
-            raise ValueError(
-                f"semi_structured: values are on {self.values.device} and metadata on {self.metadata.device}. "
-                "Move one of them."
-            )
         if not self.values.is_meta:
             semi_structured_validate(
                 self.values.detach(), self.metadata, out_features=n, in_features=k, group=self.group

@@ -14,6 +14,7 @@ from sparsecore import reference
 from sparsecore.formats.base import PackedWeight, require_tensor
 from sparsecore.formats.row_lists import RowLists
 from sparsecore.ops import shared_lists_linear, shared_lists_transpose
+from sparsecore.ops._fault import first_fault
 from sparsecore.ops.row_lists import TRANSPOSED_BLOCK
 
 
@@ -72,9 +73,7 @@ class SharedLists(PackedWeight):
             raise ValueError(f"shared_lists: vector must be 4, 8, 16, 32 or 64, got {self.vector}.")
         require_tensor("shared_lists", "columns", self.columns, torch.int16, (self.values.shape[0],))
         require_tensor("shared_lists", "group_ptr", self.group_ptr, torch.int32, (-(-n // self.vector) + 1,))
-        status, where = torch.ops.sparsecore.shared_lists_validate(
-            self.columns, self.group_ptr, self.vector, n, k
-        )
+        status, where = first_fault("shared_lists", self.columns, self.group_ptr, self.vector, n, k)
         self._raise_status(status, where, "record")
         return self
 

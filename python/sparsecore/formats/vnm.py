@@ -85,9 +85,6 @@ class VNM(PackedWeight):
         require_tensor(self.layout, "values", self.values, self.values.dtype, (*blocks, 2048))
         require_tensor(self.layout, "metadata", self.metadata, torch.int32, (*blocks, 128))
         require_tensor(self.layout, "columns", self.columns, torch.int16, (-(-n // self.vector), picked))
-        devices = {tensor.device for tensor in self.tensors().values()}
-        if len(devices) > 1:
-            raise ValueError(f"vnm: the arrays are on {len(devices)} devices. Move them to one.")
         if not self.values.is_meta:
             vnm_validate(
                 self.values.detach(),

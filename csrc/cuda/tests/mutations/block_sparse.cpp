@@ -250,7 +250,7 @@ std::string run(const Shape& shape) {
 constexpr Shape kShapes[] = {{}};
 
 std::string run(const Shape&) {
-  const BlockIndex host = BlockProblem::draw(300, 7, 0.5, 1), mirrored = host.transposed();
+  const BlockIndex host = BlockProblem::draw(600, 7, 0.5, 1), mirrored = host.transposed();
   const int32_t blocks = static_cast<int32_t>(host.index.size());
   int32_t row = 2;
   while (host.starts[row + 1] - host.starts[row] < 2) ++row;
@@ -258,7 +258,7 @@ std::string run(const Shape&) {
   for (int damage = 0; damage < 19; ++damage) {
     DeviceIndex index(host), other(mirrored);
     sm80::ValidateArguments args{};
-    args.rows = 300;
+    args.rows = 600;
     args.columns = 7;
     int64_t want[2] = {0, -1};
     const auto expect = [&](BlockSparseFault fault, int64_t place) {
@@ -267,16 +267,16 @@ std::string run(const Shape&) {
     };
     switch (damage) {
       case 1: index.starts[0] = 1, expect(BlockSparseFault::kStarts, 0); break;
-      case 2: index.starts[300] = blocks + 1, expect(BlockSparseFault::kStarts, 299); break;
+      case 2: index.starts[600] = blocks + 1, expect(BlockSparseFault::kStarts, 599); break;
       case 3: index.starts[row + 1] = -7, expect(BlockSparseFault::kStarts, row); break;
       case 4: index.index[entry + 1] = 7, expect(BlockSparseFault::kIndex, entry + 1); break;
       case 5: index.index[entry + 1] = index.index[entry], expect(BlockSparseFault::kIndex, entry + 1); break;
       case 6: index.index[blocks - 1] = -1, expect(BlockSparseFault::kIndex, blocks - 1); break;
       case 7: index.order[5] = index.order[4], expect(BlockSparseFault::kOrder, 5); break;
-      case 8: index.order[0] = 300, expect(BlockSparseFault::kOrder, 0); break;
-      case 9: std::swap(index.order[0], index.order[299]), expect(BlockSparseFault::kOrder, 1); break;
+      case 8: index.order[0] = 600, expect(BlockSparseFault::kOrder, 0); break;
+      case 9: std::swap(index.order[0], index.order[599]), expect(BlockSparseFault::kOrder, 1); break;
       case 10: other.starts[0] = 1, expect(BlockSparseFault::kTransposed, 0); break;
-      case 11: other.index[0] = 300, expect(BlockSparseFault::kTransposed, 0); break;
+      case 11: other.index[0] = 600, expect(BlockSparseFault::kTransposed, 0); break;
       case 12: std::swap(other.source[3], other.source[4]), expect(BlockSparseFault::kSource, 3); break;
       case 13: other.source[0] = -1, expect(BlockSparseFault::kSource, 0); break;
       case 14: other.source[blocks - 1] = blocks, expect(BlockSparseFault::kSource, blocks - 1); break;
@@ -289,9 +289,9 @@ std::string run(const Shape&) {
           if (mirrored.source[j] == entry) other.source[j] = entry + 1, expect(BlockSparseFault::kSource, j);
         break;
       case 18:
-        for (int32_t r = row; r < 300; ++r) index.starts[r + 1] = INT32_MAX;
+        for (int32_t r = row; r < 600; ++r) index.starts[r + 1] = INT32_MAX;
         for (int32_t j = 0; j < blocks; ++j) other.source[j] = INT32_MAX - 1;
-        expect(BlockSparseFault::kStarts, 299);
+        expect(BlockSparseFault::kStarts, 599);
         break;
       case 16: {  // a row that is longer, and comes after one that is shorter
         int32_t place = 1;

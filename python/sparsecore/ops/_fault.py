@@ -1,0 +1,37 @@
+"""Whether the arrays of a weight belong together: asked where they lie, or on the host where a device cannot tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsecore._library import has_kernel
+from sparsecore.ops._common import fake_kernel
+
+
+def first_fault(family: str, *arguments: Any) -> tuple[int, int]:
+    """Status and place of the first fault in the arrays of a weight, 0 where there is none. Waits for the device.
+
+    Args:
+        family: ``shared_lists``, ``group_lists`` or ``bitmap_decode``.
+        arguments: Those of ``torch.ops.sparsecore.<family>_validate``.
+
+    Raises:
+        RuntimeError: Arrays of a wrong type or size, or on several devices.
+    """
+    device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
+    if has_kernel(f"{family}_fault", device.type):
+        status, place = getattr(torch.ops.sparsecore, f"{family}_fault")(*arguments).tolist()
+        return status, place
+    found = getattr(torch.ops.sparsecore, f"{family}_validate")(*arguments)
+    return found if isinstance(found, tuple) else (found, -1)
+
+
+def _fake(first: Tensor, *rest: Any) -> Tensor:
+    return first.new_empty((2,), dtype=torch.int64)
+
+
+for _family in ("shared_lists", "group_lists", "bitmap_decode"):
+    fake_kernel(f"{_family}_fault")(_fake)

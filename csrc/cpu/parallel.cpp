@@ -1,8 +1,12 @@
 #include "sparsecore/parallel.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "cpu/arch.h"
+#if !defined(SPARSECORE_WASM)
+#include "cpu/crew.h"
+#endif
 
 #if defined(SPARSECORE_X86)
 #include <immintrin.h>
@@ -59,13 +63,45 @@ bool in_task = false;
 #else
 thread_local ThreadScratch thread_scratch;
 thread_local bool in_task = false;  // of a call that runs on several threads
+
+// The crew that this thread leads, if it does.
+struct Lead {
+  Crew* crew = nullptr;
+  int member = 0;
+};
+thread_local Lead lead;
+
+// However the body ends, the others must not wait for more.
+class LeadWhile {
+ public:
+  explicit LeadWhile(Lead value) { lead = value; }
+  ~LeadWhile() {
+    lead.crew->dismiss();
+    lead = Lead();
+  }
+  LeadWhile(const LeadWhile&) = delete;
+  LeadWhile& operator=(const LeadWhile&) = delete;
+};
 #endif
+
+void run_on_all(int64_t count, Task task, void* context) {
+#if !defined(SPARSECORE_WASM)
+  if (lead.crew && count <= UINT32_MAX) return lead.crew->run(lead.member, count, task, context);
+#endif
+  host.run(count, task, context);
+}
 
 }  // namespace
 
 void set_parallel_host(ParallelHost value) { host = value; }
 
-int num_threads() { return host.num_threads && !in_task ? host.num_threads() : 1; }
+int num_threads() {
+  if (in_task || !host.num_threads) return 1;
+#if !defined(SPARSECORE_WASM)
+  if (lead.crew) return lead.crew->members();
+#endif
+  return host.num_threads();
+}
 
 void parallel_tasks(int64_t count, Task task, void* context) {
   struct Call {
@@ -81,11 +117,35 @@ void parallel_tasks(int64_t count, Task task, void* context) {
   };
   if (count <= 0) return;
   if (count > 1 && host.run && num_threads() > 1) {
-    host.run(count, flushed, &call);
+    run_on_all(count, flushed, &call);
   } else {
     FlushDenormals mode;
     for (int64_t i = 0; i < count; ++i) task(context, i);
   }
+}
+
+void parallel_steps_with(Task body, void* context) {
+#if !defined(SPARSECORE_WASM)
+  const int members = std::min(num_threads(), Crew::kMost);
+  if (members > 1 && host.run && !lead.crew) {
+    struct Call {
+      Task body;
+      void* context;
+      Crew crew;
+    } call = {body, context, Crew(members)};
+    const Task join = [](void* opaque, int64_t i) {
+      Call& inner = *static_cast<Call*>(opaque);
+      const int member = static_cast<int>(i);
+      if (!inner.crew.lead()) return inner.crew.serve(member);
+      const LeadWhile leads({&inner.crew, member});
+      FlushDenormals mode;
+      inner.body(inner.context, 0);
+    };
+    return host.run(members, join, &call);
+  }
+#endif
+  FlushDenormals mode;
+  body(context, 0);
 }
 
 void* scratch(Scratch slot, size_t bytes) {

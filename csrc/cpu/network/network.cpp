@@ -48,11 +48,14 @@ class Network {
     if (images == 0) return Status::kOk;
     if (!complete(inputs, inputs_count()) || !complete(outputs, outputs_count())) return Status::kNullPointer;
     if (!arena_ && !make_arena()) return Status::kOutOfMemory;
-    for (int64_t image = 0; image < images; ++image) {
-      const Status status = run_image(image, inputs, outputs, timed);
-      if (status != Status::kOk) return status;
-    }
-    return Status::kOk;
+    for (const network::Chain& chain : chains_)
+      if (!parts_of(chain, timed).prepare(graph_, chain, timed ? 1 : num_threads())) return Status::kOutOfMemory;
+    Status status = Status::kOk;
+    parallel_steps([&] {
+      for (int64_t image = 0; image < images && status == Status::kOk; ++image)
+        status = run_image(image, inputs, outputs, timed);
+    });
+    return status;
   }
 
   int inputs_count() const { return static_cast<int>(graph_.inputs.size()); }
@@ -141,9 +144,10 @@ class Network {
 
   // A timed run goes through one band after the other on all threads, so that every step has its own time.
   Status run_chain(const network::Chain& chain, bool timed) {
-    network::ChainParts& parts = (timed ? timed_parts_ : parts_)[static_cast<size_t>(&chain - chains_.data())];
-    if (!parts.prepare(graph_, chain, timed ? 1 : num_threads())) return Status::kOutOfMemory;
-    return parts.run(graph_, chain, places_, timed ? seconds_.data() : nullptr);
+    return parts_of(chain, timed).run(graph_, chain, places_, timed ? seconds_.data() : nullptr);
+  }
+  network::ChainParts& parts_of(const network::Chain& chain, bool timed) {
+    return (timed ? timed_parts_ : parts_)[static_cast<size_t>(&chain - chains_.data())];
   }
 
   const network::Shape& shape_of(const Port& port) const { return graph_.values[static_cast<size_t>(port.value)]; }

@@ -35,6 +35,17 @@ void parallel_for_each(int64_t count, Body&& body) {
       const_cast<void*>(static_cast<const void*>(&body)));
 }
 
+// Runs body() once, on one of the host's threads, while the others stand by: what it starts in parallel begins and ends
+// some times faster than by itself. For bodies of many short steps, from which nothing is called that uses the host's
+// threads in other ways. Denormals are flushed in all of it.
+SPARSECORE_API void parallel_steps_with(Task body, void* context);
+template <typename Body>
+void parallel_steps(Body&& body) {
+  using Decayed = typename std::remove_reference<Body>::type;
+  parallel_steps_with([](void* context, int64_t) { (*static_cast<Decayed*>(context))(); },
+                      const_cast<void*>(static_cast<const void*>(&body)));
+}
+
 // Memory of this thread that grows and is kept, 64-byte aligned, so that hot paths do not allocate. Contents are
 // undefined. Slots keep nested users apart. Null where memory cannot be had.
 enum class Scratch : int { kPanel = 0, kSums = 1, kCompressed = 2, kWidened = 3, kCall = 4, kCount = 5 };

@@ -324,7 +324,7 @@ TEST_CASE("group lists: defaults are what the format allows") {
           CAPTURE(cols);
           CAPTURE(size);
           const bool good = depth >= 16 && depth <= 65536 && depth % 16 == 0 && depth % cols == 0 && window >= 1 &&
-                            window <= 256 && depth / cols <= 256;
+                            window <= 256 && (depth / cols <= 256 || rows >= 4);
           CHECK(good);
         }
 }
@@ -472,6 +472,32 @@ TEST_CASE("group lists: large planes, packed though they could be read where the
   Problem p({1, 80, 44, pointwise(3, 683)}, {1, 1, 80, 16, 0.6}, DType::kFloat32, DType::kFloat32, ImageLayout::kChw,
             ImageLayout::kChw, true, true, Activation::kRelu, 99);
   check_everywhere(p);
+}
+
+// Planes beyond the level 2 cache under short lists: each list passes several tiles.
+Problem long_rows(const Pattern& pattern, int64_t channels, bool padded, Activation activation, unsigned seed) {
+  return Problem({1, channels, 41, pointwise(61, 97)}, pattern, DType::kFloat32, DType::kFloat32, ImageLayout::kChw,
+                 ImageLayout::kChw, padded, seed % 2, activation, seed);
+}
+const std::vector<Pattern> kTall = {
+    {4, 1, 64, 4, 0.05}, {8, 1, 64, 3, 0.1}, {16, 1, 64, 2, 0.1}, {32, 1, 64, 1, 0.1}, {4, 1, 320, 8, 0.02}};
+
+TEST_CASE("group lists: short lists pass long rows of pixels") {
+  unsigned seed = 200;
+  for (const Pattern& pattern : kTall)
+    for (const Activation activation : {Activation::kNone, Activation::kRelu6, Activation::kHardSwish})
+      for (const bool padded : {false, true}) {
+        Problem p = long_rows(pattern, pattern.depth - 20, padded, activation, ++seed);
+        check_everywhere(p);
+      }
+}
+
+TEST_CASE("group lists: long rows of pixels, cut for threads" * doctest::test_suite("threads")) {
+  for (const int count : {2, 3, 7}) {
+    Problem p = long_rows(kTall[0], 44, false, Activation::kRelu, 290);
+    const Threads threads(count);
+    check_everywhere(p);
+  }
 }
 
 TEST_CASE("group lists: every activation, with and without a residual, in every layout") {

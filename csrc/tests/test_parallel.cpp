@@ -98,8 +98,7 @@ TEST_CASE("steps on members that share fewer threads" * doctest::test_suite("thr
 }
 
 #if !defined(__wasm__)
-TEST_CASE("steps on members that come late, and on members that have gone to sleep" *
-          doctest::test_suite("threads")) {
+TEST_CASE("steps on members that come late, and on members that have gone to sleep" * doctest::test_suite("threads")) {
   for (const int count : {2, 3, 8}) {
     const Staggered late(count, 2);
     check_steps(0);

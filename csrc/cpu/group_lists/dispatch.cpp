@@ -54,11 +54,19 @@ const Kernel& kernel() {
 
 // A record of one or two rows reads x for every product or every other: its panel is small enough for the level 1
 // cache, unless lists would be so short that passing over the sums costs more than reading x from the level 2 cache.
-// Wider groups read x less often and take it from there at no loss.
-int32_t group_lists_depth(int32_t rows, int32_t, int64_t k, double density) {
+// Wider groups read x less often and take it from there at no loss: where their lists are short, a panel is as deep as
+// leaves it in that cache, and sums are seldom passed over at all.
+int32_t group_lists_depth(int32_t rows, int32_t cols, int64_t k, double density) {
   constexpr double kShortLists = 0.15;
-  const int32_t depth = rows >= 4 || density <= kShortLists ? 256 : 128;
-  return k <= depth ? std::max<int32_t>(32, static_cast<int32_t>((k + 31) / 32 * 32)) : depth;
+  const auto whole = [](int64_t columns) {
+    return static_cast<int32_t>(std::max<int64_t>(32, (columns + 31) / 32 * 32));
+  };
+  if (rows >= 4 && cols == 1 && density <= kShortLists) {
+    constexpr int64_t kDeepest = 2048;
+    const int64_t panels = std::max<int64_t>(1, (k + kDeepest - 1) / kDeepest);
+    return whole((k + panels - 1) / panels);
+  }
+  return whole(std::min<int64_t>(k, rows >= 4 || density <= kShortLists ? 256 : 128));
 }
 
 // A quarter of the layer, or half of it where a quarter would leave few groups to sort or uneven halves: two and four

@@ -47,8 +47,9 @@ struct Tile {
   int64_t channels;  // of the window: channel order[p] * rows + r is skipped where it is not below
   const float* x;    // column c of the panel at x + c * x_stride
   int64_t x_stride;
-  int lanes;    // 1 .. max_lanes; a multiple of `vector` where the kernel has no masks
-  float* sums;  // channel c of the window at sums + c * sums_stride
+  int lanes;      // 1 .. tiles * max_lanes; a multiple of `vector` where the kernel has no masks
+  int tiles = 1;  // that lie side by side, of equally many registers: a list passes all of them before the next list
+  float* sums;    // channel c of the window at sums + c * sums_stride
   int64_t sums_stride;
   const float* before;  // what the sums start from, channel c at before + c * before_stride; may be sums. Null: from 0
   int64_t before_stride;
@@ -91,6 +92,7 @@ struct Kernel {
   // A tile of at most so many lanes costs less than a register of pixels: the last pixels of an image are then a tile
   // of their own. Null: none; only for kernels with masks.
   int (*few_lanes)(int rows) = nullptr;
+  bool side_by_side = false;  // `tile` takes more than one tile
 };
 
 // The best row for current_isa().

@@ -30,10 +30,10 @@ struct Lanes8 {
     return _mm256_permute_ps(four, 0x55 * I);
   }
   // Twelve sums, three of x and a weight take all registers: records must not overlap.
-  static constexpr int kRoomySums = 10;
+  static constexpr bool roomy(int v, int w) { return v * w <= 10; }
   template <int V, int W>
   static SPARSECORE_INLINE void settle(F (&sums)[V][W]) {
-    if constexpr (V * W > kRoomySums)
+    if constexpr (!roomy(V, W))
       for (auto& row : sums)
 #pragma GCC unroll 8
         for (F& sum : row) __asm__("" : "+x"(sum));
@@ -119,6 +119,8 @@ const Kernel kKernel = {Isa::kAvx2,
                         unpack,
                         widen,
                         32,
-                        GradientLoop<Lanes8>::run};
+                        GradientLoop<Lanes8>::run,
+                        nullptr,
+                        true};
 
 }  // namespace sparsecore::group_lists::avx2

@@ -28,7 +28,8 @@ struct Lanes16 {
   static F pick(F four) {
     return _mm512_permute_ps(four, 0x55 * I);
   }
-  static constexpr int kRoomySums = 24;
+  // Whether V x W sums and a column leave registers for the record after it.
+  static constexpr bool roomy(int v, int w) { return v * w + w < 30; }
   template <int V, int W>
   static SPARSECORE_INLINE void settle(F (&)[V][W]) {}
   // Lane j of the result is the sum of the lanes of sums[j].
@@ -58,8 +59,11 @@ void tile(const Tile& tile) {
     case 1: return run_width<Lanes16, 1, 10>(tile);
     case 2: return run_width<Lanes16, 2, 8>(tile);
     case 4: return run_width<Lanes16, 4, 6>(tile);
-    case 8: return tile.lanes <= 48 ? run_width<Lanes16, 8, 3>(tile) : run_width<Lanes16, 4, 6, true>(tile);
-    default: return tile.lanes <= 48 ? run_width<Lanes16, 8, 3, true>(tile) : run_width<Lanes16, 4, 6, true>(tile);
+    case 8:
+      return tile.lanes <= 48 * tile.tiles ? run_width<Lanes16, 8, 3>(tile) : run_width<Lanes16, 4, 6, true>(tile);
+    default:
+      return tile.lanes <= 48 * tile.tiles ? run_width<Lanes16, 8, 3, true>(tile)
+                                           : run_width<Lanes16, 4, 6, true>(tile);
   }
 }
 
@@ -109,6 +113,7 @@ const Kernel kKernel = {Isa::kAvx512,
                         widen,
                         64,
                         GradientLoop<Lanes16>::run,
-                        few_lanes};
+                        few_lanes,
+                        true};
 
 }  // namespace sparsecore::group_lists::avx512

@@ -45,10 +45,11 @@ float clamp(float value, float low, float high) {
   return value > high ? high : value;
 }
 
-// R: rows in a register, P: pixels of the tile, kBytes: uint8 indices of blocks of one column.
-template <typename R, int P, bool kBytes>
+// R: rows in a register, P: pixels of the tile. Index: of blocks of one column, or void for all others.
+template <typename R, int P, typename Index>
 struct FewLoop {
   using F = typename R::F;
+  static constexpr bool kOneColumn = !std::is_void_v<Index>;
   static constexpr int kPlaces = 4;
   // Floats from a list to the one that follows four later, if dense. Weights are read once for the few pixels, from
   // far.
@@ -71,14 +72,14 @@ struct FewLoop {
   List list_of(int64_t place, int64_t part) const {
     const int64_t begin = tile.starts[place] - tile.starts[0];
     const auto* index = static_cast<const char*>(tile.index);
-    return {tile.values + begin * rows * cols + part, index + begin * (!kBytes && tile.wide_index ? 2 : 1)};
+    return {tile.values + begin * rows * cols + part, index + begin * (tile.wide_index ? 2 : 1)};
   }
 
   // Record i; `pitch` from one column of x to the next, in floats.
   static SPARSECORE_INLINE void add_record(const List& list, int64_t i, int64_t rows, int64_t cols, bool wide,
                                            const float* x, int64_t pitch, F (&sums)[P]) {
-    if constexpr (kBytes) {
-      add(list.values + i * rows, x + static_cast<const uint8_t*>(list.index)[i] * pitch, sums);
+    if constexpr (kOneColumn) {
+      add(list.values + i * rows, x + static_cast<const Index*>(list.index)[i] * pitch, sums);
     } else {
       const int64_t block =
           wide ? static_cast<const uint16_t*>(list.index)[i] : static_cast<const uint8_t*>(list.index)[i];
@@ -130,7 +131,7 @@ struct FewLoop {
 
   template <int kCount>
   void run_places(int64_t place) const {
-    const int64_t height = kBytes && R::kRows < 16 ? R::kRows : rows, width = cols, pitch = tile.x_stride;
+    const int64_t height = kOneColumn && R::kRows < 16 ? R::kRows : rows, width = cols, pitch = tile.x_stride;
     const float* x = tile.x;
     const bool wide = tile.wide_index;
     for (int64_t part = 0; part < rows; part += R::kRows) {
@@ -178,10 +179,12 @@ void run_pixels(const Tile& tile) {
   if constexpr (P > 1) {
     if (tile.lanes < P) return run_pixels<R, P - 1>(tile);
   }
-  if (tile.cols == 1 && !tile.wide_index)
-    FewLoop<R, P, true>{tile, tile.rows, 1}.run();
+  if (tile.cols > 1)
+    FewLoop<R, P, void>{tile, tile.rows, tile.cols}.run();
+  else if (tile.wide_index)
+    FewLoop<R, P, uint16_t>{tile, tile.rows, 1}.run();
   else
-    FewLoop<R, P, false>{tile, tile.rows, tile.cols}.run();
+    FewLoop<R, P, uint8_t>{tile, tile.rows, 1}.run();
 }
 
 }  // namespace

@@ -76,6 +76,7 @@ class ConvTask {
     planes_in_ = x_.pointwise() && io.x_layout == ImageLayout::kChw && io.dtype == DType::kFloat32 &&
                  layout.k % weight.cols == 0;
     if (packing_pays()) planes_in_ = false;
+    in_rows_ = rows_pay(short_lists);
     widened_records_ = 0;
     if (io.weight_dtype != DType::kFloat32) {
       int64_t longest = 0;
@@ -112,9 +113,20 @@ class ConvTask {
                     wide_end = few_last_ && end == strips_ ? end - 1 : end, count = wide_end - begin,
                     tiles = ceil_div(count, most_strips_);
       const auto for_tiles = [&](int64_t w, int64_t w_end, int64_t p, int64_t p_end) {
-        for (int64_t i = 0; i < tiles; ++i)
-          run_tile(memory, image, begin + i * count / tiles, begin + (i + 1) * count / tiles, w, w_end, p, p_end);
-        if (wide_end < end) run_tile(memory, image, wide_end, end, w, w_end, p, p_end);
+        int64_t strip = begin;
+        const auto run_tiles = [&](int64_t number, int64_t width) {
+          const int64_t at_once = number ? tiles_in_row(width) : 1;
+          for (int64_t done = 0; done < number; done += at_once) {
+            const int64_t tiles_here = std::min(at_once, number - done), next = strip + tiles_here * width;
+            run_tile(memory, image, strip, next, tiles_here, w, w_end, p, p_end);
+            strip = next;
+          }
+        };
+        // The first tiles have a register more than the others, if the pixels cannot be cut evenly.
+        const int64_t width = tiles ? count / tiles : 0, wider = count - width * tiles;
+        run_tiles(wider, width + 1);
+        run_tiles(tiles - wider, width);
+        if (wide_end < end) run_tile(memory, image, wide_end, end, 1, w, w_end, p, p_end);
       };
       if (weights_pass_once()) {
         for (int64_t p = 0; p < layout_.panels; ++p)
@@ -176,8 +188,25 @@ class ConvTask {
     return true;
   }
 
-  void run_tile(const Memory& memory, int64_t image, int64_t strip_begin, int64_t strip_end, int64_t window_begin,
-                int64_t window_end, int64_t panel_begin, int64_t panel_end) const {
+  // How many tiles of so many registers a list passes before the next list does.
+  int64_t tiles_in_row(int64_t width) const {
+    constexpr int64_t kRowBytes = 1024 * 1024;  // of x
+    return in_rows_ ? std::max<int64_t>(1, kRowBytes / (layout_.k * width * kernel_.vector * 4)) : 1;
+  }
+
+  // Short lists do little but write y, and where it does not stay in the level 2 cache they write it faster in long
+  // runs, one channel's pixels after the other. x is then read from that cache, which a group of one or two rows
+  // could not wait for.
+  bool rows_pay(bool short_lists) const {
+    const int64_t cached = (weight_.rows >= 8 ? 768 : 1280) * 1024;
+    return short_lists && kernel_.side_by_side && weight_.rows >= 4 && weight_.cols == 1 && layout_.panels == 1 &&
+           planes_in_ && planes_out_ && in_kernel(io_.activation) &&
+           (kernel_.masks || io_.padded || pixels_ % kernel_.vector == 0) &&
+           (layout_.k + layout_.n) * pixels_ * 4 > cached;
+  }
+
+  void run_tile(const Memory& memory, int64_t image, int64_t strip_begin, int64_t strip_end, int64_t tiles,
+                int64_t window_begin, int64_t window_end, int64_t panel_begin, int64_t panel_end) const {
     const int64_t pixel = strip_begin * kernel_.vector, first_channel = first_channel_of(window_begin),
                   channels = first_channel_of(window_end) - first_channel;
     const int lanes = static_cast<int>((strip_end - strip_begin) * kernel_.vector),
@@ -206,6 +235,7 @@ class ConvTask {
     tile.rows = weight_.rows, tile.cols = weight_.cols;
     tile.wide_index = layout_.wide_index;
     tile.lanes = kernel_.masks ? tokens : lanes;
+    tile.tiles = static_cast<int>(tiles);
     float* y = memory.sums;
     int64_t y_stride = lanes;
     if (y_in_place) {
@@ -306,7 +336,7 @@ class ConvTask {
   epilogue::BlockFunction finish_;
   Images x_, residual_;
   int64_t pixels_, strips_, most_strips_, widened_records_;
-  bool planes_in_, planes_out_, few_last_;
+  bool planes_in_, planes_out_, few_last_, in_rows_;
 };
 
 // How a call is cut into tasks: strips of pixels x windows of channels, so that the largest part is small. Cutting

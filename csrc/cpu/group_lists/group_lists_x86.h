@@ -8,6 +8,8 @@
 
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "cpu/group_lists/group_lists.h"
 
 #define SPARSECORE_INLINE inline __attribute__((always_inline))
@@ -15,18 +17,21 @@
 namespace sparsecore::group_lists {
 namespace {
 
-// L: lanes of a register. kBytes: indices are uint8 and blocks have one column, which is the fast way. kParts: groups
+// L: lanes of a register. Index: of blocks of one column, which is the fast way, or void for all others. kParts: groups
 // have more rows than V.
-template <typename L, int V, int W, bool kBytes, bool kParts>
+template <typename L, int V, int W, typename Index, bool kParts>
 struct ListLoop {
+  static constexpr bool kOneColumn = !std::is_void_v<Index>;
+  using Place = std::conditional_t<kOneColumn, Index, uint8_t>;
   using F = typename L::F;
   using Mask = typename L::Mask;
-  static constexpr int kSets = V == 1 && kBytes ? 2 : 1;
+  static constexpr int kSets = V == 1 && kOneColumn ? 2 : 1;
   // One or two rows: weights are loaded four at a time and spread from there by permutes, since broadcasts from memory
   // would compete with x for the load ports, which are the limit.
   static constexpr bool kSpread = V <= 2;
-  static constexpr int kUnroll = kSpread ? 4 : V * W > L::kRoomySums ? 1 : 2;
-  static constexpr int64_t kAhead = 1024;               // floats
+  static constexpr int kUnroll = kSpread ? 4 : L::roomy(V, W) ? 2 : 1;
+  static constexpr int64_t kAhead = 1024;  // floats
+  static constexpr int64_t kTileLanes = W * L::kLanes;
   static constexpr int kWord = 8, kMargin = 2 * kWord;  // records of a word of indices, and read after a list
   using Sums = F[kSets][V][W];
 
@@ -98,7 +103,7 @@ struct ListLoop {
   }
 
   // Moves `values` and `index` on to the next list.
-  static SPARSECORE_INLINE void add_list(const float*& values, const uint8_t*& index, int64_t left, int64_t rows,
+  static SPARSECORE_INLINE void add_list(const float*& values, const Place*& index, int64_t left, int64_t rows,
                                          const float* x, int64_t pitch, Mask last, Sums& sums) {
     for (; left >= kUnroll; left -= kUnroll, index += kUnroll, values += kUnroll * rows) {
       if constexpr (kSpread) {
@@ -131,12 +136,13 @@ struct ListLoop {
   }
 
   static SPARSECORE_INLINE void add_blocks(const Tile& tile, const float* value, int64_t begin, int64_t end,
-                                           int64_t rows, int64_t pitch, Mask last, F (&sums)[V][W]) {
+                                           int64_t rows, const float* first, int64_t pitch, Mask last,
+                                           F (&sums)[V][W]) {
     const int64_t cols = tile.cols;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t block =
           tile.wide_index ? static_cast<const uint16_t*>(tile.index)[i] : static_cast<const uint8_t*>(tile.index)[i];
-      const float* x = at(tile.x, block * cols, pitch);
+      const float* x = at(first, block * cols, pitch);
       for (int64_t j = 0; j < cols; ++j, value += rows, x = at(x, 1, pitch)) add(value, x, last, sums);
     }
   }
@@ -153,7 +159,7 @@ struct ListLoop {
     return L::min(L::splat(finish.high), L::max(L::splat(finish.low), sum));
   }
 
-  static SPARSECORE_INLINE void store(const Finish* finish, int64_t channel, float* out, Mask last,
+  static SPARSECORE_INLINE void store(const Finish* finish, int64_t channel, int64_t lane, float* out, Mask last,
                                       const F (&sums)[W]) {
     if (!finish) {
 #pragma GCC unroll 10
@@ -170,7 +176,7 @@ struct ListLoop {
     }
     const F scale = L::splat(finish->scale ? finish->scale[channel] : 1.0f),
             bias = L::splat(finish->bias ? finish->bias[channel] : 0.0f);
-    const float* residual = finish->residual ? finish->residual + channel * finish->residual_stride : nullptr;
+    const float* residual = finish->residual ? finish->residual + channel * finish->residual_stride + lane : nullptr;
 #pragma GCC unroll 10
     for (int w = 0; w < W; ++w)
       L::store(out + w * L::kLanes, finished(*finish, sums[w], scale, bias, residual, w, last),
@@ -193,27 +199,30 @@ struct ListLoop {
         for (int w = 0; w < W; ++w) sums[0][v][w] = load(before + v * stride, w, last);
   }
 
-  static SPARSECORE_INLINE void store_sums(const Finish* finish, int64_t channel, float* out, int64_t stride,
-                                           int64_t present, Mask last, Sums& sums) {
+  static SPARSECORE_INLINE void store_sums(const Finish* finish, int64_t channel, int64_t lane, float* out,
+                                           int64_t stride, int64_t present, Mask last, Sums& sums) {
 #pragma GCC unroll 10
     for (int v = 0; v < V; ++v) {
 #pragma GCC unroll 4
       for (int set = 1; set < kSets; ++set)
 #pragma GCC unroll 10
         for (int w = 0; w < W; ++w) sums[0][v][w] = L::add(sums[0][v][w], sums[set][v][w]);
-      if (v < present) store(finish, channel + v, out + v * stride, last, sums[0][v]);
+      if (v < present) store(finish, channel + v, lane, out + v * stride, last, sums[0][v]);
     }
   }
 
-  static void run(const Tile& tile) {
-    const Mask last = L::first(tile.lanes - (W - 1) * L::kLanes);
+  // kRow: of several tiles.
+  template <bool kRow>
+  static __attribute__((noinline)) void run(const Tile& tile) {
+    const Mask ragged = L::first(tile.lanes - ((kRow ? tile.tiles : 1) * W - 1) * L::kLanes);
     const int64_t rows = kParts ? tile.rows : V, stride = tile.sums_stride, channels = tile.channels,
                   pitch = tile.x_stride * static_cast<int64_t>(sizeof(float));
     const float *x = tile.x, *values = tile.values;
-    const uint8_t *index = static_cast<const uint8_t*>(tile.index), *order = tile.order;
+    const Place* index = static_cast<const Place*>(tile.index);
+    const uint8_t* order = tile.order;
     const int32_t *starts = tile.starts, *last_start = starts + tile.places;
     const int64_t base = *starts;
-    if constexpr (kSpread && kBytes && !kParts) {
+    if constexpr (kSpread && kOneColumn && !kParts && !kRow) {
       const int32_t* last_word = last_start;
       while (last_word > starts && *last_word - base + kMargin > tile.readable) --last_word;
       uint64_t following = last_word > starts ? word_at(index) : 0;
@@ -222,36 +231,43 @@ struct ListLoop {
         const uint64_t word = following;
         following = word_at(index + count);
         Sums sums;
-        load_sums(tile.before ? tile.before + channel * tile.before_stride : nullptr, tile.before_stride, present, last,
-                  sums);
-        add_words(values, index, word, count, x, pitch, last, sums);
+        load_sums(tile.before ? tile.before + channel * tile.before_stride : nullptr, tile.before_stride, present,
+                  ragged, sums);
+        add_words(values, index, word, count, x, pitch, ragged, sums);
         index += count, values += count * V;
-        store_sums(tile.finish, channel, tile.sums + channel * stride, stride, present, last, sums);
+        store_sums(tile.finish, channel, 0, tile.sums + channel * stride, stride, present, ragged, sums);
       }
     }
     for (; starts < last_start; ++starts, ++order) {
       const int64_t count = starts[1] - starts[0];
       const float* value = values;
-      const uint8_t* place = index;
+      const Place* place = index;
       for (int64_t part = 0; part < rows; part += V) {
         const int64_t channel = *order * rows + part;
         // A group of one row always exists.
         const int64_t present = V == 1 && !kParts ? 1 : channels - channel;
         if (kParts && present <= 0) break;
-        float* out = tile.sums + channel * stride;
-        Sums sums;
-        load_sums(tile.before ? tile.before + channel * tile.before_stride : nullptr, tile.before_stride, present, last,
-                  sums);
-        if constexpr (kBytes) {
-          value = values + part, place = index;
-          add_list(value, place, count, rows, x, pitch, last, sums);
-        } else {
-          const int64_t begin = *starts - base;
-          add_blocks(tile, values + begin * rows * tile.cols + part, begin, begin + count, rows, pitch, last, sums[0]);
-        }
-        store_sums(tile.finish, channel, out, stride, present, last, sums);
+        const auto pass = [&](int64_t lane, Mask last) __attribute__((always_inline)) {
+          float* out = tile.sums + channel * stride + lane;
+          Sums sums;
+          load_sums(tile.before ? tile.before + channel * tile.before_stride + lane : nullptr, tile.before_stride,
+                    present, last, sums);
+          if constexpr (kOneColumn) {
+            value = values + part, place = index;
+            add_list(value, place, count, rows, x + lane, pitch, last, sums);
+          } else {
+            const int64_t begin = *starts - base;
+            add_blocks(tile, values + begin * rows * tile.cols + part, begin, begin + count, rows, x + lane, pitch,
+                       last, sums[0]);
+          }
+          store_sums(tile.finish, channel, lane, out, stride, present, last, sums);
+        };
+        if constexpr (kRow)
+          for (int64_t t = 0; t < tile.tiles; ++t) pass(t * kTileLanes, t + 1 < tile.tiles ? L::all() : ragged);
+        else
+          pass(0, ragged);
       }
-      if constexpr (kBytes) {
+      if constexpr (kOneColumn) {
         if (kParts) place = index + count, value = values + count * rows;
         index = place, values = value;
       }
@@ -259,19 +275,29 @@ struct ListLoop {
   }
 };
 
+template <typename L, int V, int W, typename Index, bool kParts>
+void run_index(const Tile& tile) {
+  if constexpr (V >= 4) {
+    if (tile.tiles > 1) return ListLoop<L, V, W, Index, kParts>::template run<true>(tile);
+  }
+  ListLoop<L, V, W, Index, kParts>::template run<false>(tile);
+}
+
 template <typename L, int V, int W, bool kParts>
 void run_tile(const Tile& tile) {
-  if (tile.cols == 1 && !tile.wide_index)
-    ListLoop<L, V, W, true, kParts>::run(tile);
-  else
-    ListLoop<L, V, W, false, kParts>::run(tile);
+  // One and two rows read their indices as bytes (group_lists_depth gives them no wider ones).
+  if constexpr (V >= 4) {
+    if (tile.cols == 1 && tile.wide_index) return run_index<L, V, W, uint16_t, kParts>(tile);
+  }
+  if (tile.cols == 1 && !tile.wide_index) return run_index<L, V, W, uint8_t, kParts>(tile);
+  ListLoop<L, V, W, void, kParts>::template run<false>(tile);
 }
 
 // Tiles of 1 .. W registers.
 template <typename L, int V, int W, bool kParts = false>
 void run_width(const Tile& tile) {
   if constexpr (W > 1) {
-    if (tile.lanes <= (W - 1) * L::kLanes) return run_width<L, V, W - 1, kParts>(tile);
+    if (tile.lanes <= tile.tiles * (W - 1) * L::kLanes) return run_width<L, V, W - 1, kParts>(tile);
   }
   run_tile<L, V, W, kParts>(tile);
 }

@@ -14,10 +14,11 @@ namespace sparsecore::group_lists_cuda {
 
 using cuda_linear::ceil_div;
 
-constexpr int kTileChannels = 64;
-// Of x, and of the tables that say where lists are, that the kernel for few tokens has in shared memory: 32 KB with 8
-// tokens, and 8 KB. Panels longer than that are for the other kernel.
-constexpr int kSpanColumns = 2048, kSpanPanels = 16;
+constexpr int kTileChannels = 64, kSmallTileChannels = 32;
+// What the kernel for few tokens has in shared memory: 32 KB of x, which with 8 tokens are 2048 columns, and tables of
+// where lists are, 8 KB. Panels longer than that are for the other kernel.
+constexpr int kSpanBytes = 32 << 10, kSpanPanels = 32, kLongestPanel = kSpanBytes / (2 * 8);
+constexpr int span_columns(int tokens) { return kSpanBytes / (2 * tokens); }
 
 // What there is for products, gradients of values and validation.
 enum Kernel : int32_t { kSmall, kExpanding, kGrad, kValidate };

@@ -64,11 +64,11 @@ auto with_element(DType dtype, Function function) {
   return dtype == DType::kBFloat16 ? function(BFloat16()) : function(Float16());
 }
 
-template <class Tile>
+template <class Tile, int kChannels>
 Status launch_tiles(void (*kernel)(LinearArguments), LinearArguments args, void* stream) {
   constexpr const char* kName = "group_lists_linear";
   args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, Tile::kTokens));
-  args.channel_tiles = static_cast<int32_t>(ceil_div(args.p.n, kTileChannels));
+  args.channel_tiles = static_cast<int32_t>(ceil_div(args.p.n, kChannels));
   const int64_t tiles = static_cast<int64_t>(args.token_tiles) * args.channel_tiles;
   if (tiles > INT32_MAX)
     return refuse(Status::kBadShape, "%s: y [%lld, %lld] has more than 2^31 - 1 tiles. Pass the tokens in parts", kName,
@@ -83,14 +83,16 @@ Status launch_tiles(void (*kernel)(LinearArguments), LinearArguments args, void*
 
 template <class T, int kTokens>
 Status launch_expanding(const LinearArguments& args, void* stream) {
-  return launch_tiles<sm80::Tile<kTokens>>(sm80::group_lists<T, kTokens>, args, stream);
+  return launch_tiles<sm80::Tile<kTokens>, kTileChannels>(sm80::group_lists<T, kTokens>, args, stream);
 }
 template <class T, int kRows, int kTokens>
 Status launch_small(const LinearArguments& args, void* stream) {
-  return launch_tiles<sm80::SmallTile<kRows, kTokens>>(sm80::group_lists_small<T, kRows, kTokens>, args, stream);
+  return launch_tiles<sm80::SmallTile<kRows, kTokens>, kSmallTileChannels>(sm80::group_lists_small<T, kRows, kTokens>,
+                                                                           args, stream);
 }
 template <class T, int kTokens>
-Status launch_small(const LinearArguments& args, void* stream) {
+Status launch_small(LinearArguments args, void* stream) {
+  args.span_panels = std::min(span_columns(kTokens) / args.lists.weight.depth, kSpanPanels);
   switch (args.lists.weight.rows) {
     case 1: return launch_small<T, 1, kTokens>(args, stream);
     case 2: return launch_small<T, 2, kTokens>(args, stream);
@@ -106,14 +108,15 @@ const cuda_linear::Capabilities& capabilities() { return kCapabilities; }
 Plan choose_plan(int64_t m, int64_t n, int64_t k, int32_t depth) {
   Plan plan;
   const cuda_linear::Capability* const row = cuda_linear::choose(kProducts, {.tokens = m});
-  const bool spans = depth <= kSpanColumns || cuda_linear::asked_kernel() == row->name;  // run_plan then refuses
+  const bool spans = depth <= kLongestPanel || cuda_linear::asked_kernel() == row->name;  // run_plan then refuses
   plan.kernel = row->kernel == kSmall && spans ? kSmall : kExpanding;
-  plan.tokens = plan.kernel == kSmall ? (m <= 2 ? 2 : 8) : m <= 64 ? 32 : 128;
+  plan.tokens = plan.kernel == kSmall ? (m <= 2 ? 2 : m <= 4 ? 4 : 8) : m <= 64 ? 32 : 128;
   const int64_t panels = ceil_div(k, std::max(depth, 1));
-  plan.splits = static_cast<int32_t>(
-      std::min<int64_t>(cuda_linear::splits_of(ceil_div(n, kTileChannels) * ceil_div(m, plan.tokens),
-                                               ceil_div(k, cuda_linear::kTurnColumns)),
-                        std::max<int64_t>(panels, 1)));
+  plan.splits = static_cast<int32_t>(std::min<int64_t>(
+      cuda_linear::splits_of(
+          ceil_div(n, plan.kernel == kSmall ? kSmallTileChannels : kTileChannels) * ceil_div(m, plan.tokens),
+          ceil_div(k, cuda_linear::kTurnColumns)),
+      std::max<int64_t>(panels, 1)));
   return plan;
 }
 
@@ -137,16 +140,18 @@ Status run_plan(const Plan& plan, const GroupListsParams& params, void* stream) 
   args.splits = plan.splits;
   cuda_linear::note_alignment(&args);
   if (small) {
-    if (params.weight.depth > kSpanColumns)
+    if (params.weight.depth > kLongestPanel)
       return refuse(Status::kBadPattern, "%s: group_lists_small_sm80 takes panels of at most %d columns, not %d", kName,
-                    kSpanColumns, params.weight.depth);
+                    kLongestPanel, params.weight.depth);
     args.value_vectors = reinterpret_cast<uintptr_t>(params.weight.values) % 16 == 0;
     args.index_vectors = reinterpret_cast<uintptr_t>(params.weight.index) % 16 == 0;
-    args.span_panels = std::min(kSpanColumns / params.weight.depth, kSpanPanels);
   }
   const Status status = with_element(params.dtype, [&](auto element) {
     using T = decltype(element);
-    if (small) return plan.tokens == 2 ? launch_small<T, 2>(args, stream) : launch_small<T, 8>(args, stream);
+    if (small)
+      return plan.tokens == 2   ? launch_small<T, 2>(args, stream)
+             : plan.tokens == 4 ? launch_small<T, 4>(args, stream)
+                                : launch_small<T, 8>(args, stream);
     return plan.tokens == 32 ? launch_expanding<T, 32>(args, stream) : launch_expanding<T, 128>(args, stream);
   });
   return status == Status::kOk && args.splits > 1 ? cuda_linear::finish_splits(kName, args, stream) : status;

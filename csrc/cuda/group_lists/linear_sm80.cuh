@@ -51,8 +51,8 @@ __global__ void __launch_bounds__(Tile<kTokens>::kThreads) group_lists(const Lin
   };
   const auto find = [&](int panel_of_split) {
     if (panels.first + panel_of_split < panels.last)
-      find_lists(lists, static_cast<int32_t>(panels.first) + panel_of_split, group, thread, Tile::kThreads,
-                 found + panel_of_split % 2 * kTileChannels);
+      find_lists(lists, static_cast<int32_t>(panels.first) + panel_of_split, group, kTileChannels / rows, thread,
+                 Tile::kThreads, found + panel_of_split % 2 * kTileChannels);
   };
 
   Walk walk(lists, thread, Tile::kThreads);

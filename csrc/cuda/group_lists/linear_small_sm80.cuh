@@ -2,9 +2,9 @@
 // that nothing is done for weights that are not kept. Products are made one by one, not by tensor cores, for which the
 // lists would have to be expanded (linear_sm80.cuh does so for more tokens).
 //
-//   grid     x: channel tiles of 64, the token tiles of one next to each other; y: splits of the panels
-//   a span   up to kSpanPanels panels of at most kSpanColumns columns: x of the span, [column][token], and where the
-//            tile's lists are, in shared memory
+//   grid     x: channel tiles of 32, the token tiles of one next to each other; y: splits of the panels
+//   a span   up to kSpanPanels panels, of span_columns(kTokens) columns at most together: its x, [column][token], and
+//            tables of where its lists are, in shared memory
 //   a piece  16 bytes of a list's values: kColumns columns of kRows channels. With groups of more than 8 channels a
 //            thread takes one of their slices of 8
 //   threads  thread = slice, share of the list, group, share of the panels, slice first: each goes on its own through
@@ -30,14 +30,14 @@ struct SmallTile {
   static constexpr int kWindow = kColumns > 4 ? kColumns : 4;  // records whose indices come with a piece
   // The more rows, the fewer pieces a list has and the more sums a thread; pieces of some 16 KB are on their way.
   static constexpr int kThreads = kRows == 8 ? 128 : 256, kWarps = kThreads / 32, kStages = kRows == 8 ? 6 : 4;
-  static constexpr int kParts = kThreads * kRows / kTileChannels;  // threads that share a channel
-  static constexpr int kPanelShares = 4, kListShares = kParts / kPanelShares;
-  static constexpr int kColumnBytes = 2 * kTokens;  // of x, whose last column is one of zeros
-  static constexpr int kValues = (kSpanColumns + 1) * kColumnBytes / 16 * 16 + 16;
+  static constexpr int kParts = kThreads * kRows / kSmallTileChannels;  // threads that share a channel
+  static constexpr int kPanelShares = 8, kListShares = kParts / kPanelShares;
+  static constexpr int kSpanColumns = span_columns(kTokens), kColumnBytes = 2 * kTokens;  // of x; one more of zeros
+  static constexpr int kValues = kSpanBytes + 16;
   static constexpr int kIndices = kValues + kStages * kThreads * 16;
   static constexpr int kFound = kIndices + kStages * kThreads * 2 * kWindow;
-  static constexpr int kRingBytes = kFound + kSpanPanels * kTileChannels * static_cast<int>(sizeof(Records));
-  static constexpr int kSumsBytes = cuda_linear::kWarpSumBytes<kParts, kTileChannels, kTokens>;
+  static constexpr int kRingBytes = kFound + kSpanPanels * kSmallTileChannels * static_cast<int>(sizeof(Records));
+  static constexpr int kSumsBytes = cuda_linear::kWarpSumBytes<kParts, kSmallTileChannels, kTokens>;
   static constexpr int kSharedBytes = kSumsBytes > kRingBytes ? kSumsBytes : kRingBytes;
 };
 
@@ -94,7 +94,7 @@ class PieceWalk {
     }
   }
   SC_DEVICE void enter() {
-    const Records list = found_[panel_ * kTileChannels];
+    const Records list = found_[panel_ * kSmallTileChannels];
     const int32_t most = lists_.weight.depth >> lists_.column_bits;  // of any list
     const int32_t records = list.last - list.first < most ? list.last - list.first : most;
     const int64_t first = static_cast<int64_t>(list.first) << lists_.column_bits;
@@ -152,8 +152,11 @@ SC_DEVICE void load_tokens_of_column(float (&x)[kTokens], const char* shared) {
   uint32_t words[kTokens / 2];
   if constexpr (kTokens == 2) {
     words[0] = ptx::load_shared_4(shared);
+  } else if constexpr (kTokens == 4) {
+    const uint2 vector = ptx::load_shared_8(shared);
+    words[0] = vector.x, words[1] = vector.y;
   } else {
-    static_assert(kTokens == 8, "a column has one word or four");
+    static_assert(kTokens == 8, "a column has one word, two or four");
     const uint4 vector = ptx::load_shared_16(shared);
     words[0] = vector.x, words[1] = vector.y, words[2] = vector.z, words[3] = vector.w;
   }
@@ -162,6 +165,33 @@ SC_DEVICE void load_tokens_of_column(float (&x)[kTokens], const char* shared) {
     const float2 pair = ptx::unpack2<T>(words[t / 2]);
     x[t] = pair.x;
     x[t + 1] = pair.y;
+  }
+}
+
+// kWindow indices of 8 or 16 bits, two to a word.
+template <int kWindow>
+SC_DEVICE void load_window(uint32_t (&window)[kWindow / 2], const char* shared, bool wide) {
+  if (wide) {
+    if constexpr (kWindow == 4) {
+      const uint2 words = ptx::load_shared_8(shared);
+      window[0] = words.x, window[1] = words.y;
+    } else {
+      const uint4 words = ptx::load_shared_16(shared);
+      window[0] = words.x, window[1] = words.y, window[2] = words.z, window[3] = words.w;
+    }
+    return;
+  }
+  uint32_t words[kWindow / 4];
+  if constexpr (kWindow == 4) {
+    words[0] = ptx::load_shared_4(shared);
+  } else {
+    const uint2 both = ptx::load_shared_8(shared);
+    words[0] = both.x, words[1] = both.y;
+  }
+#pragma unroll
+  for (int i = 0; i < kWindow / 4; ++i) {
+    window[2 * i] = __byte_perm(words[i], 0, 0x4140);
+    window[2 * i + 1] = __byte_perm(words[i], 0, 0x4342);
   }
 }
 
@@ -176,11 +206,11 @@ __global__ void __launch_bounds__(SmallTile<kRows, kTokens>::kThreads, 2)
   Records* found = reinterpret_cast<Records*>(shared + Tile::kFound);
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
   const int64_t token = static_cast<int64_t>(blockIdx.x % args.token_tiles) * kTokens;
-  const int64_t channel = static_cast<int64_t>(blockIdx.x / args.token_tiles) * kTileChannels;
+  const int64_t channel = static_cast<int64_t>(blockIdx.x / args.token_tiles) * kSmallTileChannels;
   const cuda_linear::BlockRange panels = cuda_linear::split_range(lists.panels, blockIdx.y, args.splits);
   const uint64_t once = ptx::policy_evict_first(), keep = ptx::policy_evict_last();
 
-  const int slices = weight.rows / kRows, tile_groups = kTileChannels / weight.rows;
+  const int slices = weight.rows / kRows, tile_groups = kSmallTileChannels / weight.rows;
   const int slice = thread % slices, list_share = thread / slices % Tile::kListShares;
   const int group = thread / (slices * Tile::kListShares) % tile_groups;
   const int panel_share = thread / (Tile::kThreads / Tile::kPanelShares);
@@ -189,13 +219,17 @@ __global__ void __launch_bounds__(SmallTile<kRows, kTokens>::kThreads, 2)
   const int index_bytes = lists.wide ? 2 : 1;
   const int64_t value_end = ((weight.records + 1) << lists.column_bits) * column_bytes;
   const int64_t index_end = (weight.records + 1) * index_bytes;
+  // Threads lie next to each other, whatever an index takes, so that a warp reads without bank conflicts.
+  const auto indices_of = [&](int stage) {
+    return shared + Tile::kIndices + (stage * Tile::kThreads + thread) * Tile::kWindow * index_bytes;
+  };
   const auto copy_piece = [&](const PieceWalk<Tile>& at, int stage) {
     const int64_t value = at.first() * column_bytes + slice * 16;
     copy_once<16>(static_cast<const char*>(weight.values) + value, value_end - value, args.value_vectors,
                   shared + Tile::kValues + (stage * Tile::kThreads + thread) * 16, once);
     const int64_t index = (at.first() >> lists.column_bits) / Tile::kWindow * Tile::kWindow * index_bytes;
     const char* from = static_cast<const char*>(weight.index) + index;
-    char* to = shared + Tile::kIndices + (stage * Tile::kThreads + thread) * 2 * Tile::kWindow;
+    char* to = indices_of(stage);
     lists.wide ? copy_once<2 * Tile::kWindow>(from, index_end - index, args.index_vectors, to, once)
                : copy_once<Tile::kWindow>(from, index_end - index, args.index_vectors, to, once);
   };
@@ -213,22 +247,7 @@ __global__ void __launch_bounds__(SmallTile<kRows, kTokens>::kThreads, 2)
     }
     // Indices of the window, two to a word.
     uint32_t window[Tile::kWindow / 2];
-    const char* indices = shared + Tile::kIndices + (stage * Tile::kThreads + thread) * 2 * Tile::kWindow;
-    if (lists.wide) {
-#pragma unroll
-      for (int i = 0; i < Tile::kWindow / 2; i += 2) {
-        const uint2 two = ptx::load_shared_8(indices + 4 * i);
-        window[i] = two.x;
-        window[i + 1] = two.y;
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < Tile::kWindow / 2; i += 2) {
-        const uint32_t four = ptx::load_shared_4(indices + 2 * i);
-        window[i] = __byte_perm(four, 0, 0x4140);
-        window[i + 1] = __byte_perm(four, 0, 0x4342);
-      }
-    }
+    load_window<Tile::kWindow>(window, indices_of(stage), lists.wide);
     const uint32_t first = static_cast<uint32_t>(at.first());
     const int panel_column = at.panel() * weight.depth;
     const auto multiply_columns = [&](auto single_columns) {
@@ -247,8 +266,8 @@ __global__ void __launch_bounds__(SmallTile<kRows, kTokens>::kThreads, 2)
         // What is not the list's, or lies outside of the panel, is 0 times 0.
         const bool kept = at.has(i) && column < weight.depth;
         float x[kTokens];
-        load_tokens_of_column<T, kTokens>(x,
-                                          shared + (kept ? panel_column + column : kSpanColumns) * Tile::kColumnBytes);
+        load_tokens_of_column<T, kTokens>(
+            x, shared + (kept ? panel_column + column : Tile::kSpanColumns) * Tile::kColumnBytes);
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
           const float w = kept ? weights[i * kRows + r] : 0.0f;
@@ -261,16 +280,16 @@ __global__ void __launch_bounds__(SmallTile<kRows, kTokens>::kThreads, 2)
   };
 
   for (int i = thread; i < Tile::kColumnBytes / 4; i += Tile::kThreads)
-    ptx::store_shared_4(shared + kSpanColumns * Tile::kColumnBytes + 4 * i, 0);
+    ptx::store_shared_4(shared + Tile::kSpanColumns * Tile::kColumnBytes + 4 * i, 0);
   for (int64_t span = panels.first; span < panels.last; span += args.span_panels) {
     const int count = static_cast<int>(panels.last - span < args.span_panels ? panels.last - span : args.span_panels);
     __syncthreads();  // everybody is done with x and the lists of the last span
     for (int panel = warp; panel < count; panel += Tile::kWarps) {
-      Records* of_panel = found + panel * kTileChannels;
-      for (int i = lane; i < kTileChannels; i += 32) of_panel[i] = {0, 0};
+      Records* of_panel = found + panel * kSmallTileChannels;
+      for (int i = lane; i < kSmallTileChannels; i += 32) of_panel[i] = {0, 0};
       __syncwarp();
-      find_lists(lists, static_cast<int32_t>(span) + panel, static_cast<int32_t>(channel / weight.rows), lane, 32,
-                 of_panel);
+      find_lists(lists, static_cast<int32_t>(span) + panel, static_cast<int32_t>(channel / weight.rows), tile_groups,
+                 lane, 32, of_panel);
     }
     load_columns<kTokens, Tile::kThreads>(args, token, span * weight.depth, count * weight.depth, thread, keep, shared);
     __syncthreads();
@@ -301,11 +320,12 @@ __global__ void __launch_bounds__(SmallTile<kRows, kTokens>::kThreads, 2)
 #pragma unroll
     for (int t = 0; t < kTokens; ++t)
       ptx::store_shared_4(
-          shared + cuda_linear::sum_place<kTileChannels, kTokens>(part, group * weight.rows + slice * kRows + r, t) * 4,
+          shared +
+              cuda_linear::sum_place<kSmallTileChannels, kTokens>(part, group * weight.rows + slice * kRows + r, t) * 4,
           cuda_linear::bits_of(sums[r][t]));
   __syncthreads();
-  cuda_linear::finish_warp_sums<float, Tile::kParts, kTileChannels, kTokens, Tile::kThreads>(args, token, channel,
-                                                                                             blockIdx.y, shared);
+  cuda_linear::finish_warp_sums<float, Tile::kParts, kSmallTileChannels, kTokens, Tile::kThreads>(args, token, channel,
+                                                                                                  blockIdx.y, shared);
 }
 
 }  // namespace sparsecore::group_lists_cuda::sm80

@@ -11,11 +11,12 @@ struct Records {
   int32_t first, last;
 };
 
-// The lists of panel `panel` for the groups [group, group + kTileChannels / rows) into `found`, by all threads: each
+// The lists of panel `panel` for the groups [group, group + tile_groups) into `found`, by `threads` threads: each
 // looks at some places of the windows that these groups lie in. A group that has no place keeps what it had.
-SC_DEVICE void find_lists(const Lists& lists, int32_t panel, int32_t group, int thread, int threads, Records* found) {
+SC_DEVICE void find_lists(const Lists& lists, int32_t panel, int32_t group, int32_t tile_groups, int thread,
+                          int threads, Records* found) {
   const GroupLists& w = lists.weight;
-  const int32_t tile_groups = kTileChannels / w.rows, records = static_cast<int32_t>(w.records);
+  const int32_t records = static_cast<int32_t>(w.records);
   const int32_t group_end = group + tile_groups < lists.groups ? group + tile_groups : lists.groups;
   const int32_t place_end = (group_end - 1) / w.window * w.window + w.window;
   const uint8_t* order = w.order + static_cast<int64_t>(panel) * lists.groups;

@@ -27,7 +27,8 @@ __global__ void __launch_bounds__(GradTile::kThreads) group_lists_grad(const Gra
   const int64_t input = static_cast<int64_t>(panel) * weight.depth + begin;
   for (int i = thread; i < kTileChannels; i += GradTile::kThreads) found[i] = {0, 0};
   __syncthreads();
-  find_lists(lists, panel, static_cast<int32_t>(channel / weight.rows), thread, GradTile::kThreads, found);
+  find_lists(lists, panel, static_cast<int32_t>(channel / weight.rows), kTileChannels / weight.rows, thread,
+             GradTile::kThreads, found);
   const cuda_linear::Matrix grad_y = {args.p.grad_y, args.p.m, args.p.n, args.p.grad_y_row_stride, args.grad_y_vectors};
   const cuda_linear::Matrix x = {args.p.x, args.p.m, args.p.k, args.p.x_row_stride, args.x_vectors};
   cuda_linear::sum_over_tokens<T, kTileChannels>(grad_y, x, channel, input,

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "cuda/block_sparse/linear_small_sm80.cuh"
 #include "cuda/tests/adversary.h"
 #include "cuda/tests/block_sparse_problem.h"
 
@@ -127,6 +128,30 @@ TEST_CASE("block-sparse product: nothing to do, and rows without entries") {
   check_plan({Kernel::kSm80, 128, 1}, problem);
   check_plan({Kernel::kSm80, 32, 2}, problem);
   check_plan({Kernel::kSmall, 8, 2}, problem);
+}
+
+TEST_CASE("block-sparse product: with few tokens, rings are read without bank conflicts") {
+  using Tile = block_sparse::sm80::SmallTile<32, 16>;
+  BlockProblem problem(16, 64, 300, 64, {});
+  block_sparse::LinearArguments args;
+  args.p = problem.params(0);
+  args.weight = problem.index.weight(problem.values.data(), 64);
+  args.rows = args.token_tiles = 1;
+  args.x_vectors = true;
+  cuda_emulation::Config config;
+  config.grid = dim3(2);
+  config.block = dim3(Tile::kThreads);
+  config.shared_bytes = Tile::kSharedBytes;
+  const cuda_emulation::Report report =
+      cuda_emulation::launch(config, [&] { block_sparse::sm80::linear_small<BFloat16, 32, 16>(args); });
+  CHECK(problem.first_wrong() == -1);
+  int64_t executions = 0;
+  for (const cuda_emulation::BankConflicts& place : report.bank_conflicts)
+    if (place.instruction == "ld.shared.v4.b32") {
+      CHECK(place.worst == 1);
+      executions += place.executions;
+    }
+  CHECK(executions > 0);
 }
 
 TEST_CASE("block-sparse product: blocks that are not kept are not multiplied, an infinite x included") {

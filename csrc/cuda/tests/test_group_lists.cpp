@@ -4,6 +4,7 @@
 #include <limits>
 #include <string>
 
+#include "cuda/group_lists/linear_small_sm80.cuh"
 #include "cuda/linear/asked.h"
 #include "cuda/tests/adversary.h"
 #include "cuda/tests/group_lists_problem.h"
@@ -62,7 +63,7 @@ TEST_CASE("group lists on CUDA: every kind, both tiles, ragged in every directio
 TEST_CASE("group lists on CUDA: few tokens, every kind, both tiles, ragged in every direction, exact on integers") {
   unsigned seed = 0;
   for (const Kind& kind : kKinds)
-    for (const int tokens : {2, 8})
+    for (const int tokens : {2, 4, 8})
       for (const auto& [m, n, k] :
            {std::array<int64_t, 3>{tokens, 150, 300}, std::array<int64_t, 3>{tokens + 3, 65, 129}}) {
         GroupOptions options;
@@ -78,7 +79,7 @@ TEST_CASE("group lists on CUDA: few tokens, every kind, both tiles, ragged in ev
     if (kind.depth > 16) options.density = 0.05;
     GroupProblem longer(3, 70, kind.depth == 16 ? 613 : 4500, kind.rows, kind.cols, kind.depth, kind.window, options);
     check({kSmall, 8, 1}, longer);
-    check({kSmall, 2, 2}, longer);
+    check({kSmall, 4, 2}, longer);
   }
 }
 
@@ -113,6 +114,46 @@ TEST_CASE("group lists on CUDA: with few tokens, what a list does not keep is no
     const cuda_emulation::ScopedOptions scoped(next_adversary(80));
     REQUIRE(group_lists_cuda::run_plan({kSmall, 8, 1}, other.params(1), nullptr) == Status::kOk);
     CHECK(other.first_wrong_but_for(group) == -1);
+  }
+}
+
+namespace {
+
+// Of accesses to shared memory whose places do not depend on the lists: rings, not x.
+template <int kRows>
+void check_banks(int32_t depth) {
+  using Tile = group_lists_cuda::sm80::SmallTile<kRows, 2>;
+  GroupProblem problem(2, 32, 2048, kRows, 1, depth, 16, {});
+  group_lists_cuda::LinearArguments args;
+  args.p = problem.params(1);
+  args.lists = group_lists_cuda::lists_of(problem.weight(), problem.n, problem.k);
+  args.token_tiles = args.channel_tiles = 1;
+  args.x_vectors = args.value_vectors = args.index_vectors = true;
+  args.span_panels = 2048 / depth;
+  cuda_emulation::Config config;
+  config.grid = dim3(1);
+  config.block = dim3(Tile::kThreads);
+  config.shared_bytes = Tile::kSharedBytes;
+  const cuda_emulation::Report report =
+      cuda_emulation::launch(config, [&] { group_lists_cuda::sm80::group_lists_small<BFloat16, kRows, 2>(args); });
+  CHECK(problem.first_wrong() == -1);
+  int64_t executions = 0;
+  for (const cuda_emulation::BankConflicts& place : report.bank_conflicts)
+    if (place.instruction == "ld.shared.v4.b32" || place.instruction == "ld.shared.v2.b32") {
+      CAPTURE(place.instruction);
+      CHECK(place.worst == 1);
+      executions += place.executions;
+    }
+  CHECK(executions > 0);
+}
+
+}  // namespace
+
+TEST_CASE("group lists on CUDA: with few tokens, rings are read without bank conflicts") {
+  for (const int32_t depth : {128, 1024}) {  // indices of 8 and 16 bits
+    check_banks<1>(depth);
+    check_banks<4>(depth);
+    check_banks<8>(depth);
   }
 }
 
@@ -249,7 +290,8 @@ TEST_CASE("group lists on CUDA: what cannot be done is said, with what there is"
   grad.m = -1;
   CHECK(group_lists_cuda_weight_grad(grad, nullptr) == Status::kBadShape);
   const auto plan = [](int64_t m, int32_t depth) { return group_lists_cuda::choose_plan(m, 4096, 4096, depth); };
-  for (const auto& [m, tokens] : {std::pair{1, 2}, std::pair{2, 2}, std::pair{3, 8}, std::pair{8, 8}}) {
+  for (const auto& [m, tokens] :
+       {std::pair{1, 2}, std::pair{2, 2}, std::pair{3, 4}, std::pair{4, 4}, std::pair{5, 8}, std::pair{8, 8}}) {
     CHECK(plan(m, 128).kernel == kSmall);
     CHECK(plan(m, 128).tokens == tokens);
   }

@@ -78,7 +78,8 @@ void launch_product(LaunchConfig config, LinearArguments args) {
   const auto begins_at_vector = [](const void* array) { return reinterpret_cast<uintptr_t>(array) % 16 == 0; };
   args.value_vectors = begins_at_vector(args.lists.weight.values);
   args.index_vectors = begins_at_vector(args.lists.weight.index);
-  args.span_panels = std::min(kSpanColumns / args.lists.weight.depth, kSpanPanels);
+  args.span_panels = std::min(span_columns(8) / args.lists.weight.depth, kSpanPanels);
+  args.channel_tiles = static_cast<int32_t>(ceil_div(args.p.n, kSmallTileChannels));
   switch (args.lists.weight.rows) {
     case 1: return launch_rows<1>(config, args);
     case 2: return launch_rows<2>(config, args);

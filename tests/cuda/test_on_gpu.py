@@ -14,6 +14,7 @@ from sparsecore import Unstructured
 from sparsecore.nn import SparseConv2d
 from sparsecore.ops import semi_structured_compress, semi_structured_linear
 from tests.cuda.conftest import EMULATED
+from tests.cuda.test_layers import layers, make_layer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -131,6 +132,31 @@ def test_gradients_in_a_compiled_step(device: str) -> None:
     torch.testing.assert_close(got, expected, rtol=2e-2, atol=1e-5)
 
 
+@layers
+def test_a_training_step_of_a_layer_in_a_graph(
+    pattern: str, layout: str, sparsity: float | None, device: str
+) -> None:
+    """Whatever the layout's gradients go through: nothing waits for the device, and replays give the same bits."""
+    linear = make_layer(pattern, sparsity, device, n=256, k=512)
+    x = torch.randn(300, 512, device=device).to(torch.bfloat16).requires_grad_()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        linear(x).square().sum().backward()
+    torch.cuda.current_stream().wait_stream(side)
+    expected = [x.grad.clone(), *(parameter.grad.clone() for parameter in linear.parameters())]
+    x.grad = linear.weight_values.grad = linear.bias.grad = None
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        linear(x).square().sum().backward()
+    found = [x.grad, *(parameter.grad for parameter in linear.parameters())]
+    for grad in found:
+        grad.zero_()
+    graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(grad, want) for grad, want in zip(found, expected, strict=True))
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_the_tensors_device_is_used(semi_structured: Layer) -> None:
     call, x = semi_structured.call, semi_structured.inputs[0]
@@ -168,6 +194,6 @@ def test_no_memory_for_the_workspace(semi_structured: Layer) -> None:
 
 
 def test_convolutions_say_where_their_kernels_are(device: str) -> None:
-    layer = SparseConv2d.from_dense(torch.nn.Conv2d(16, 32, 1), Unstructured(0.9)).to(device)
+    layer = SparseConv2d.from_dense(torch.nn.Conv2d(16, 32, 1), Unstructured(), sparsity=0.9).to(device)
     with pytest.raises(RuntimeError, match="kernels run on the CPU"):
         layer(torch.randn(1, 16, 8, 8, device=device))

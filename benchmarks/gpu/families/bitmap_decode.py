@@ -1,4 +1,4 @@
-"""Unstructured and per-row N:M weights behind a bitmap, for few tokens. Packed as for the CPU."""
+"""Unstructured and per-row N:M weights behind a bitmap. Packed as for the CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sparsecore import NM, Pattern, Unstructured
 from .base import Family, Layer, Variant, packed_on_cpu
 
 LAYERS = ((4096, 4096), (14336, 4096))
-TOKENS = (1, 8, 32, 64)
+TOKENS = (1, 8, 32, 128, 256)  # the last two are either side of where the operator unpacks the weight
 
 
 def variant(

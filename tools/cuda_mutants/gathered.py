@@ -217,8 +217,8 @@ MUTANTS = [
     _wgmma("copies are not committed", "    ptx::cp_async_commit();\n"),
     _wgmma(
         "half of the producer is enough",
-        "mbarrier_init(&full[stage], Tile::kProducers)",
-        "mbarrier_init(&full[stage], Tile::kProducers / 2)",
+        "Tile::kStages, Tile::kProducers,",
+        "Tile::kStages, Tile::kProducers / 2,",
     ),
     _wgmma("one consumer's arrivals are enough", "kConsumerWarps = 8", "kConsumerWarps = 4"),
     _wgmma("an arrival too many is asked for", "kConsumerWarps = 8", "kConsumerWarps = 9"),

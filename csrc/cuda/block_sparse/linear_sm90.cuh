@@ -157,10 +157,7 @@ __global__ void __launch_bounds__(384, 1) linear(const LinearArguments args, con
   uint64_t* empty = full + Tile::kStages;
   const int warpgroup = threadIdx.x / 128;
   if (threadIdx.x == 0) {
-    for (int stage = 0; stage < Tile::kStages; ++stage) {
-      ptx::mbarrier_init(&full[stage], 1);
-      ptx::mbarrier_init(&empty[stage], Tile::kConsumerWarps);
-    }
+    ptx::mbarrier_init_ring(full, empty, Tile::kStages, 1, Tile::kConsumerWarps);
     ptx::fence_mbarrier_init();
     ptx::tensor_prefetch_map(&x);
     ptx::tensor_prefetch_map(&values);

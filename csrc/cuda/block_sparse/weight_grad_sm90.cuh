@@ -266,10 +266,7 @@ __global__ void __launch_bounds__(384, 1)
   using Tile = GradTile<kSize>;
   const GradRing ring = GradRing::in(ptx::smem(), Tile());
   if (threadIdx.x == 0) {
-    for (int stage = 0; stage < Tile::kStages; ++stage) {
-      ptx::mbarrier_init(&ring.full[stage], 1);
-      ptx::mbarrier_init(&ring.empty[stage], Tile::kConsumerWarps);
-    }
+    ptx::mbarrier_init_ring(ring.full, ring.empty, Tile::kStages, 1, Tile::kConsumerWarps);
     ptx::fence_mbarrier_init();
     ptx::tensor_prefetch_map(&grad_y);
     ptx::tensor_prefetch_map(&x);

@@ -25,6 +25,14 @@ SC_DEVICE void mbarrier_init(uint64_t* barrier, uint32_t arrivals) {
 #endif
 }
 
+// Of a ring of stages: full[s], which as many `writers` complete, and empty[s], which as many `readers` do.
+SC_DEVICE void mbarrier_init_ring(uint64_t* full, uint64_t* empty, int stages, uint32_t writers, uint32_t readers) {
+  for (int stage = 0; stage < stages; ++stage) {
+    mbarrier_init(&full[stage], writers);
+    mbarrier_init(&empty[stage], readers);
+  }
+}
+
 // Before the memory serves another purpose.
 SC_DEVICE void mbarrier_invalidate(uint64_t* barrier) {
 #if SC_EMULATED

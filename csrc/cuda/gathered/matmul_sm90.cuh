@@ -199,11 +199,7 @@ __global__ void __launch_bounds__(384, 1) gathered_matmul(const typename Weights
   char* shared = ptx::smem();
   uint64_t* full = reinterpret_cast<uint64_t*>(shared + Tile::kBarrierOffset);
   uint64_t* empty = full + Tile::kStages;
-  if (threadIdx.x == 0)
-    for (int stage = 0; stage < Tile::kStages; ++stage) {
-      ptx::mbarrier_init(&full[stage], Tile::kProducers);
-      ptx::mbarrier_init(&empty[stage], Tile::kConsumerWarps);
-    }
+  if (threadIdx.x == 0) ptx::mbarrier_init_ring(full, empty, Tile::kStages, Tile::kProducers, Tile::kConsumerWarps);
   __syncthreads();
   const int warpgroup = threadIdx.x / 128;
   if (warpgroup == 0) {

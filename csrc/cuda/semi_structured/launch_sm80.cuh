@@ -1,8 +1,6 @@
 // The launch of the sm_80 kernels, for one type and one way to read x.
 #pragma once
 
-#include <type_traits>
-
 #include "cuda/common/launch.h"
 #include "cuda/linear/message.h"
 #include "cuda/semi_structured/matmul_sm80.cuh"
@@ -54,9 +52,6 @@ Status launch_sm80(const Plan& plan, const MatmulArguments& args, void* stream) 
     }
   } else {
     switch (plan.tokens) {
-      case 32:
-        if constexpr (std::is_same_v<Inputs, PlainInputs>) return launch_tiled<T, Inputs, 32>(kName, args, stream);
-        break;
       case 64: return launch_tiled<T, Inputs, 64>(kName, args, stream);
       case 128: return launch_tiled<T, Inputs, 128>(kName, args, stream);
     }

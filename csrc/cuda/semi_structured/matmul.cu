@@ -77,7 +77,8 @@ constexpr Capabilities kCapabilities = {kRows}, kLiftedCapabilities = {kLiftedRo
 const Capabilities& matmul_capabilities(bool lifted) { return lifted ? kLiftedCapabilities : kCapabilities; }
 
 // Up to 32 tokens reading W is what costs, and the small kernel reads it once. Above, 128 tokens to a tile where there
-// are enough of them to fill the device, since they read W least often.
+// are enough of them to fill the device, since they read W least often; else 64. Tiles of 32 would read W twice for up
+// to 64 tokens, which that still bounds (operations catch up near 100), to spare padding in the last one.
 Plan choose_plan(int64_t m, int64_t n, int64_t k, DType dtype, int capability, bool tensor_copies, bool lifted) {
   const int64_t k_blocks = ceil_div(k * size_of(dtype), kRowBytes);
   const Capability* const row =

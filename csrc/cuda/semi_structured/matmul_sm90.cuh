@@ -247,10 +247,7 @@ __global__ void __launch_bounds__(384, 1)
   const int warpgroup = threadIdx.x / 128;
   const Cluster cluster;
   if (threadIdx.x == 0) {
-    for (int stage = 0; stage < Tile::kStages; ++stage) {
-      ptx::mbarrier_init(&full[stage], 1);
-      ptx::mbarrier_init(&empty[stage], Tile::kConsumerWarps * cluster.blocks);
-    }
+    ptx::mbarrier_init_ring(full, empty, Tile::kStages, 1, Tile::kConsumerWarps * cluster.blocks);
     ptx::fence_mbarrier_init();
     ptx::tensor_prefetch_map(&x);
   }

@@ -71,10 +71,10 @@ std::string check(const Shape& shape, DType dtype, LaunchKernel launch_kernel, i
 #if defined(KERNEL_TILED)
 constexpr int kCapability = 80;
 constexpr Shape kShapes[] = {
-    {33, 130, 6 * 64 + 5, 1, true}, {3, 72, 9 * 64 - 2, 2, true}, {5, 40, 5 * 64 - 3, 1, false}};
+    {65, 130, 6 * 64 + 5, 1, true}, {3, 72, 9 * 64 - 2, 2, true}, {5, 40, 5 * 64 - 3, 1, false}};
 std::string run(const Shape& shape) {
   return check(shape, DType::kBFloat16, [](MatmulArguments& args) {
-    using Tile = sm80::Tile<BFloat16, 32>;
+    using Tile = sm80::Tile<BFloat16, 64>;
     args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, Tile::kTokens));
     args.channel_tiles = static_cast<int32_t>(ceil_div(args.p.n, Tile::kChannels));
     LaunchConfig config;
@@ -82,7 +82,7 @@ std::string run(const Shape& shape) {
         dim3(static_cast<unsigned>(args.token_tiles * args.channel_tiles), 1, static_cast<unsigned>(args.splits));
     config.block = dim3(Tile::kThreads);
     config.shared_bytes = Tile::kSharedBytes;
-    launch(config, sm80::matmul<BFloat16, 32, PlainInputs>, args);
+    launch(config, sm80::matmul<BFloat16, 64, PlainInputs>, args);
   });
 }
 #elif defined(KERNEL_SMALL)

@@ -350,7 +350,7 @@ MUTANTS = [
 UNCATCHABLE = [
     (
         _tiled(
-            "tiles past the last block of inputs are loaded", "if (k_block < range.last)\n", "if (true)\n"
+            "tiles past the last block of inputs are loaded", "if (k_block < range.last) {", "if (true) {"
         ),
         "they arrive as zeros, or are the next split's, in places of the ring that nobody reads. On a device they "
         "would race with the sums; here a copy that nobody waits for happens at once or after the sums have been read",

@@ -99,6 +99,7 @@ FAMILY = Family(
     name="validate",
     support=(
         "cpu/bitmap_decode/pack.cpp",
+        "cpu/crew.cpp",
         "cpu/group_lists/pack.cpp",
         "cpu/nm_decode/pack.cpp",
         "cpu/parallel.cpp",

@@ -19,6 +19,12 @@ constexpr int kTileChannels = 64, kSmallTileChannels = 32;
 // where lists are, 8 KB. Panels longer than that are for the other kernel.
 constexpr int kSpanBytes = 32 << 10, kSpanPanels = 32, kLongestPanel = kSpanBytes / (2 * 8);
 constexpr int span_columns(int tokens) { return kSpanBytes / (2 * tokens); }
+// A power of two, as many as there are panels for, up to 8: fewer and longer lists are shared instead. A function of
+// the shape, so that sums have one order.
+constexpr int32_t panel_shares(int64_t panels, int32_t splits, int32_t span_panels) {
+  const int64_t at_a_time = panels / splits < span_panels ? panels / splits : span_panels;
+  return at_a_time >= 8 ? 8 : at_a_time >= 4 ? 4 : at_a_time >= 2 ? 2 : 1;
+}
 
 // What there is for products, gradients of values and validation.
 enum Kernel : int32_t { kSmall, kExpanding, kGrad, kValidate };
@@ -50,9 +56,10 @@ inline Lists lists_of(const GroupLists& weight, int64_t n, int64_t k) {
 
 struct LinearArguments : cuda_linear::Arguments {
   Lists lists;
-  // For few tokens: whether values and indices begin at multiples of 16 bytes, and the panels of a span.
+  // For few tokens: whether values and indices begin at multiples of 16 bytes, the panels of a span, and how many
+  // threads share them; the others share lists.
   bool value_vectors = false, index_vectors = false;
-  int32_t span_panels = 1;
+  int32_t span_panels = 1, panel_shares = 1;
 };
 
 struct GradArguments {

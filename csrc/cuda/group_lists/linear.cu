@@ -93,6 +93,7 @@ Status launch_small(const LinearArguments& args, void* stream) {
 template <class T, int kTokens>
 Status launch_small(LinearArguments args, void* stream) {
   args.span_panels = std::min(span_columns(kTokens) / args.lists.weight.depth, kSpanPanels);
+  args.panel_shares = panel_shares(args.lists.panels, args.splits, args.span_panels);
   switch (args.lists.weight.rows) {
     case 1: return launch_small<T, 1, kTokens>(args, stream);
     case 2: return launch_small<T, 2, kTokens>(args, stream);

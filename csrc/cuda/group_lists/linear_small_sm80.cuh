@@ -8,7 +8,7 @@
 //   a piece  16 bytes of a list's values: kColumns columns of kRows channels. With groups of more than 8 channels a
 //            thread takes one of their slices of 8
 //   threads  thread = slice, share of the list, group, share of the panels, slice first: each goes on its own through
-//            every kPanelShares-th panel's list of its group, every kListShares-th piece of it, and keeps kRows x
+//            every panel_shares-th panel's list of its group, every list_shares-th piece of it, and keeps kRows x
 //            kTokens sums in registers all the way
 //   ring     kStages pieces of each thread, and the indices of their records, by cp.async; only the thread that copied
 //            them reads them, and waits for nobody within a span
@@ -31,7 +31,6 @@ struct SmallTile {
   // The more rows, the fewer pieces a list has and the more sums a thread; pieces of some 16 KB are on their way.
   static constexpr int kThreads = kRows == 8 ? 128 : 256, kWarps = kThreads / 32, kStages = kRows == 8 ? 6 : 4;
   static constexpr int kParts = kThreads * kRows / kSmallTileChannels;  // threads that share a channel
-  static constexpr int kPanelShares = 8, kListShares = kParts / kPanelShares;
   static constexpr int kSpanColumns = span_columns(kTokens), kColumnBytes = 2 * kTokens;  // of x; one more of zeros
   static constexpr int kValues = kSpanBytes + 16;
   static constexpr int kIndices = kValues + kStages * kThreads * 16;
@@ -64,18 +63,28 @@ SC_DEVICE void copy_once(const char* from, int64_t left, bool vectors, char* sha
   }
 }
 
+// Of things that threads share: this one takes every `shares`-th from `number` on.
+struct Share {
+  int number, shares;
+};
+
 // A thread's way through its pieces of a span.
 template <class Tile>
 class PieceWalk {
  public:
-  SC_DEVICE PieceWalk(const Lists& lists, const Records* found, int panels, int group, int panel_share, int list_share)
-      : lists_(lists), found_(found + group), panels_(panels), list_share_(list_share), panel_(panel_share) {
+  SC_DEVICE PieceWalk(const Lists& lists, const Records* found, int panels, int group, Share of_panels, Share of_list)
+      : lists_(lists),
+        found_(found + group),
+        panels_(panels),
+        panel_shares_(of_panels.shares),
+        list_share_(of_list),
+        panel_(of_panels.number) {
     if (panel_ < panels_) enter();
     settle();
   }
   SC_DEVICE bool more() const { return panel_ < panels_; }
   SC_DEVICE void next() {
-    piece_ += Tile::kListShares;
+    piece_ += list_share_.shares;
     settle();
   }
   SC_DEVICE int panel() const { return panel_; }
@@ -89,7 +98,7 @@ class PieceWalk {
  private:
   SC_DEVICE void settle() {
     while (panel_ < panels_ && piece_ >= pieces_) {
-      panel_ += Tile::kPanelShares;
+      panel_ += panel_shares_;
       if (panel_ < panels_) enter();
     }
   }
@@ -102,12 +111,13 @@ class PieceWalk {
     lead_ = static_cast<int>(first % Tile::kColumns);
     begin_ = first - lead_;
     pieces_ = length_ > 0 ? (lead_ + length_ + Tile::kColumns - 1) / Tile::kColumns : 0;
-    piece_ = list_share_;
+    piece_ = list_share_.number;
   }
 
   const Lists& lists_;
   const Records* found_;  // of the group, in the span's first panel
-  const int panels_, list_share_;
+  const int panels_, panel_shares_;
+  const Share list_share_;
   int panel_, piece_ = 0, pieces_ = 0;  // the panel of the span; pieces of its list
   int lead_ = 0, length_ = 0;           // columns of the first piece that are not the list's; columns of the list
   int64_t begin_ = 0;                   // the first column of the first piece
@@ -211,9 +221,10 @@ __global__ void __launch_bounds__(SmallTile<kRows, kTokens>::kThreads, 2)
   const uint64_t once = ptx::policy_evict_first(), keep = ptx::policy_evict_last();
 
   const int slices = weight.rows / kRows, tile_groups = kSmallTileChannels / weight.rows;
-  const int slice = thread % slices, list_share = thread / slices % Tile::kListShares;
-  const int group = thread / (slices * Tile::kListShares) % tile_groups;
-  const int panel_share = thread / (Tile::kThreads / Tile::kPanelShares);
+  const int slice = thread % slices, list_shares = Tile::kParts / args.panel_shares;
+  const Share of_list = {thread / slices % list_shares, list_shares};
+  const int group = thread / (slices * list_shares) % tile_groups;
+  const Share of_panels = {thread / (Tile::kThreads / args.panel_shares), args.panel_shares};
 
   const int64_t column_bytes = 2 * weight.rows;
   const int index_bytes = lists.wide ? 2 : 1;
@@ -294,7 +305,7 @@ __global__ void __launch_bounds__(SmallTile<kRows, kTokens>::kThreads, 2)
     load_columns<kTokens, Tile::kThreads>(args, token, span * weight.depth, count * weight.depth, thread, keep, shared);
     __syncthreads();
 
-    PieceWalk<Tile> copied(lists, found, count, group, panel_share, list_share), multiplied = copied;
+    PieceWalk<Tile> copied(lists, found, count, group, of_panels, of_list), multiplied = copied;
     int stage = 0;  // of the next piece that is multiplied
     const auto copy_next = [&](int to) {
       if (copied.more()) {
@@ -314,7 +325,7 @@ __global__ void __launch_bounds__(SmallTile<kRows, kTokens>::kThreads, 2)
 
   // [share][channel][token] where x and the rings were: every copy has arrived.
   __syncthreads();
-  const int part = panel_share * Tile::kListShares + list_share;
+  const int part = of_panels.number * list_shares + of_list.number;
 #pragma unroll
   for (int r = 0; r < kRows; ++r)
 #pragma unroll

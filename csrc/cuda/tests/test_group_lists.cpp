@@ -80,6 +80,7 @@ TEST_CASE("group lists on CUDA: few tokens, every kind, both tiles, ragged in ev
     GroupProblem longer(3, 70, kind.depth == 16 ? 613 : 4500, kind.rows, kind.cols, kind.depth, kind.window, options);
     check({kSmall, 8, 1}, longer);
     check({kSmall, 4, 2}, longer);
+    check({kSmall, 2, 1}, longer);
   }
 }
 
@@ -130,6 +131,7 @@ void check_banks(int32_t depth) {
   args.token_tiles = args.channel_tiles = 1;
   args.x_vectors = args.value_vectors = args.index_vectors = true;
   args.span_panels = 2048 / depth;
+  args.panel_shares = group_lists_cuda::panel_shares(args.lists.panels, 1, args.span_panels);
   cuda_emulation::Config config;
   config.grid = dim3(1);
   config.block = dim3(Tile::kThreads);

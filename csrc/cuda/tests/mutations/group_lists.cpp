@@ -79,6 +79,7 @@ void launch_product(LaunchConfig config, LinearArguments args) {
   args.value_vectors = begins_at_vector(args.lists.weight.values);
   args.index_vectors = begins_at_vector(args.lists.weight.index);
   args.span_panels = std::min(span_columns(8) / args.lists.weight.depth, kSpanPanels);
+  args.panel_shares = panel_shares(args.lists.panels, args.splits, args.span_panels);
   args.channel_tiles = static_cast<int32_t>(ceil_div(args.p.n, kSmallTileChannels));
   switch (args.lists.weight.rows) {
     case 1: return launch_rows<1>(config, args);

@@ -1,9 +1,11 @@
 // Tasks and steps: everything runs once, whoever comes when, and denormals are flushed.
 #include <atomic>
-#include <chrono>
 #include <stdexcept>
-#include <thread>
 #include <vector>
+#if !defined(__wasm__)
+#include <chrono>
+#include <thread>
+#endif
 
 #include "sparsecore/parallel.h"
 #include "support.h"

@@ -42,7 +42,7 @@ BitmapDecode view(const char* function, const Tensor& values, const Tensor& bitm
 
 Tensor to_dense(const char* function, const BitmapDecode& weight, const Tensor& values, int64_t n, int64_t k,
                 ScalarType type) {
-  Tensor dense = torch::stable::new_empty(values, {n, k}, type);
+  Tensor dense = allocate(function, "the dense weight", values, {n, k}, type);
   BitmapDecodeDenseParams params;
   params.weight = weight;
   params.dense = dense.mutable_data_ptr();
@@ -78,7 +78,7 @@ Tensor linear(const Tensor& input, const Tensor& values, const Tensor& bitmap, c
               std::optional<Tensor> scale, std::optional<Tensor> bias, int64_t out_features, int64_t activation,
               int64_t compute) {
   constexpr const char* function = "bitmap_decode_linear";
-  STD_TORCH_CHECK(compute == 0, function, ": on ", kDeviceName, " compute must be float32, got number ", compute, ".");
+  STD_TORCH_CHECK(compute == 0, function, ": on CUDA compute must be float32, got number ", compute, ".");
   require_on_device(function, "input", input);
   STD_TORCH_CHECK(input.dim() >= 1, function, ": input must be (..., in_features), got a scalar.");
   const int64_t k = input.size(input.dim() - 1);
@@ -93,7 +93,7 @@ Tensor linear(const Tensor& input, const Tensor& values, const Tensor& bitmap, c
                   input.scalar_type());
   params.weight = weight;
   params.weight_dtype = int8 ? DType::kInt8 : params.dtype;
-  side.add_workspace(&params, bitmap_decode_matmul_workspace(params.m, params.n, params.k));
+  side.add_workspace(function, &params, bitmap_decode_matmul_workspace(params.m, params.n, params.k));
   const DeviceScope scope(input);
   raise_unless_launched(bitmap_decode_matmul(params, scope.stream()));
   return side.output;

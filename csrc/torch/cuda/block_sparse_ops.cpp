@@ -38,7 +38,7 @@ BlockSparse index_view(const char* function, const Tensor& beside, const Tensor&
   return weight;
 }
 
-// Values that begin at a multiple of 16 bytes, copied where they do not.
+// Contiguous values that begin at a multiple of 16 bytes, copied where they are not.
 Tensor aligned_values(const char* function, const Tensor& values, const Tensor& index) {
   require_on_device(function, "values", values);
   STD_TORCH_CHECK(values.dim() == 3 && values.size(1) == values.size(2), function,
@@ -46,7 +46,7 @@ Tensor aligned_values(const char* function, const Tensor& values, const Tensor& 
   require_size(function, values.size(1));
   STD_TORCH_CHECK(index.dim() == 1 && values.size(0) == index.size(0), function, ": values has ", values.size(0),
                   " blocks and the index ", index.dim() == 1 ? index.size(0) : -1, " entries.");
-  return aligned(function, "values", torch::stable::contiguous(values), values);
+  return aligned(function, "values", contiguous(function, "values", values), values);
 }
 
 // A product with the weight or, given a source, with the transposed one.
@@ -59,7 +59,7 @@ Tensor run(const char* function, const Tensor& input, const Tensor& values, cons
   DeviceSide side(function, &params, input, values, extras, out_features, activation, out_dtype);
   params.weight = index_view(function, input, starts, index, order, source, params.n, values.size(1));
   params.weight.values = stored.const_data_ptr();
-  side.add_workspace(&params,
+  side.add_workspace(function, &params,
                      block_sparse_workspace(params.m, params.n, params.k, params.weight.blocks, params.weight.size));
   const DeviceScope scope(input);
   raise_unless_launched(block_sparse_linear(params, scope.stream()));
@@ -91,7 +91,7 @@ Tensor weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor&
   STD_TORCH_CHECK(grad_output.scalar_type() == input.scalar_type(), function, ": grad_output is ",
                   type_name(grad_output.scalar_type()), " and input ", type_name(input.scalar_type()),
                   "; convert one of them.");
-  const Tensor grad = with_dense_rows(grad_output), x = with_dense_rows(input);
+  const Tensor grad = dense_rows(function, "grad_output", grad_output), x = dense_rows(function, "input", input);
   BlockSparseGradParams params;
   params.dtype = matrix_type(function, "input", input);
   params.out_dtype = float_type(function, "out_dtype", out_dtype);
@@ -101,10 +101,10 @@ Tensor weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor&
   params.x = x.const_data_ptr();
   params.grad_y_row_stride = params.m > 1 ? row_stride(grad) : params.n;
   params.x_row_stride = params.m > 1 ? row_stride(x) : params.k;
-  Tensor out = torch::stable::new_empty(input, {params.weight.blocks, size, size}, out_dtype);
+  Tensor out = allocate(function, "the gradient", input, {params.weight.blocks, size, size}, out_dtype);
   params.out = out.mutable_data_ptr();
   params.workspace_bytes = block_sparse_weight_grad_workspace(params.m, params.weight.blocks, params.weight.size);
-  const Tensor workspace = torch::stable::new_empty(input, {params.workspace_bytes}, ScalarType::Byte);
+  const Tensor workspace = allocate_workspace(function, input, params.workspace_bytes);
   params.workspace = workspace.mutable_data_ptr();
   const DeviceScope scope(input);
   raise_unless_launched(block_sparse_weight_grad(params, scope.stream()));
@@ -126,7 +126,7 @@ Tensor validate(const Tensor& crow_indices, const Tensor& col_indices, const Ten
                   ": the transposed index is ccol_indices, row_indices, order_t and source, or none of them.");
   if (both)
     transposed = index_view(function, col_indices, *ccol_indices, *row_indices, order_t, source, in_features, size);
-  Tensor where = torch::stable::new_empty(col_indices, {2}, ScalarType::Long);
+  Tensor where = allocate(function, "the result", col_indices, {2}, ScalarType::Long);
   const DeviceScope scope(col_indices);
   raise_unless_launched(block_sparse_validate(weight, both ? &transposed : nullptr, out_features, in_features,
                                               static_cast<int64_t*>(where.mutable_data_ptr()), scope.stream()));

@@ -11,9 +11,14 @@ namespace sparsecore {
 #error "SPARSECORE_DEVICE_KEY is CUDA or CPU"
 #endif
 
-// A tensor on the device that these operators serve.
-bool on_device(const Tensor& tensor);
-extern const char* const kDeviceName;
+// The number of the CUDA device that a tensor is on, or -1: elsewhere.
+int32_t device_index(const Tensor& tensor);
+
+// Memory on the device of `like`, and a contiguous copy in new memory. Both throw where there is none, and then
+// allocation_failure() is what torch said about it.
+Tensor empty_on_device(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType type);
+Tensor copy_on_device(const Tensor& tensor);
+std::string allocation_failure();
 
 // While it lives, launches go to the tensor's device, and `stream` is torch's current stream there.
 class DeviceScope {

@@ -22,9 +22,24 @@ CurrentStream find_current_stream() {
 
 }  // namespace
 
-const char* const kDeviceName = "CUDA";
+int32_t device_index(const Tensor& tensor) { return tensor.is_cuda() ? tensor.get_device_index() : -1; }
 
-bool on_device(const Tensor& tensor) { return tensor.is_cuda(); }
+Tensor empty_on_device(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType type) {
+  return torch::stable::new_empty(like, sizes, type);
+}
+
+Tensor copy_on_device(const Tensor& tensor) {
+  return tensor.is_contiguous() ? torch::stable::clone(tensor) : torch::stable::contiguous(tensor);
+}
+
+// torch's stable functions throw without its reason; since 2.13 there is a function that tells it.
+std::string allocation_failure() {
+  using Reason = const char* (*)();
+  static const Reason reason =
+      reinterpret_cast<Reason>(dlsym(RTLD_DEFAULT, "torch_exception_get_what_without_backtrace"));
+  const char* const said = reason ? reason() : nullptr;
+  return said && *said ? said : "CUDA out of memory.";
+}
 
 DeviceScope::DeviceScope(const Tensor& tensor) {
   static const CurrentStream current_stream = find_current_stream();

@@ -47,12 +47,18 @@ Tensor linear(const Tensor& input, const Tensor& values, const Tensor& index, co
               int64_t window, int64_t activation, int64_t compute, std::optional<Tensor>, std::optional<Tensor>,
               std::optional<Tensor>, std::optional<Tensor>) {
   constexpr const char* function = "group_lists_linear";
+<<<<<<< HEAD
   STD_TORCH_CHECK(
       values.scalar_type() == ScalarType::BFloat16 || values.scalar_type() == ScalarType::Half, function,
       ": values are ", type_name(values.scalar_type()), "; on a ", kDeviceName,
       " device there are kernels for bfloat16 and float16. Use torch.autocast or convert the weight with .to().");
+=======
+  STD_TORCH_CHECK(values.scalar_type() == ScalarType::BFloat16 || values.scalar_type() == ScalarType::Half, function,
+                  ": values are ", type_name(values.scalar_type()),
+                  "; on a CUDA device there are kernels for bfloat16 and float16. Convert the weight with .to().");
+>>>>>>> f701136 (CUDA operators name the device a tensor is on and the one it has to be on, and say how much memory was missing; both are tested for every operator)
   STD_TORCH_CHECK(compute != static_cast<int64_t>(Compute::kInt8), function,
-                  ": compute='int8' needs int8 values, and a ", kDeviceName, " device has no kernel for these.");
+                  ": compute='int8' needs int8 values, and a CUDA device has no kernel for these.");
   STD_TORCH_CHECK(out_features >= 0, function, ": out_features must not be negative, got ", out_features, ".");
   STD_TORCH_CHECK(values.dim() == 3 && values.size(0) == index.numel() && values.is_contiguous(), function,
                   ": values must be contiguous (", index.numel(), ", cols, rows), a record for each entry of index.");
@@ -62,7 +68,7 @@ Tensor linear(const Tensor& input, const Tensor& values, const Tensor& index, co
   params.weight =
       view(function, index, order, starts, values.size(2), values.size(1), depth, window, params.n, params.k, input);
   params.weight.values = values.const_data_ptr();
-  side.add_workspace(&params, group_lists_cuda_workspace(params.m, params.n, params.k, params.weight.depth));
+  side.add_workspace(function, &params, group_lists_cuda_workspace(params.m, params.n, params.k, params.weight.depth));
   const DeviceScope scope(input);
   raise_unless_launched(group_lists_cuda_linear(params, scope.stream()));
   return side.output;
@@ -78,7 +84,7 @@ Tensor weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor&
   STD_TORCH_CHECK(grad_output.scalar_type() == input.scalar_type(), function, ": grad_output is ",
                   type_name(grad_output.scalar_type()), " and input ", type_name(input.scalar_type()),
                   "; convert one of them.");
-  const Tensor grad = with_dense_rows(grad_output), x = with_dense_rows(input);
+  const Tensor grad = dense_rows(function, "grad_output", grad_output), x = dense_rows(function, "input", input);
   GroupListsGradParams params;
   params.dtype = matrix_type(function, "input", input);
   params.m = leading_count(input);
@@ -87,7 +93,7 @@ Tensor weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor&
   params.grad_y = grad.const_data_ptr(), params.x = x.const_data_ptr();
   params.grad_y_row_stride = params.m > 1 ? row_stride(grad) : params.n;
   params.x_row_stride = params.m > 1 ? row_stride(x) : params.k;
-  Tensor out = torch::stable::new_empty(input, {params.weight.records + 1, cols, rows}, ScalarType::Float);
+  Tensor out = allocate(function, "the gradient", input, {params.weight.records + 1, cols, rows}, ScalarType::Float);
   params.out = static_cast<float*>(out.mutable_data_ptr());
   const DeviceScope scope(input);
   raise_unless_launched(group_lists_cuda_weight_grad(params, scope.stream()));

@@ -21,14 +21,45 @@ Tensor checked(const char* function, const Tensor& input, const Tensor& weight) 
   STD_TORCH_CHECK(input.scalar_type() == weight.scalar_type(), function, ": input is ", type_name(input.scalar_type()),
                   " and the weight ", type_name(weight.scalar_type()), "; convert one of them.");
   require_beside(function, "values", weight, input);
-  return with_dense_rows(input);
+  return dense_rows(function, "input", input);
 }
 
-Tensor output_of(const Tensor& input, int64_t out_features, ScalarType out_dtype) {
+Tensor output_of(const char* function, const Tensor& input, int64_t out_features, ScalarType out_dtype) {
   std::vector<int64_t> sizes;
   for (int64_t d = 0; d + 1 < input.dim(); ++d) sizes.push_back(input.size(d));
   sizes.push_back(out_features);
-  return torch::stable::new_empty(input, sizes, out_dtype);
+  return allocate(function, "the output", input, sizes, out_dtype);
+}
+
+// As torch writes it.
+std::string device_name(const Tensor& tensor) {
+  const int32_t index = device_index(tensor);
+  return index < 0 ? "the host" : "cuda:" + std::to_string(index);
+}
+
+template <class Allocate>
+Tensor allocated(const char* function, const std::string& what, const Tensor& beside, int64_t bytes,
+                 const Allocate& allocate) {
+  try {
+    return allocate();
+  } catch (const std::exception&) {
+    STD_TORCH_CHECK(
+        false, function, ": ", what, " needs ", bytes, " bytes, which ", device_name(beside),
+        " could not give. Pass fewer tokens at once, or free memory first. torch says: ", allocation_failure());
+  }
+}
+
+// A contiguous copy in memory of its own.
+Tensor copied(const char* function, const char* name, const Tensor& tensor) {
+  return allocated(function, std::string("a copy of ") + name + " in one piece", tensor,
+                   tensor.numel() * static_cast<int64_t>(tensor.element_size()),
+                   [&] { return copy_on_device(tensor); });
+}
+
+int64_t bytes_of(const std::vector<int64_t>& sizes, ScalarType type) {
+  int64_t bytes = static_cast<int64_t>(aoti_torch_dtype_element_size(static_cast<int32_t>(type)));
+  for (const int64_t size : sizes) bytes *= size;
+  return bytes;
 }
 
 }  // namespace
@@ -36,12 +67,31 @@ Tensor output_of(const Tensor& input, int64_t out_features, ScalarType out_dtype
 void raise_unless_launched(Status status) { STD_TORCH_CHECK(status == Status::kOk, cuda_message(), "."); }
 
 void require_on_device(const char* function, const char* name, const Tensor& tensor) {
-  STD_TORCH_CHECK(on_device(tensor), function, ": ", name, " must be a ", kDeviceName, " tensor.");
+  STD_TORCH_CHECK(device_index(tensor) >= 0, function, ": ", name, " is on ", device_name(tensor),
+                  " and must be on a CUDA device. Move it with .to('cuda').");
 }
 
 void require_beside(const char* function, const char* name, const Tensor& tensor, const Tensor& beside) {
-  STD_TORCH_CHECK(on_device(tensor) && tensor.get_device_index() == beside.get_device_index(), function, ": ", name,
-                  " must be on the same ", kDeviceName, " device as the other tensors. Move it with .to().");
+  STD_TORCH_CHECK(device_index(tensor) == device_index(beside), function, ": ", name, " is on ", device_name(tensor),
+                  " and the other tensors are on ", device_name(beside), ". Move it with .to('", device_name(beside),
+                  "').");
+}
+
+Tensor allocate(const char* function, const char* what, const Tensor& like, const std::vector<int64_t>& sizes,
+                ScalarType type) {
+  return allocated(function, what, like, bytes_of(sizes, type), [&] { return empty_on_device(like, sizes, type); });
+}
+
+Tensor allocate_workspace(const char* function, const Tensor& like, int64_t bytes) {
+  return allocate(function, "the workspace", like, {bytes}, ScalarType::Byte);
+}
+
+Tensor dense_rows(const char* function, const char* name, const Tensor& tensor) {
+  return row_stride(tensor) < 0 ? copied(function, name, tensor) : tensor;
+}
+
+Tensor contiguous(const char* function, const char* name, const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : copied(function, name, tensor);
 }
 
 void require_vector(const char* function, const char* name, const Tensor& tensor, const Tensor& beside,
@@ -54,7 +104,7 @@ void require_vector(const char* function, const char* name, const Tensor& tensor
 Tensor aligned(const char* function, const char* name, const Tensor& tensor, const Tensor& beside) {
   require_beside(function, name, tensor, beside);
   STD_TORCH_CHECK(tensor.is_contiguous(), function, ": ", name, " must be contiguous. Call .contiguous() on it.");
-  return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 ? torch::stable::clone(tensor) : tensor;
+  return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 ? copied(function, name, tensor) : tensor;
 }
 
 DType matrix_type(const char* function, const char* name, const Tensor& tensor) {
@@ -81,8 +131,14 @@ DType float_type(const char* function, const char* name, ScalarType type) {
   }
 }
 
+<<<<<<< HEAD
 void fill_epilogue(const char* function, DeviceLinear* params, const Tensor& input, const LinearExtras& extras,
                    int64_t out_features, int64_t activation, ScalarType out_dtype) {
+=======
+DeviceSide::DeviceSide(const char* function, DeviceLinear* params, const Tensor& given, const Tensor& weight,
+                       const LinearExtras& extras, int64_t out_features, int64_t activation, ScalarType out_dtype)
+    : input(checked(function, given, weight)), output(output_of(function, given, out_features, out_dtype)) {
+>>>>>>> f701136 (CUDA operators name the device a tensor is on and the one it has to be on, and say how much memory was missing; both are tested for every operator)
   require_activation(function, activation);
   DeviceLinear& p = *params;
   p.out_dtype = float_type(function, "out_dtype", out_dtype);
@@ -113,14 +169,15 @@ DeviceSide::DeviceSide(const char* function, DeviceLinear* params, const Tensor&
     STD_TORCH_CHECK(added.scalar_type() == out_dtype && added.dim() == given.dim() &&
                         added.size(added.dim() - 1) == p.n && leading_count(added) == p.m,
                     function, ": residual must have the output's shape and type, ", type_name(out_dtype), ".");
-    residual = with_dense_rows(added);
+    residual = dense_rows(function, "residual", added);
     p.residual = residual->const_data_ptr();
     p.residual_row_stride = p.m > 1 ? row_stride(*residual) : p.n;
   }
 }
 
-void DeviceSide::add_workspace(DeviceLinear* params, int64_t bytes) {
-  workspace = torch::stable::new_empty(input, {bytes}, ScalarType::Byte);
+void DeviceSide::add_workspace(const char* function, DeviceLinear* params, int64_t bytes) {
+  if (bytes == 0) return;
+  workspace = allocate_workspace(function, input, bytes);
   params->workspace = workspace->mutable_data_ptr();
   params->workspace_bytes = bytes;
 }

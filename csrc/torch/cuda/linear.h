@@ -9,12 +9,22 @@ namespace sparsecore {
 // Raises RuntimeError with cuda_message() unless the status is kOk.
 void raise_unless_launched(Status status);
 
-// A tensor of the operators' device; `beside` is on the same one.
+// On a CUDA device; on the one that `beside` is on.
 void require_on_device(const char* function, const char* name, const Tensor& tensor);
 void require_beside(const char* function, const char* name, const Tensor& tensor, const Tensor& beside);
 // Contiguous, one dimension, on the device of `beside`.
 void require_vector(const char* function, const char* name, const Tensor& tensor, const Tensor& beside,
                     int64_t entries);
+
+// New memory beside `like`. Where there is none the error says what for, and how much.
+Tensor allocate(const char* function, const char* what, const Tensor& like, const std::vector<int64_t>& sizes,
+                ScalarType type);
+Tensor allocate_workspace(const char* function, const Tensor& like, int64_t bytes);
+
+// The tensor itself, or a contiguous copy where its rows are not dense or not evenly spaced.
+Tensor dense_rows(const char* function, const char* name, const Tensor& tensor);
+// The tensor itself, or a contiguous copy.
+Tensor contiguous(const char* function, const char* name, const Tensor& tensor);
 
 // A contiguous tensor on the device of `beside`, as it is or, where it does not begin at a multiple of 16 bytes, a
 // copy: kernels load weights 16 bytes at a time.
@@ -47,7 +57,7 @@ struct DeviceSide {
   // device are the input's.
   DeviceSide(const char* function, DeviceLinear* params, const Tensor& input, const Tensor& weight,
              const LinearExtras& extras, int64_t out_features, int64_t activation, ScalarType out_dtype);
-  void add_workspace(DeviceLinear* params, int64_t bytes);
+  void add_workspace(const char* function, DeviceLinear* params, int64_t bytes);
 };
 
 }  // namespace sparsecore

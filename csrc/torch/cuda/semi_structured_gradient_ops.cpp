@@ -10,8 +10,8 @@ namespace {
 struct Rows {
   Tensor tensor;
   int64_t count, columns, stride;
-  explicit Rows(const Tensor& given)
-      : tensor(with_dense_rows(given)), count(leading_count(given)), columns(given.size(given.dim() - 1)) {
+  Rows(const char* function, const char* name, const Tensor& given)
+      : tensor(dense_rows(function, name, given)), count(leading_count(given)), columns(given.size(given.dim() - 1)) {
     stride = count > 1 ? row_stride(tensor) : columns;
   }
 };
@@ -37,8 +37,8 @@ void require_metadata(const char* function, const Tensor& metadata, const Tensor
                   (k + 63) / 64, ", 128). It belongs to another weight.");
 }
 
-Tensor new_values(const Tensor& like, const Tensor& metadata) {
-  return torch::stable::new_empty(like, {metadata.size(0), metadata.size(1), int64_t{2048}});
+Tensor new_values(const char* function, const Tensor& like, const Tensor& metadata) {
+  return allocate(function, "the packed values", like, {metadata.size(0), metadata.size(1), 2048}, like.scalar_type());
 }
 
 Tensor gather(const Tensor& dense, const Tensor& metadata) {
@@ -48,10 +48,10 @@ Tensor gather(const Tensor& dense, const Tensor& metadata) {
   params.dtype = half_type(function, "dense", dense);
   STD_TORCH_CHECK(dense.dim() == 2, function, ": dense must be (out_features, in_features), got ", dense.dim(),
                   " dimensions.");
-  const Rows rows(dense);
+  const Rows rows(function, "dense", dense);
   params.n = rows.count, params.k = rows.columns, params.row_stride = rows.stride;
   require_metadata(function, metadata, dense, params.n, params.k);
-  Tensor values = new_values(dense, metadata);
+  Tensor values = new_values(function, dense, metadata);
   params.dense = rows.tensor.const_data_ptr();
   params.metadata = static_cast<const uint32_t*>(metadata.const_data_ptr());
   params.metadata_words = metadata.numel();
@@ -71,13 +71,13 @@ Tensor sampled(const Tensor& grad, const Tensor& input, const Tensor& metadata) 
   params.dtype = half_type(function, "grad", grad);
   STD_TORCH_CHECK(grad.scalar_type() == input.scalar_type(), function, ": grad is ", type_name(grad.scalar_type()),
                   " and input ", type_name(input.scalar_type()), "; convert one of them.");
-  const Rows grads(grad), inputs(input);
+  const Rows grads(function, "grad", grad), inputs(function, "input", input);
   STD_TORCH_CHECK(grads.count == inputs.count, function, ": grad has ", grads.count, " tokens and input ", inputs.count,
                   ".");
   params.m = grads.count, params.n = grads.columns, params.k = inputs.columns;
   params.grad_row_stride = grads.stride, params.x_row_stride = inputs.stride;
   require_metadata(function, metadata, grad, params.n, params.k);
-  Tensor values = new_values(grad, metadata);
+  Tensor values = new_values(function, grad, metadata);
   params.grad = grads.tensor.const_data_ptr();
   params.x = inputs.tensor.const_data_ptr();
   params.metadata = static_cast<const uint32_t*>(metadata.const_data_ptr());
@@ -102,12 +102,12 @@ Tensor straight_through(const Tensor& grad, const Tensor& weight, const Tensor& 
   STD_TORCH_CHECK(
       grad.dim() == 2 && weight.dim() == 2 && grad.size(0) == weight.size(0) && grad.size(1) == weight.size(1),
       function, ": grad and weight must both be (out_features, in_features).");
-  const Rows grads(grad), weights(weight);
+  const Rows grads(function, "grad", grad), weights(function, "weight", weight);
   params.n = grads.count, params.k = grads.columns;
   require_metadata(function, metadata, grad, params.n, params.k);
   const Tensor stored = aligned(function, "values", values, grad),
                places = aligned(function, "metadata", metadata, grad);
-  Tensor out = torch::stable::new_empty(grad, {params.n, params.k});
+  Tensor out = allocate(function, "the gradient", grad, {params.n, params.k}, grad.scalar_type());
   params.grad = grads.tensor.const_data_ptr();
   params.dense = weights.tensor.const_data_ptr();
   params.grad_row_stride = grads.stride, params.dense_row_stride = weights.stride, params.out_row_stride = params.k;

@@ -61,17 +61,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> compress(const Tensor& weight, std::o
                     ").");
     params.mask = static_cast<const uint8_t*>(mask->const_data_ptr());
   }
-  const Tensor dense = with_dense_rows(weight);
+  const Tensor dense = dense_rows(function, "weight", weight);
   params.dense = dense.const_data_ptr();
   params.row_stride = params.n > 1 ? row_stride(dense) : params.k;
 
   const int64_t element = size_of(dtype);
   const Shape shape = packed_shape(params.n, params.k, element);
   const Shape other = transposed ? packed_shape(params.k, params.n, element) : Shape{{0, 0, 0}, {0, 0, 0}};
-  Tensor values = torch::stable::new_empty(weight, shape.values);
-  Tensor metadata = torch::stable::new_empty(weight, shape.metadata, ScalarType::Int);
-  Tensor values_t = torch::stable::new_empty(weight, other.values);
-  Tensor metadata_t = torch::stable::new_empty(weight, other.metadata, ScalarType::Int);
+  const auto packed = [&](const std::vector<int64_t>& sizes, ScalarType type) {
+    return allocate(function, "the packed weight", weight, sizes, type);
+  };
+  Tensor values = packed(shape.values, weight.scalar_type());
+  Tensor metadata = packed(shape.metadata, ScalarType::Int);
+  Tensor values_t = packed(other.values, weight.scalar_type());
+  Tensor metadata_t = packed(other.metadata, ScalarType::Int);
   params.values = values.mutable_data_ptr();
   params.metadata = static_cast<uint32_t*>(metadata.mutable_data_ptr());
   if (transposed) {
@@ -87,7 +90,7 @@ Tensor decompress(const Tensor& values, const Tensor& metadata, int64_t out_feat
   constexpr const char* function = "semi_structured_decompress";
   const DType dtype = matrix_type(function, "values", values);
   const Stored packed = stored(function, values, metadata, out_features, in_features, dtype);
-  Tensor dense = torch::stable::new_empty(values, {out_features, in_features});
+  Tensor dense = allocate(function, "the dense weight", values, {out_features, in_features}, values.scalar_type());
   const DeviceScope scope(values);
   raise_unless_launched(semi_structured_decompress(packed.weight, dtype, out_features, in_features,
                                                    dense.mutable_data_ptr(), in_features, scope.stream()));
@@ -98,7 +101,7 @@ Tensor validate(const Tensor& values, const Tensor& metadata, int64_t out_featur
   constexpr const char* function = "semi_structured_validate";
   const DType dtype = matrix_type(function, "values", values);
   const Stored packed = stored(function, values, metadata, out_features, in_features, dtype);
-  Tensor where = torch::stable::new_empty(values, {1}, ScalarType::Long);
+  Tensor where = allocate(function, "the result", values, {1}, ScalarType::Long);
   const DeviceScope scope(values);
   raise_unless_launched(semi_structured_validate_device(packed.weight, dtype, out_features, in_features,
                                                         static_cast<int64_t*>(where.mutable_data_ptr()),
@@ -106,34 +109,40 @@ Tensor validate(const Tensor& values, const Tensor& metadata, int64_t out_featur
   return where;
 }
 
-Tensor linear(const Tensor& input, const Tensor& values, const Tensor& metadata, std::optional<Tensor> scale,
-              std::optional<Tensor> token_scale, std::optional<Tensor> bias, std::optional<Tensor> residual,
-              int64_t out_features, int64_t activation, ScalarType out_dtype, std::optional<Tensor>,
-              std::optional<Tensor>, int64_t group, int64_t) {
-  constexpr const char* function = "semi_structured_linear";
+Tensor product(const char* function, const Tensor& input, const Tensor& values, const Tensor& metadata,
+               const LinearExtras& extras, int64_t out_features, int64_t activation, ScalarType out_dtype,
+               int64_t group) {
   SemiStructuredMatmulParams params;
   STD_TORCH_CHECK(is_lift_group(group), function, ": group must be an even number from ", kSmallestLiftGroup, " to ",
                   kLargestLiftGroup, ", got ", group, ".");
   params.group = static_cast<int32_t>(group);
   STD_TORCH_CHECK(out_features >= 0, function, ": out_features must not be negative, got ", out_features, ".");
-  DeviceSide side(function, &params, input, values, {scale, token_scale, bias, residual}, out_features, activation,
-                  out_dtype);
+  DeviceSide side(function, &params, input, values, extras, out_features, activation, out_dtype);
   const Stored packed = stored(function, values, metadata, params.n, params.k, params.dtype);
   params.weight = packed.weight;
-  side.add_workspace(&params,
+  side.add_workspace(function, &params,
                      semi_structured_matmul_workspace(params.m, params.n, params.k, params.dtype, params.group));
   const DeviceScope scope(input);
   raise_unless_launched(semi_structured_matmul(params, scope.stream()));
   return side.output;
 }
 
+Tensor linear(const Tensor& input, const Tensor& values, const Tensor& metadata, std::optional<Tensor> scale,
+              std::optional<Tensor> token_scale, std::optional<Tensor> bias, std::optional<Tensor> residual,
+              int64_t out_features, int64_t activation, ScalarType out_dtype, std::optional<Tensor>,
+              std::optional<Tensor>, int64_t group, int64_t) {
+  return product("semi_structured_linear", input, values, metadata, {scale, token_scale, bias, residual}, out_features,
+                 activation, out_dtype, group);
+}
+
 // weight is what values and metadata were packed from: the backward pass is about it.
 Tensor masked_linear(const Tensor& input, const Tensor& weight, std::optional<Tensor> bias, const Tensor& values,
                      const Tensor& metadata, std::optional<Tensor>, std::optional<Tensor>, double) {
-  STD_TORCH_CHECK(weight.dim() == 2, "semi_structured_masked_linear: weight must be (out_features, in_features), got ",
-                  weight.dim(), " dimensions.");
-  return linear(input, values, metadata, std::nullopt, std::nullopt, bias, std::nullopt, weight.size(0), 0,
-                input.scalar_type(), std::nullopt, std::nullopt, kSmallestLiftGroup, 0);
+  constexpr const char* function = "semi_structured_masked_linear";
+  STD_TORCH_CHECK(weight.dim() == 2, function, ": weight must be (out_features, in_features), got ", weight.dim(),
+                  " dimensions.");
+  return product(function, input, values, metadata, {std::nullopt, std::nullopt, bias, std::nullopt}, weight.size(0), 0,
+                 input.scalar_type(), kSmallestLiftGroup);
 }
 
 }  // namespace

@@ -36,21 +36,29 @@ Tensor linear(const Tensor& input, const Tensor& values, const Tensor& columns, 
               std::optional<Tensor> scale, std::optional<Tensor> bias, int64_t out_features, int64_t activation,
               int64_t compute, std::optional<Tensor>, std::optional<Tensor>, std::optional<Tensor>) {
   constexpr const char* function = "shared_lists_linear";
+<<<<<<< HEAD
   STD_TORCH_CHECK(
       values.scalar_type() == ScalarType::BFloat16 || values.scalar_type() == ScalarType::Half, function,
       ": values are ", type_name(values.scalar_type()), "; on a ", kDeviceName,
       " device there are kernels for bfloat16 and float16. Use torch.autocast, convert the weight with .to(), or pack "
       ".to_dense() of one with int8 values.");
+=======
+  STD_TORCH_CHECK(values.scalar_type() == ScalarType::BFloat16 || values.scalar_type() == ScalarType::Half, function,
+                  ": values are ", type_name(values.scalar_type()),
+                  "; on a CUDA device there are kernels for bfloat16 and float16. Convert the weight with .to(), or "
+                  "pack .to_dense() of one with int8 values.");
+>>>>>>> f701136 (CUDA operators name the device a tensor is on and the one it has to be on, and say how much memory was missing; both are tested for every operator)
   STD_TORCH_CHECK(compute != static_cast<int64_t>(Compute::kInt8), function,
-                  ": compute='int8' needs int8 values, and a ", kDeviceName, " device has no kernel for these.");
+                  ": compute='int8' needs int8 values, and a CUDA device has no kernel for these.");
   SharedListsLinearParams params;
   DeviceSide side(function, &params, input, values, {scale, std::nullopt, bias, std::nullopt}, out_features, activation,
                   input.scalar_type());
   const Tensor aligned = checked_values(function, values, columns);
   params.weight = view(function, columns, group_ptr, values.size(1), params.n, input);
   params.weight.values = aligned.const_data_ptr();
-  side.add_workspace(&params, shared_lists_linear_workspace(params.m, params.n, params.k, params.weight.records,
-                                                            params.weight.vector));
+  side.add_workspace(
+      function, &params,
+      shared_lists_linear_workspace(params.m, params.n, params.k, params.weight.records, params.weight.vector));
   const DeviceScope scope(input);
   raise_unless_launched(shared_lists_linear_device(params, scope.stream()));
   return side.output;
@@ -66,7 +74,7 @@ Tensor weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor&
   STD_TORCH_CHECK(grad_output.scalar_type() == input.scalar_type(), function,
                   ": grad_output and input must have the same type, got ", type_name(grad_output.scalar_type()),
                   " and ", type_name(input.scalar_type()), ".");
-  const Tensor grads = with_dense_rows(grad_output), rows = with_dense_rows(input);
+  const Tensor grads = dense_rows(function, "grad_output", grad_output), rows = dense_rows(function, "input", input);
   SharedListsWeightGradParams params;
   params.dtype = matrix_type(function, "input", input);
   params.m = leading_count(input);
@@ -75,10 +83,10 @@ Tensor weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor&
   params.grad_y = grads.const_data_ptr(), params.x = rows.const_data_ptr();
   params.grad_y_row_stride = params.m > 1 ? row_stride(grads) : params.n;
   params.x_row_stride = params.m > 1 ? row_stride(rows) : params.k;
-  Tensor out = torch::stable::new_empty(input, {params.weight.records, vector}, ScalarType::Float);
+  Tensor out = allocate(function, "the gradient", input, {params.weight.records, vector}, ScalarType::Float);
   params.out = static_cast<float*>(out.mutable_data_ptr());
   params.workspace_bytes = shared_lists_weight_grad_workspace(params.m, params.n, params.k);
-  Tensor workspace = torch::stable::new_empty(input, {params.workspace_bytes}, ScalarType::Byte);
+  Tensor workspace = allocate_workspace(function, input, params.workspace_bytes);
   params.workspace = workspace.mutable_data_ptr();
   const DeviceScope scope(input);
   raise_unless_launched(shared_lists_weight_grad_device(params, scope.stream()));
@@ -93,7 +101,7 @@ Tensor unpack(const Tensor& values, const Tensor& columns, const Tensor& group_p
   STD_TORCH_CHECK(k >= 0, function, ": in_features must not be negative, got ", k, ".");
   SharedLists lists = view(function, columns, group_ptr, values.size(1), n, values);
   lists.values = aligned.const_data_ptr();
-  Tensor dense = torch::stable::new_empty(values, {n, k});
+  Tensor dense = allocate(function, "the dense weight", values, {n, k}, values.scalar_type());
   const DeviceScope scope(values);
   raise_unless_launched(shared_lists_unpack_device(lists, dtype, n, k, dense.mutable_data_ptr(), scope.stream()));
   return dense;

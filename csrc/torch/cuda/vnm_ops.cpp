@@ -32,7 +32,7 @@ Tensor linear(const Tensor& input, const Tensor& values, const Tensor& metadata,
   params.weight.columns = static_cast<const uint16_t*>(columns.const_data_ptr());
   params.weight.picked = columns.size(1);
   params.weight.vector = static_cast<int32_t>(vector);
-  side.add_workspace(&params,
+  side.add_workspace(function, &params,
                      vnm_linear_workspace(params.m, params.n, params.k, params.weight.picked, params.weight.vector));
   const DeviceScope scope(input);
   raise_unless_launched(vnm_linear_device(params, scope.stream()));

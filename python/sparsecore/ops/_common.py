@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +17,31 @@ SIXTEEN_BITS = {"cuda"}
 """Kinds of devices whose sparse kernels multiply bfloat16 and float16."""
 
 
+def on_one_device(name: str, function: F) -> F:
+    """``function``, the fake kernel of an operator, once its tensors are known to be on one device.
+
+    Tensors on ``meta`` go to the fake kernel whatever the others are on, and fake tensors always do.
+    """
+    names = [argument.name for argument in getattr(torch.ops.sparsecore, name).default._schema.arguments]
+
+    @functools.wraps(function)
+    def checked(*arguments: Any, **named: Any) -> Any:
+        devices = {
+            argument: value.device
+            for argument, value in (*zip(names, arguments, strict=False), *named.items())
+            if isinstance(value, Tensor)
+        }
+        first = next(iter(devices), "")
+        for argument, device in devices.items():
+            if device != devices[first]:
+                raise RuntimeError(
+                    f"{name}: {argument} is on {device} and {first} on {devices[first]}. Move one of them with .to()."
+                )
+        return function(*arguments, **named)
+
+    return cast(F, checked)
+
+
 def fake_kernel(name: str) -> Callable[[F], F]:
     """Registers the decorated function as what ``torch.ops.sparsecore.<name>`` returns for fake tensors."""
 
@@ -25,7 +51,7 @@ def fake_kernel(name: str) -> Callable[[F], F]:
                 f"sparsecore: the compiled operators are older than its Python files, which need {name!r}. Build "
                 "again: pip install . or, for a checkout in use, pip install --no-build-isolation -e ."
             )
-        torch.library.register_fake(f"sparsecore::{name}", function)
+        torch.library.register_fake(f"sparsecore::{name}", on_one_device(name, function))
         return function
 
     return register_fake
@@ -97,6 +123,6 @@ def register(
     activations: tuple[int, ...] = (0,),
 ) -> None:
     """Fake kernel, autograd and autocast of one operator; ``activations`` are the places of what is no weight."""
-    torch.library.register_fake(f"sparsecore::{name}", fake)
+    torch.library.register_fake(f"sparsecore::{name}", on_one_device(name, fake))
     torch.library.register_autograd(f"sparsecore::{name}", backward, setup_context=setup)
     register_autocast(name, activations)

@@ -188,6 +188,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return tuple(grads)
 
 
+@fake_kernel("block_sparse_linear")
 def _linear_fake(
     input: Tensor,
     values: Tensor,
@@ -250,5 +251,4 @@ def _validate_fake(
     return col_indices.new_empty((2,), dtype=torch.int64)
 
 
-torch.library.register_fake("sparsecore::block_sparse_linear", _linear_fake)
 torch.library.register_autograd("sparsecore::block_sparse_linear", _backward, setup_context=_setup)

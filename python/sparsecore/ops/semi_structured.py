@@ -364,6 +364,7 @@ def _sampled_fake(grad: Tensor, input: Tensor, metadata: Tensor) -> Tensor:
     return _values_fake(grad, metadata)
 
 
+@fake_kernel("semi_structured_linear")
 def _linear_fake(
     input: Tensor,
     values: Tensor,
@@ -383,5 +384,4 @@ def _linear_fake(
     return input.new_empty((*input.shape[:-1], out_features), dtype=out_dtype)
 
 
-torch.library.register_fake("sparsecore::semi_structured_linear", _linear_fake)
 torch.library.register_autograd("sparsecore::semi_structured_linear", _backward, setup_context=_setup)

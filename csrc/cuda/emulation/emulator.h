@@ -33,6 +33,8 @@ struct Options {
   int resident_clusters = 1;   // interleaved on one host thread
   int host_threads = 1;        // each runs clusters of its own; the schedule inside a cluster does not depend on it
   bool bank_conflicts = true;  // count them
+  // Of a grid that is too large to wait for: run only so many clusters, those with the highest numbers. 0: all.
+  uint64_t only_last = 0;
 };
 
 // Of the running host thread: what launch() uses when it is given none. Starts from CUDA_EMULATION_SEED,

@@ -423,13 +423,14 @@ Report launch(const Config& config, const std::function<void()>& body, const Opt
   check_config(config, options);
   const dim3 c = config.cluster;
   const uint3 clusters{config.grid.x / c.x, config.grid.y / c.y, config.grid.z / c.z};
-  const uint64_t count = static_cast<uint64_t>(clusters.x) * clusters.y * clusters.z;
+  const uint64_t all = static_cast<uint64_t>(clusters.x) * clusters.y * clusters.z;
+  const uint64_t count = options.only_last > 0 ? std::min(options.only_last, all) : all;
   const uint64_t together = static_cast<uint64_t>(std::max(options.resident_clusters, 1));
   const uint64_t waves = (count + together - 1) / together;
 
   // Blocks may run in any order: as numbered, backwards, or shuffled.
   std::vector<uint64_t> order(count);
-  std::iota(order.begin(), order.end(), uint64_t{0});
+  std::iota(order.begin(), order.end(), all - count);
   std::mt19937_64 random(mixed(options.seed));
   if (options.seed % 4 == 1) std::reverse(order.begin(), order.end());
   if (options.seed % 4 >= 2) std::shuffle(order.begin(), order.end(), random);

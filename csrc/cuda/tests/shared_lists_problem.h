@@ -22,6 +22,7 @@ LinearOptions views(int64_t offset, int64_t pad, unsigned seed) {
   options.dtype = std::is_same_v<T, BFloat16> ? DType::kBFloat16 : DType::kFloat16;
   options.x_offset = options.y_offset = offset;
   options.x_pad = options.y_pad = pad;
+  options.residual = true;
   options.seed = seed;
   return options;
 }

@@ -319,6 +319,21 @@ TEST_CASE("a thread that polls lets the others run, and polling for nothing is a
   CHECK(contains(sentence, "in ld.acquire"));
 }
 
+TEST_CASE("of a grid too large to wait for, the last blocks run") {
+  Config config = threads(32);
+  config.grid = dim3(1000, 3);
+  Options options;
+  options.only_last = 2;
+  std::vector<unsigned> ran;
+  launch(
+      config,
+      [&] {
+        if (threadIdx.x == 0) ran.push_back(blockIdx.y * 1000 + blockIdx.x);
+      },
+      options);
+  CHECK(ran == std::vector<unsigned>{2998, 2999});
+}
+
 TEST_CASE("blocks on several host threads give the same as on one") {
   Config config = threads(64, 256);
   config.grid = dim3(37);

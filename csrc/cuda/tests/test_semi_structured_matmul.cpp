@@ -1,6 +1,5 @@
 // The 2:4 products on the emulator: every kernel, tile and type against float64, with adversarial schedules and copies.
 #include <doctest/doctest.h>
-#include <sys/mman.h>
 
 #include <string>
 
@@ -162,31 +161,6 @@ TEST_CASE("2:4 product: nothing to do, and no inputs at all") {
     REQUIRE(semi_structured_matmul(problem.params(0), nullptr) == Status::kOk);
     CHECK(problem.first_wrong(0) == -1);
   }
-}
-
-TEST_CASE("2:4 product: rows more than 2^31 bytes apart") {
-  constexpr size_t kBytes = size_t{1} << 35;
-  void* far = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  REQUIRE(far != MAP_FAILED);
-  for (const Plan& plan :
-       {Plan{Kernel::kSmallSm80, 8, 1}, Plan{Kernel::kTiledSm80, 64, 1}, Plan{Kernel::kWgmmaSm90, 64, 1}}) {
-    const int64_t stride = int64_t{1} << 31;
-    MatmulProblem problem(3, 40, 72, {});
-    SemiStructuredMatmulParams params = problem.params(0);
-    BFloat16* x = static_cast<BFloat16*>(far);
-    float* y = reinterpret_cast<float*>(static_cast<char*>(far) + 4096);
-    for (int64_t t = 0; t < 3; ++t) std::memcpy(x + t * stride, problem.x.at(t, 0), 72 * 2);
-    params.x = x;
-    params.x_row_stride = stride;
-    params.y = y;
-    params.y_row_stride = stride;
-    const cuda_emulation::ScopedOptions scoped(next_adversary(90));
-    REQUIRE(semi_structured::run_plan(plan, params, nullptr) == Status::kOk);
-    for (int64_t t = 0; t < 3; ++t)
-      for (int64_t i = 0; i < 40; ++i) problem.y.set(t, i, y[t * stride + i]);
-    CHECK(problem.first_wrong(0) == -1);
-  }
-  munmap(far, kBytes);
 }
 
 TEST_CASE("2:4 product: what cannot be done is said, with what there is") {

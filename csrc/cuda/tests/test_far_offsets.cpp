@@ -15,6 +15,7 @@ using namespace sparsecore;
 namespace {
 
 constexpr int64_t kFar = int64_t{1} << 31;
+constexpr int kEnough = 1 << 30;  // multiprocessors: persistent kernels have a block for each tile
 
 // Zeros, of which only the pages that are touched exist.
 class FarMemory {
@@ -150,14 +151,16 @@ TEST_CASE("far offsets: rows of x, y and the residual, blocks, groups and bitmap
 TEST_CASE("far offsets: rows of what gradients are made of") {
   for (const int64_t stride : {kFar, kFar + 1}) {
     CAPTURE(stride);
-    const cuda_emulation::ScopedOptions scoped(next_adversary(80));
-    {
-      BlockGradProblem problem(3, 64, 96, 16, DType::kBFloat16, DType::kFloat32, 0, 0, 1);
+    const cuda_emulation::ScopedOptions scoped(next_adversary(90));
+    using Kernel = block_sparse::Plan::Kernel;
+    for (const auto& [kernel, size] : {std::pair{Kernel::kSm80, 16}, {Kernel::kSm90, 64}}) {
+      if (kernel == Kernel::kSm90 && stride % 8) continue;
+      BlockGradProblem problem(3, 100, 150, size, DType::kBFloat16, DType::kFloat32, 0, 0, 1);
       BlockSparseGradParams p = problem.params(1);
       FarMatrix grad_y(problem.grad_y, stride), x(problem.x, stride);
       p.grad_y = grad_y.data(), p.x = x.data();
       p.grad_y_row_stride = p.x_row_stride = stride;
-      REQUIRE(block_sparse::run_grad(1, p, nullptr) == Status::kOk);
+      REQUIRE(block_sparse::run_grad({kernel, 1}, p, nullptr) == Status::kOk);
       CHECK(problem.first_wrong() == -1);
     }
     {
@@ -339,12 +342,16 @@ TEST_CASE("far offsets: values of blocks, and their gradient") {
   const FarMemory out((first + blocks) * area * 4);
   p.weight.index = index.data(), p.weight.blocks = first + blocks;
   p.out = out.data();
-  cuda_emulation::Options options = next_adversary(80);
-  options.only_last = static_cast<uint64_t>(blocks);
-  const cuda_emulation::ScopedOptions scoped(options);
-  REQUIRE(block_sparse::run_grad(1, p, nullptr) == Status::kOk);
-  std::memcpy(problem.out.data(), out.data() + first * area * 4, blocks * area * 4);
-  CHECK(problem.first_wrong() == -1);
+  for (const Plan::Kernel kernel : {Plan::Kernel::kSm80, Plan::Kernel::kSm90}) {
+    cuda_emulation::Options options = next_adversary(90);
+    options.only_last = static_cast<uint64_t>(blocks);
+    options.multiprocessors = kEnough;
+    const cuda_emulation::ScopedOptions scoped(options);
+    std::memset(out.data() + first * area * 4, 0xff, blocks * area * 4);
+    REQUIRE(block_sparse::run_grad({kernel, 1}, p, nullptr) == Status::kOk);
+    std::memcpy(problem.out.data(), out.data() + first * area * 4, blocks * area * 4);
+    CHECK(problem.first_wrong() == -1);
+  }
 }
 
 TEST_CASE("far offsets: values of groups, their gradient, and values behind a bitmap") {
@@ -420,7 +427,7 @@ void check_last_channels(Problem& problem, Params p, int64_t rows, const Run& ru
   p.y_row_stride = p.residual_row_stride = p.n;
   cuda_emulation::Options options = next_adversary(90);
   options.only_last = 4;
-  options.multiprocessors = 1 << 30;  // a block for each tile, also of kernels that have one for each multiprocessor
+  options.multiprocessors = kEnough;
   const cuda_emulation::ScopedOptions scoped(options);
   problem.forget();
   REQUIRE(run(p) == Status::kOk);

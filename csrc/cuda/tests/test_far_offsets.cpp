@@ -17,6 +17,13 @@ namespace {
 constexpr int64_t kFar = int64_t{1} << 31;
 constexpr int kEnough = 1 << 30;  // multiprocessors: persistent kernels have a block for each tile
 
+const group_lists_cuda::Plan kGroupPlans[] = {
+    {group_lists_cuda::kSmall, 8, 1}, {group_lists_cuda::kExpanding, 32, 1}, {group_lists_cuda::kExpanding, 128, 1}};
+const block_sparse::Plan kBlockPlans[] = {{block_sparse::Plan::Kernel::kSmall, 8, 1},
+                                          {block_sparse::Plan::Kernel::kSm80, 32, 1},
+                                          {block_sparse::Plan::Kernel::kSm80, 128, 2},
+                                          {block_sparse::Plan::Kernel::kSm90, 128, 1}};
+
 // Zeros, of which only the pages that are touched exist.
 class FarMemory {
  public:
@@ -121,8 +128,7 @@ TEST_CASE("far offsets: rows of x, y and the residual, gathered products") {
 
 TEST_CASE("far offsets: rows of x, y and the residual, blocks, groups and bitmaps") {
   using BlockPlan = block_sparse::Plan;
-  for (const BlockPlan& plan : {BlockPlan{BlockPlan::Kernel::kSm80, 32, 1}, BlockPlan{BlockPlan::Kernel::kSm80, 128, 2},
-                                BlockPlan{BlockPlan::Kernel::kSm90, 128, 1}}) {
+  for (const BlockPlan& plan : kBlockPlans) {
     BlockOptions options;
     options.residual = true;
     BlockProblem problem(3, 100, 200, 64, options);
@@ -132,12 +138,12 @@ TEST_CASE("far offsets: rows of x, y and the residual, blocks, groups and bitmap
                [&](const auto& p) { return block_sparse::run_plan(plan, p, nullptr); });
   }
   const cuda_emulation::ScopedOptions scoped(next_adversary(80));
-  for (const int tokens : {32, 128}) {
+  for (const group_lists_cuda::Plan& plan : kGroupPlans) {
     GroupOptions options;
     options.residual = true;
     GroupProblem problem(3, 70, 200, 4, 1, 128, 8, options);
     check_rows(problem, problem.params(1), false,
-               [&](const auto& p) { return group_lists_cuda::run_plan({tokens, 1}, p, nullptr); });
+               [&](const auto& p) { return group_lists_cuda::run_plan(plan, p, nullptr); });
   }
   for (const int tokens : {8, 32}) {
     BitmapOptions options;
@@ -316,7 +322,7 @@ TEST_CASE("far offsets: weights of shared lists, their gradient, and the dense w
 
 TEST_CASE("far offsets: values of blocks, and their gradient") {
   using block_sparse::Plan;
-  for (const Plan& plan : {Plan{Plan::Kernel::kSm80, 32, 1}, Plan{Plan::Kernel::kSm90, 128, 1}})
+  for (const Plan& plan : kBlockPlans)
     for (const int32_t size : {64, 128}) {
       CAPTURE(static_cast<int>(plan.kernel));
       BlockProblem problem(5, 200, 300, size, {});
@@ -325,7 +331,7 @@ TEST_CASE("far offsets: values of blocks, and their gradient") {
       const FarArray<char> values(problem.values.data(), blocks * area * 2, first * area * 2);
       const FarArray<int32_t> index(problem.stored.index.data(), blocks, first);
       for (int32_t& start : problem.index.starts) start += static_cast<int32_t>(first);
-      BlockSparseParams p = problem.params(0);
+      BlockSparseParams p = problem.params(block_sparse::workspace_bytes(plan, 5, 200));
       p.weight.values = values.data(), p.weight.index = index.data(), p.weight.blocks = first + blocks;
       const cuda_emulation::ScopedOptions scoped(next_adversary(90));
       problem.forget();
@@ -369,9 +375,9 @@ TEST_CASE("far offsets: values of groups, their gradient, and values behind a bi
     p.weight.records = grad.weight.records = first + problem.records;
     grad.out = reinterpret_cast<float*>(out.data());
     const cuda_emulation::ScopedOptions scoped(next_adversary(80));
-    for (const int tokens : {32, 128}) {
+    for (const group_lists_cuda::Plan& plan : kGroupPlans) {
       problem.forget();
-      REQUIRE(group_lists_cuda::run_plan({tokens, 1}, p, nullptr) == Status::kOk);
+      REQUIRE(group_lists_cuda::run_plan(plan, p, nullptr) == Status::kOk);
       CHECK(problem.first_wrong() == -1);
     }
     REQUIRE(group_lists_cuda_weight_grad(grad, nullptr) == Status::kOk);

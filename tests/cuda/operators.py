@@ -203,6 +203,28 @@ def bitmap_decode_linear(device: str) -> Call:
     return Call("bitmap_decode_linear", {**dense_side(device), **weight, "compute": 0})
 
 
+def bitmap_decode(device: str) -> dict[str, Any]:
+    _, arrays = test_bitmap_decode.packed_weight(OUTPUTS, INPUTS, torch.bfloat16, device)
+    return dict(zip(("values", "bitmap", "row_ptr"), arrays, strict=True))
+
+
+def bitmap_decode_many_tokens(device: str) -> Call:
+    """Beyond what the kernel takes: the weight is unpacked for a dense product."""
+    side = {**dense_side(device), "input": random(129, INPUTS, device=device)}
+    return Call("bitmap_decode_linear", {**side, **bitmap_decode(device), "compute": 0})
+
+
+def bitmap_decode_unpack(device: str) -> Call:
+    sizes = {"out_features": OUTPUTS, "in_features": INPUTS}
+    return Call("bitmap_decode_unpack", {**bitmap_decode(device), **sizes})
+
+
+def bitmap_decode_gather(device: str) -> Call:
+    arrays = bitmap_decode(device)
+    stored = arrays.pop("values").numel()
+    return Call("bitmap_decode_gather", {"dense": weight_of(device), **arrays, "stored": stored})
+
+
 def block_sparse(device: str, outputs: int = OUTPUTS, inputs: int = INPUTS) -> BlockSparse:
     mask = torch.rand(outputs // 16, inputs // 16, generator=torch.Generator().manual_seed(2)) < 0.5
     return BlockSparse.from_dense(random(outputs, inputs, device=device), mask.to(device), block_size=16)
@@ -241,7 +263,10 @@ def block_sparse_validate(device: str) -> Call:
 
 
 CALLS: dict[str, Callable[[str], Call]] = {
+    "bitmap_decode_gather": bitmap_decode_gather,
     "bitmap_decode_linear": bitmap_decode_linear,
+    "bitmap_decode_linear, many tokens": bitmap_decode_many_tokens,
+    "bitmap_decode_unpack": bitmap_decode_unpack,
     "block_sparse_input_grad": block_sparse_input_grad,
     "block_sparse_linear": block_sparse_linear,
     "block_sparse_validate": block_sparse_validate,

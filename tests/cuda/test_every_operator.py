@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.cuda.conftest import EMULATED
-from tests.cuda.operators import CALLS, Call
+from tests.cuda.operators import CALLS, TOKENS, Call
 
 HOST = -1
 OPERATOR_FILES = Path(__file__).parents[2] / "csrc/torch/cuda"
@@ -44,7 +44,7 @@ def equal(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
 
 def test_every_operator_is_here() -> None:
     files = "".join(path.read_text() for path in sorted(OPERATOR_FILES.glob("*_ops.cpp")))
-    operators = set(re.findall(r'm\.impl\("(\w+)"', files))
+    operators = set(re.findall(r'm\.impl\("(\w+)"', files)) - {"cuda_use_kernel"}  # which takes no tensor
     assert len(operators) > 15
     assert operators == {name.split(",")[0] for name in CALLS}
 
@@ -135,9 +135,10 @@ def test_memory_that_runs_out(call: Call, views: bool) -> None:
     finally:
         fail_allocation(0)
     assert all(torch.equal(call.arguments[name], tensor) for name, tensor in before.items())
-    if call.operator.endswith("_linear") or call.operator == "block_sparse_input_grad":
+    few = call.arguments.get("input", call.tensors[call.varied]).shape[0] == TOKENS
+    if few and (call.operator.endswith("_linear") or call.operator == "block_sparse_input_grad"):
         assert {"the output", "the workspace"} <= purposes
-    if views and "input" in before:
+    if views and few and "input" in before:
         assert "a copy of input in one piece" in purposes
 
 

@@ -65,7 +65,7 @@ Tensor dense_product(const char* function, const Tensor& input, const Tensor& va
   DeviceLinear params;
   fill_epilogue(function, &params, input, extras, out_features, activation, type);
   const Tensor dense = to_dense(function, weight, values, params.n, params.k, type);
-  Tensor output = torch::stable::matmul(input, torch::stable::transpose(dense, 0, 1));
+  Tensor output = multiply(function, input, torch::stable::transpose(dense, 0, 1));
   if (!extras.scale && !extras.bias && params.activation == Activation::kNone) return output;
   params.y = output.mutable_data_ptr();
   params.y_row_stride = params.n;
@@ -105,11 +105,12 @@ Tensor unpack(const Tensor& values, const Tensor& bitmap, const Tensor& row_ptr,
   return to_dense(function, view(function, values, bitmap, row_ptr, n, k, values), values, n, k, values.scalar_type());
 }
 
-Tensor gather(const Tensor& dense, const Tensor& bitmap, const Tensor& row_ptr, int64_t stored) {
+Tensor gather(const Tensor& given, const Tensor& bitmap, const Tensor& row_ptr, int64_t stored) {
   constexpr const char* function = "bitmap_decode_gather";
-  require_on_device(function, "dense", dense);
-  STD_TORCH_CHECK(dense.dim() == 2 && dense.is_contiguous(), function, ": dense must be contiguous, (out_features, ",
-                  "in_features).");
+  require_on_device(function, "dense", given);
+  STD_TORCH_CHECK(given.dim() == 2, function, ": dense must be (out_features, in_features), got ", given.dim(),
+                  " dimensions.");
+  const Tensor dense = contiguous(function, "dense", given);
   STD_TORCH_CHECK(stored >= 0, function, ": stored must not be negative, got ", stored, ".");
   BitmapDecodeGatherParams params;
   params.n = dense.size(0), params.k = dense.size(1);
@@ -117,7 +118,7 @@ Tensor gather(const Tensor& dense, const Tensor& bitmap, const Tensor& row_ptr, 
   params.weight.nnz = stored;
   params.dense = dense.const_data_ptr();
   params.dtype = dtype_of(function, "dense", dense);
-  Tensor values = torch::stable::new_empty(dense, {stored}, dense.scalar_type());
+  Tensor values = allocate(function, "the values", dense, {stored}, dense.scalar_type());
   params.values = values.mutable_data_ptr();
   const DeviceScope scope(dense);
   raise_unless_launched(bitmap_decode_gather(params, scope.stream()));

@@ -47,16 +47,9 @@ Tensor linear(const Tensor& input, const Tensor& values, const Tensor& index, co
               int64_t window, int64_t activation, int64_t compute, std::optional<Tensor>, std::optional<Tensor>,
               std::optional<Tensor>, std::optional<Tensor>) {
   constexpr const char* function = "group_lists_linear";
-<<<<<<< HEAD
   STD_TORCH_CHECK(
       values.scalar_type() == ScalarType::BFloat16 || values.scalar_type() == ScalarType::Half, function,
-      ": values are ", type_name(values.scalar_type()), "; on a ", kDeviceName,
-      " device there are kernels for bfloat16 and float16. Use torch.autocast or convert the weight with .to().");
-=======
-  STD_TORCH_CHECK(values.scalar_type() == ScalarType::BFloat16 || values.scalar_type() == ScalarType::Half, function,
-                  ": values are ", type_name(values.scalar_type()),
-                  "; on a CUDA device there are kernels for bfloat16 and float16. Convert the weight with .to().");
->>>>>>> f701136 (CUDA operators name the device a tensor is on and the one it has to be on, and say how much memory was missing; both are tested for every operator)
+      ": values are ", type_name(values.scalar_type()), "; on a CUDA device there are kernels for bfloat16 and float16. Use torch.autocast or convert the weight with .to().");
   STD_TORCH_CHECK(compute != static_cast<int64_t>(Compute::kInt8), function,
                   ": compute='int8' needs int8 values, and a CUDA device has no kernel for these.");
   STD_TORCH_CHECK(out_features >= 0, function, ": out_features must not be negative, got ", out_features, ".");

@@ -82,6 +82,11 @@ Tensor allocate(const char* function, const char* what, const Tensor& like, cons
   return allocated(function, what, like, bytes_of(sizes, type), [&] { return empty_on_device(like, sizes, type); });
 }
 
+Tensor multiply(const char* function, const Tensor& a, const Tensor& b) {
+  const int64_t bytes = leading_count(a) * b.size(1) * static_cast<int64_t>(a.element_size());
+  return allocated(function, "the dense product", a, bytes, [&] { return torch::stable::matmul(a, b); });
+}
+
 Tensor allocate_workspace(const char* function, const Tensor& like, int64_t bytes) {
   return allocate(function, "the workspace", like, {bytes}, ScalarType::Byte);
 }
@@ -131,14 +136,8 @@ DType float_type(const char* function, const char* name, ScalarType type) {
   }
 }
 
-<<<<<<< HEAD
 void fill_epilogue(const char* function, DeviceLinear* params, const Tensor& input, const LinearExtras& extras,
                    int64_t out_features, int64_t activation, ScalarType out_dtype) {
-=======
-DeviceSide::DeviceSide(const char* function, DeviceLinear* params, const Tensor& given, const Tensor& weight,
-                       const LinearExtras& extras, int64_t out_features, int64_t activation, ScalarType out_dtype)
-    : input(checked(function, given, weight)), output(output_of(function, given, out_features, out_dtype)) {
->>>>>>> f701136 (CUDA operators name the device a tensor is on and the one it has to be on, and say how much memory was missing; both are tested for every operator)
   require_activation(function, activation);
   DeviceLinear& p = *params;
   p.out_dtype = float_type(function, "out_dtype", out_dtype);
@@ -155,7 +154,7 @@ DeviceSide::DeviceSide(const char* function, DeviceLinear* params, const Tensor&
 
 DeviceSide::DeviceSide(const char* function, DeviceLinear* params, const Tensor& given, const Tensor& weight,
                        const LinearExtras& extras, int64_t out_features, int64_t activation, ScalarType out_dtype)
-    : input(checked(function, given, weight)), output(output_of(given, out_features, out_dtype)) {
+    : input(checked(function, given, weight)), output(output_of(function, given, out_features, out_dtype)) {
   fill_epilogue(function, params, given, extras, out_features, activation, out_dtype);
   DeviceLinear& p = *params;
   p.dtype = matrix_type(function, "input", given);

@@ -19,6 +19,8 @@ void require_vector(const char* function, const char* name, const Tensor& tensor
 // New memory beside `like`. Where there is none the error says what for, and how much.
 Tensor allocate(const char* function, const char* what, const Tensor& like, const std::vector<int64_t>& sizes,
                 ScalarType type);
+// torch's product a b of a matrix b, in new memory.
+Tensor multiply(const char* function, const Tensor& a, const Tensor& b);
 Tensor allocate_workspace(const char* function, const Tensor& like, int64_t bytes);
 
 // The tensor itself, or a contiguous copy where its rows are not dense or not evenly spaced.

@@ -40,9 +40,7 @@ constexpr Capabilities kCapabilities = {kRows};
 // The weight of which only places matter, and the launch that walks its blocks. Metadata is read word by word.
 Status check_places(const char* function, GradientKernel kernel, const uint32_t* metadata, int64_t words, DType dtype,
                     int64_t n, int64_t k, const void* values) {
-  const Need need = {.dtype = dtype,
-                     .capability = current_device().capability,
-                     .alignment = alignment_of(values)};
+  const Need need = {.dtype = dtype, .capability = current_device().capability, .alignment = alignment_of(values)};
   if (const Status status = check_kernel(function, kCapabilities, kernel, need); status != Status::kOk) return status;
   const SemiStructured weight{values, metadata, semi_structured_value_bytes(n, k, dtype), words};
   if (const Status status = check_weight(function, weight, dtype, n, k); status != Status::kOk) return status;

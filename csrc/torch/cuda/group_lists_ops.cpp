@@ -47,9 +47,10 @@ Tensor linear(const Tensor& input, const Tensor& values, const Tensor& index, co
               int64_t window, int64_t activation, int64_t compute, std::optional<Tensor>, std::optional<Tensor>,
               std::optional<Tensor>, std::optional<Tensor>) {
   constexpr const char* function = "group_lists_linear";
-  STD_TORCH_CHECK(
-      values.scalar_type() == ScalarType::BFloat16 || values.scalar_type() == ScalarType::Half, function,
-      ": values are ", type_name(values.scalar_type()), "; on a CUDA device there are kernels for bfloat16 and float16. Use torch.autocast or convert the weight with .to().");
+  STD_TORCH_CHECK(values.scalar_type() == ScalarType::BFloat16 || values.scalar_type() == ScalarType::Half, function,
+                  ": values are ", type_name(values.scalar_type()),
+                  "; on a CUDA device there are kernels for bfloat16 and float16. Use torch.autocast or convert the "
+                  "weight with .to().");
   STD_TORCH_CHECK(compute != static_cast<int64_t>(Compute::kInt8), function,
                   ": compute='int8' needs int8 values, and a CUDA device has no kernel for these.");
   STD_TORCH_CHECK(out_features >= 0, function, ": out_features must not be negative, got ", out_features, ".");

@@ -36,10 +36,11 @@ Tensor linear(const Tensor& input, const Tensor& values, const Tensor& columns, 
               std::optional<Tensor> scale, std::optional<Tensor> bias, int64_t out_features, int64_t activation,
               int64_t compute, std::optional<Tensor>, std::optional<Tensor>, std::optional<Tensor>) {
   constexpr const char* function = "shared_lists_linear";
-  STD_TORCH_CHECK(
-      values.scalar_type() == ScalarType::BFloat16 || values.scalar_type() == ScalarType::Half, function,
-      ": values are ", type_name(values.scalar_type()), "; on a CUDA device there are kernels for bfloat16 and float16. Use torch.autocast, convert the weight with .to(), or pack "
-      ".to_dense() of one with int8 values.");
+  STD_TORCH_CHECK(values.scalar_type() == ScalarType::BFloat16 || values.scalar_type() == ScalarType::Half, function,
+                  ": values are ", type_name(values.scalar_type()),
+                  "; on a CUDA device there are kernels for bfloat16 and float16. Use torch.autocast, convert the "
+                  "weight with .to(), or pack "
+                  ".to_dense() of one with int8 values.");
   STD_TORCH_CHECK(compute != static_cast<int64_t>(Compute::kInt8), function,
                   ": compute='int8' needs int8 values, and a CUDA device has no kernel for these.");
   SharedListsLinearParams params;

@@ -33,7 +33,7 @@ class Call:
     @property
     def varied(self) -> str:
         """The tensor that may hold other numbers."""
-        names = ("input", "grad_output", "grad", "dense", "weight", "values", "order")
+        names = ("input", "grad_output", "grad", "dense", "weight", "values", "order", "columns")
         return next(name for name in names if name in self.arguments)
 
     @property
@@ -179,6 +179,13 @@ def shared_lists_unpack(device: str) -> Call:
     )
 
 
+def shared_lists_fault(device: str) -> Call:
+    lists = shared_lists(device)
+    del lists["values"]
+    sizes = {"vector": 16, "out_features": OUTPUTS, "in_features": INPUTS}
+    return Call("shared_lists_fault", {**lists, **sizes})
+
+
 def group_lists(device: str) -> tuple[dict[str, Tensor], dict[str, int]]:
     weight = test_group_lists.packed(OUTPUTS, INPUTS, Group(4, 1), torch.bfloat16, device)
     names = ("values", "index", "order", "starts")
@@ -195,6 +202,13 @@ def group_lists_weight_grad(device: str) -> Call:
     lists, sizes = group_lists(device)
     del lists["values"]
     return Call("group_lists_weight_grad", {**gradients(device), **lists, "rows": 4, "cols": 1, **sizes})
+
+
+def group_lists_fault(device: str) -> Call:
+    lists, sizes = group_lists(device)
+    del lists["values"]
+    sizes |= {"rows": 4, "cols": 1, "out_features": OUTPUTS, "in_features": INPUTS}
+    return Call("group_lists_fault", {**lists, **sizes})
 
 
 def bitmap_decode_linear(device: str) -> Call:
@@ -217,6 +231,11 @@ def bitmap_decode_many_tokens(device: str) -> Call:
 def bitmap_decode_unpack(device: str) -> Call:
     sizes = {"out_features": OUTPUTS, "in_features": INPUTS}
     return Call("bitmap_decode_unpack", {**bitmap_decode(device), **sizes})
+
+
+def bitmap_decode_fault(device: str) -> Call:
+    sizes = {"out_features": OUTPUTS, "in_features": INPUTS}
+    return Call("bitmap_decode_fault", {**bitmap_decode(device), **sizes})
 
 
 def bitmap_decode_gather(device: str) -> Call:
@@ -263,6 +282,7 @@ def block_sparse_validate(device: str) -> Call:
 
 
 CALLS: dict[str, Callable[[str], Call]] = {
+    "bitmap_decode_fault": bitmap_decode_fault,
     "bitmap_decode_gather": bitmap_decode_gather,
     "bitmap_decode_linear": bitmap_decode_linear,
     "bitmap_decode_linear, many tokens": bitmap_decode_many_tokens,
@@ -271,6 +291,7 @@ CALLS: dict[str, Callable[[str], Call]] = {
     "block_sparse_linear": block_sparse_linear,
     "block_sparse_validate": block_sparse_validate,
     "block_sparse_weight_grad": block_sparse_weight_grad,
+    "group_lists_fault": group_lists_fault,
     "group_lists_linear": group_lists_linear,
     "group_lists_weight_grad": group_lists_weight_grad,
     "semi_structured_compress": compress,
@@ -283,6 +304,7 @@ CALLS: dict[str, Callable[[str], Call]] = {
     "semi_structured_sampled": sampled,
     "semi_structured_straight_through": straight_through,
     "semi_structured_validate": of_packed("semi_structured_validate"),
+    "shared_lists_fault": shared_lists_fault,
     "shared_lists_linear": shared_lists_linear,
     "shared_lists_unpack": shared_lists_unpack,
     "shared_lists_weight_grad": shared_lists_weight_grad,

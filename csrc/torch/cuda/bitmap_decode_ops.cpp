@@ -131,7 +131,7 @@ Tensor fault(const Tensor& values, const Tensor& bitmap, const Tensor& row_ptr, 
   STD_TORCH_CHECK(n >= 0 && k >= 0, function, ": out_features and in_features must not be negative, got ", n, " and ",
                   k, ".");
   const BitmapDecode weight = view(function, values, bitmap, row_ptr, n, k, values);
-  Tensor where = torch::stable::new_empty(values, {2}, ScalarType::Long);
+  Tensor where = allocate(function, "the result", values, {2}, ScalarType::Long);
   const DeviceScope scope(values);
   raise_unless_launched(
       bitmap_decode_validate_device(weight, n, k, static_cast<int64_t*>(where.mutable_data_ptr()), scope.stream()));

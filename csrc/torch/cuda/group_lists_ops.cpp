@@ -101,7 +101,7 @@ Tensor fault(const Tensor& index, const Tensor& order, const Tensor& starts, int
   STD_TORCH_CHECK(n >= 0 && k >= 0, function, ": out_features and in_features must not be negative, got ", n, " and ",
                   k, ".");
   const GroupLists lists = view(function, index, order, starts, rows, cols, depth, window, n, k, index);
-  Tensor where = torch::stable::new_empty(index, {2}, ScalarType::Long);
+  Tensor where = allocate(function, "the result", index, {2}, ScalarType::Long);
   const DeviceScope scope(index);
   raise_unless_launched(
       group_lists_validate_device(lists, n, k, static_cast<int64_t*>(where.mutable_data_ptr()), scope.stream()));

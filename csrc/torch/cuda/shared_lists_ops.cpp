@@ -104,7 +104,7 @@ Tensor fault(const Tensor& columns, const Tensor& group_ptr, int64_t vector, int
   constexpr const char* function = "shared_lists_fault";
   require_on_device(function, "columns", columns);
   const SharedLists lists = view(function, columns, group_ptr, vector, n, columns);
-  Tensor where = torch::stable::new_empty(columns, {2}, ScalarType::Long);
+  Tensor where = allocate(function, "the result", columns, {2}, ScalarType::Long);
   const DeviceScope scope(columns);
   raise_unless_launched(
       shared_lists_validate_device(lists, n, k, static_cast<int64_t*>(where.mutable_data_ptr()), scope.stream()));

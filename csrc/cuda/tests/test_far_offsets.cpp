@@ -455,7 +455,7 @@ TEST_CASE("far offsets: values of 2:4 and V:N:M weights") {
     const FarPacked far(p.weight, rows);
     p.weight = far.weight;
     for (const Plan& plan :
-         {Plan{Kernel::kSmallSm80, 8, 1}, Plan{Kernel::kTiledSm80, 32, 1}, Plan{Kernel::kWgmmaSm90, 64, 1}}) {
+         {Plan{Kernel::kSmallSm80, 8, 1}, Plan{Kernel::kTiledSm80, 64, 1}, Plan{Kernel::kWgmmaSm90, 64, 1}}) {
       CAPTURE(static_cast<int>(plan.kernel));
       check_last_channels(problem, p, rows, [&](const auto& p) { return semi_structured::run_plan(plan, p, nullptr); });
     }

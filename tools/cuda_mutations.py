@@ -7,7 +7,7 @@ of this emulator can notice is listed as uncatchable with the reason, and has to
 day, it belongs into the other list.
 
     python tools/cuda_mutations.py               every mutant
-    python tools/cuda_mutations.py --sample 12   a dozen of them, spread over the kernels
+    python tools/cuda_mutations.py --sample 12   a dozen of them, spread over the kernels; others for each commit
     python tools/cuda_mutations.py --family semi_structured --kernel TILED
 """
 
@@ -46,6 +46,12 @@ def mutated(mutant: Mutant) -> str:
         raise SystemExit(f"{mutant.file}: mutant '{mutant.what}' has no place {mutant.place}: {mutant.old!r}")
     at = mutant.place + 1
     return mutant.old.join(parts[:at]) + mutant.new + mutant.old.join(parts[at:])
+
+
+def turn(count: int) -> int:
+    """A number below ``count`` that follows from the commit, 0 where there is none."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return int(found.stdout.strip() or "0", 16) % count
 
 
 def compiler() -> str:
@@ -121,7 +127,10 @@ def main() -> int:
     if not mutants:
         parser.error(f"no mutant of kernel {arguments.kernel}")
     if arguments.sample and arguments.sample < len(mutants):
-        mutants = [mutants[i * len(mutants) // arguments.sample] for i in range(arguments.sample)]
+        first = turn(len(mutants))
+        print(f"every {len(mutants) / arguments.sample:.0f}th of {len(mutants)} mutants, from number {first}")
+        places = (first + i * len(mutants) // arguments.sample for i in range(arguments.sample))
+        mutants = [mutants[place % len(mutants)] for place in places]
         uncatchable = []
 
     folder = Path(tempfile.mkdtemp(prefix="cuda_mutations_"))

@@ -36,6 +36,10 @@ TORCH_NEEDS = (
 )
 
 
+# What a part that passed did not do, for the summary.
+notes: list[str] = []
+
+
 class Skip(Exception):
     """What this machine lacks for a part, and how to get it."""
 
@@ -87,6 +91,8 @@ def cuda() -> None:
     run(sys.executable, "tools/cuda_mutations.py", "--sample", "12")
     if shutil.which("nvcc"):
         cuda_wheel()
+    else:
+        notes.append("kernels by nvcc skipped: nvcc is missing, install the CUDA toolkit 13")
 
 
 def cuda_wheel() -> None:
@@ -275,9 +281,10 @@ def main(names: list[str]) -> int:
     for name in names:
         print(f"\n===== {name}", flush=True)
         start = time.monotonic()
+        notes.clear()
         try:
             PARTS[name]()
-            outcome = "passed"
+            outcome = "; ".join(["passed", *notes])
         except Skip as reason:
             # A release of torch that cannot be had is nobody's fault; a tool missing in CI is.
             excused = not IN_CI or name == "abi"

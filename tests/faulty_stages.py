@@ -106,7 +106,7 @@ def slow_rows(place: Place) -> Iterator[Item]:
 
 def dear_rows(place: Place) -> Iterator[Item]:
     yield Item("cheap", good("cheap"), 60, 0.1)
-    yield Item("dear", good("dear"), 60, 1000.0)
+    yield Item("dear", good("dear"), 60, 1e5)
     yield Item("cheap as well", good("cheap as well"), 60, 0.1)
 
 

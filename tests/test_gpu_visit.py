@@ -507,7 +507,9 @@ def test_conclusions() -> None:
     }
     found = dict(conclude(stages))
     assert "75% with both" in found["wgmma.sp, tile of 256 channels x 128 tokens"]
-    assert found["tile of the 2:4 product on sm_90a"].startswith("256 x 128, A from global memory: 6000")
+    assert found["tile of the 2:4 product on sm_90a"].startswith(
+        "256 channels x 128 tokens, A from global memory: 6000"
+    )
     assert found["mma_sparse beside wgmma_sparse"] == "4000 of 8000 operations per cycle, 50%"
     assert found["bytes in flight by lanes' loads"].startswith(
         "16 KB per multiprocessor (loads.lane4.warps8)"

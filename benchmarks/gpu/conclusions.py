@@ -9,6 +9,15 @@ from .targets import times_of
 Result = dict[str, Any]
 Conclusion = tuple[str, str]  # a question and its answer
 ENOUGH = 0.9  # of the best bandwidth
+TILES = {"n128.m64x2": "256 channels x 128 tokens", "n256.m64x1": "128 channels x 256 tokens"}
+# Where A comes from and whether copies fill the ring, against "registers": A costs nothing and nothing is copied.
+BURDENS = {
+    "registers.filled": "with copies",
+    "loaded": "with A from global memory",
+    "loaded.filled": "with both",
+    "shared": "with A in shared memory",
+    "shared.filled": "with that and copies",
+}
 
 
 def conclude(stages: dict[str, dict[str, Result]]) -> list[Conclusion]:
@@ -34,27 +43,18 @@ def rate(asked: dict[str, Result], name: str) -> float:
 def tile(asked: dict[str, Result]) -> list[Conclusion]:
     """How fast wgmma.sp is by tile and by the way of A, and what the copies and A cost."""
     found = []
-    for name, what in (
-        ("n128.m64x2", "256 channels x 128 tokens"),
-        ("n256.m64x1", "128 channels x 256 tokens"),
-    ):
+    for name, what in TILES.items():
         free = rate(asked, f"wgmma_sparse.{name}.registers")
         if not free:
             continue
         parts = [f"{free:.0f} operations per cycle when A costs nothing and nothing is copied"]
-        for ways, label in (
-            ("registers.filled", "with copies"),
-            ("loaded", "with A from global memory"),
-            ("loaded.filled", "with both"),
-            ("shared", "with A in shared memory"),
-            ("shared.filled", "with that and copies"),
-        ):
-            if got := rate(asked, f"wgmma_sparse.{name}.{ways}"):
+        for way, label in BURDENS.items():
+            if got := rate(asked, f"wgmma_sparse.{name}.{way}"):
                 parts.append(f"{got / free:.0%} {label}")
         found.append((f"wgmma.sp, tile of {what}", ", ".join(parts)))
     ways = {
         f"{what}, A {label}": rate(asked, f"wgmma_sparse.{name}.{way}.filled")
-        for name, what in (("n128.m64x2", "256 x 128"), ("n256.m64x1", "128 x 256"))
+        for name, what in TILES.items()
         for way, label in (("loaded", "from global memory"), ("shared", "in shared memory"))
     }
     if sum(value > 0 for value in ways.values()) > 1:

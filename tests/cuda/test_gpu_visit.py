@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.gpu.conclusions import BURDENS, TILES
 
 from tests.cuda.conftest import EMULATED
 
@@ -53,6 +54,11 @@ def test_dry_run(tmp_path: Path) -> None:
     assert all(result["ok"] for items in stages.values() for result in items.values() if "ok" in result)
     assert stages["questions"]["mma.bf16.warps8"] == {"ok": True, "kept": 1}  # not asked again
     assert stages["questions"]["bulk.runs4"]["emulated"]
+    # Whatever conclusions are drawn from is asked.
+    for way in ("registers", *BURDENS):
+        assert all(f"wgmma_sparse.{tile}.{way}" in stages["questions"] for tile in TILES)
+    for start in ("wgmma.", "mma.bf16.", "mma_sparse.bf16.", "loads.", "reduction.none", "reduction.cluster"):
+        assert any(name.startswith(start) for name in stages["questions"])
     assert stages["conformance"]["wrappers"]["passed"] > 50
     assert len(stages["correctness"]) > 100
     for family in {row["family"] for row in stages["timings"].values()}:

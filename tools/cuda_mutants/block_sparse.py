@@ -8,6 +8,7 @@ INDEX = "cuda/block_sparse/index.cuh"
 PRODUCT = "cuda/linear/product_tile.cuh"
 SUM = "cuda/linear/grad_tile.cuh"
 TOKENS = "cuda/linear/tokens.cuh"
+CLUSTER = "cuda/linear/block_cluster.cuh"
 
 _linear = Kernel("LINEAR", "cuda/block_sparse/linear_sm80.cuh").mutant
 _small = Kernel("SMALL", "cuda/block_sparse/linear_small_sm80.cuh").mutant
@@ -108,17 +109,20 @@ MUTANTS = [
     _wgmma("two groups may be unfinished", "wgmma_wait<1>", "wgmma_wait<2>"),
     _wgmma("sums are read before the products are done", "    ptx::wgmma_wait<0>(sums);\n"),
     _wgmma(
-        "the stage in use is given back", "empty[(turn - 1) % Tile::kStages]", "empty[turn % Tile::kStages]"
+        "the stage in use is given back",
+        "empty[(turn - 1) % Tile::kStages]",
+        "empty[turn % Tile::kStages]",
+        place=0,
     ),
     _wgmma(
         "stages are not given back",
-        "if (i > 0 && lane == 0) ptx::mbarrier_arrive",
-        "if (false) ptx::mbarrier_arrive",
+        "if (i > 0) cluster.give_back",
+        "if (false) cluster.give_back",
     ),
     _wgmma(
         "the last stage of a work is not given back",
-        "if (work.turns > 0 && lane == 0) ptx::mbarrier_arrive",
-        "if (false) ptx::mbarrier_arrive",
+        "if (work.turns > 0) cluster.give_back",
+        "if (false) cluster.give_back",
     ),
     _wgmma("one consumer's arrivals are enough", "kConsumerWarps = 8", "kConsumerWarps = 4"),
     _wgmma(
@@ -127,12 +131,31 @@ MUTANTS = [
         "expect_bytes(&full[stage], Tile::kStageBytes / 2)",
     ),
     _wgmma("barriers are not made known to the copy engine", "    ptx::fence_mbarrier_init();\n"),
-    _wgmma("barriers are used before they are initialised", "  __syncthreads();\n"),
+    _wgmma("barriers are used before they are initialised", "  cluster.meet();\n", place=0),
+    # two blocks of a cluster
+    _wgmma(
+        "a stage is given back to one block alone",
+        "if (lane < blocks) ptx",
+        "if (lane == 0) ptx",
+        file=CLUSTER,
+    ),
+    _wgmma(
+        "one block's arrivals are enough", "Tile::kConsumerWarps * cluster.blocks", "Tile::kConsumerWarps"
+    ),
+    _wgmma("both blocks copy the first part", "part == cluster.rank", "part == 0"),
+    _wgmma("a part is copied to its own block alone", "(1 << blocks) - 1", "1 << rank", file=CLUSTER),
+    _wgmma(
+        "both blocks make the same tokens",
+        "* cluster.blocks + cluster.rank) * tokens",
+        "* cluster.blocks) * tokens",
+    ),
+    _wgmma("a block ends while the other copies into it", "  if (cluster.blocks > 1) cluster.meet();\n"),
+    _wgmma("all runs of tokens are the first", "sums[run * 32 + e]", "sums[e]"),
     _wgmma("no barrier before sums are staged again", "ptx::named_barrier_sync(1 + consumer, 128);", place=0),
     _wgmma("no barrier before sums are read", "ptx::named_barrier_sync(1 + consumer, 128);", place=1),
     _wgmma("both consumers stage in one place", "+ consumer * Tile::kSumsBytes"),
-    _wgmma("both consumers make the same channels", "Tile::kParts == 2 ? consumer : 0, first", "0, first"),
-    _wgmma("both consumers make the same tokens", "? 0 : 128 * consumer", "? 0 : 0"),
+    _wgmma("both consumers make the same channels", "Tile::kParts == 2 ? consumer : 0,", "0,"),
+    _wgmma("both consumers make the same tokens", "? 0 : Tile::kConsumerTokens * consumer", "? 0 : 0"),
     _wgmma("steps of x are all the first", "tokens + 2 * step, true", "tokens, true"),
     _wgmma("steps of weights are all the first", "a + step * (kTransposed ? 128 : 2)", "a"),
     _wgmma("eight rows of weights are 512 bytes on", "Swizzle::k128, 16, 1024)", "Swizzle::k128, 16, 512)"),

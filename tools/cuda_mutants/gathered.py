@@ -252,6 +252,20 @@ MUTANTS = [
         "if (at > range.first && lane == 0) ptx::mbarrier_arrive",
         "if (false) ptx::mbarrier_arrive",
     ),
+    _wgmma(
+        "tokens past the pitch are gathered",
+        "has_tokens = token + chunk * kChunk < pitch",
+        "has_tokens = true",
+    ),
+    _wgmma(
+        "rows that the list lacks are gathered", "exists = found >= 0 && has_tokens", "exists = has_tokens"
+    ),
+    _wgmma("what is lacking stays as it was", "source, exists ? 16 : 0);", "source, 16);"),
+    _wgmma(
+        "a warp's rows gather its first column", "column, kRows * i + row_of_warp)", "column, row_of_warp)"
+    ),
+    _wgmma("rows of a warp gather the same column", "column, kRows * i + row_of_warp)", "column, kRows * i)"),
+    _wgmma("warps fetch the same columns", "(lane / kRows * 4 + warp)", "(lane / kRows * 4)"),
     _wgmma("columns are not read ahead", "    find_turn();\n    if (turn", "    if (turn"),
     _wgmma(
         "the columns are those of the turn before",

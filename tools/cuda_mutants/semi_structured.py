@@ -14,6 +14,7 @@ WARP_SUMS = "cuda/linear/warp_sums.cuh"
 FINISH = "cuda/linear/finish_splits.cuh"
 COMPRESS = "cuda/semi_structured/compress_sm80.cuh"
 INPUTS = "cuda/semi_structured/inputs.cuh"
+CLUSTER = "cuda/linear/block_cluster.cuh"
 LIFT_TOKENS = "cuda/semi_structured/lift_tokens.cuh"
 
 _tiled = Kernel("TILED", TILED).mutant
@@ -240,18 +241,22 @@ MUTANTS = [
     ),
     # two blocks of a cluster
     _wgmma(
-        "a stage is given back to one block alone", "if (lane < cluster.blocks) ptx", "if (lane == 0) ptx"
+        "a stage is given back to one block alone",
+        "if (lane < blocks) ptx",
+        "if (lane == 0) ptx",
+        file=CLUSTER,
     ),
     _wgmma(
-        "stages of both blocks are given back to the second",
-        "% Tile::kStages], lane);",
-        "% Tile::kStages], cluster.blocks - 1);",
+        "stages are given back to the last block alone",
+        "unordered(barrier, lane)",
+        "unordered(barrier, blocks - 1)",
+        file=CLUSTER,
     ),
     _wgmma(
         "one block's arrivals are enough", "Tile::kConsumerWarps * cluster.blocks", "Tile::kConsumerWarps"
     ),
     _wgmma("both blocks copy the first half", "first_token = cluster.rank * part_tokens", "first_token = 0"),
-    _wgmma("a half is copied to its own block alone", "(1 << cluster.blocks) - 1", "1 << cluster.rank"),
+    _wgmma("a half is copied to its own block alone", "(1 << blocks) - 1", "1 << rank", file=CLUSTER),
     _wgmma(
         "a half lies where the other does",
         "stage * Tile::kStageBytes + first_token * kRowBytes",
@@ -267,6 +272,7 @@ MUTANTS = [
         "blocks begin before the other's barriers are there",
         "      ptx::cluster_sync();\n",
         "      __syncthreads();\n",
+        file=CLUSTER,
     ),
     _wgmma("one consumer's arrivals are enough", "kConsumerWarps = 8", "kConsumerWarps = 4"),
     _wgmma("an arrival too many is asked for", "kConsumerWarps = 8", "kConsumerWarps = 9"),

@@ -19,6 +19,7 @@ struct Plan {
   Kernel kernel = Kernel::kSm80;
   int32_t tokens = 128;  // of a tile
   int32_t splits = 1;    // of the entries of every row
+  int32_t cluster = 1;   // blocks of neighbouring tokens that share weights: 1 or 2; wgmma only
 };
 
 struct LinearArguments : cuda_linear::Arguments {
@@ -51,7 +52,7 @@ int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n);
 Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream);
 
 // Of run_plan, in a file of its own: compiled for sm_90a alone.
-Status launch_sm90(LinearArguments args, void* stream);
+Status launch_sm90(const Plan& plan, const LinearArguments& args, void* stream);
 
 // Gradients of blocks.
 struct GradPlan {

@@ -109,8 +109,13 @@ Plan choose_plan(int64_t m, int64_t n, int64_t, int64_t blocks, int32_t size, bo
   if (plan.kernel == Kernel::kSmall) {
     plan.tokens = m <= 8 ? 8 : m <= 16 ? 16 : 32;
     channel_tiles *= size / small_channels(size);
+  } else if (plan.kernel == Kernel::kSm90) {
+    // Of blocks of 128, 256 tokens ask the level 2 cache for least, where there are enough of them to fill the device.
+    const int64_t tiles = ceil_div(m, 256);
+    plan.tokens = size == 64 || rows * tiles >= cuda_linear::kEnoughBlocks * 3 / 4 ? 256 : 128;
+    if (plan.tokens == 256 && (tiles % 2 == 0 || tiles > 16)) plan.cluster = 2;
   } else {
-    plan.tokens = m <= 64 ? 32 : plan.kernel == Kernel::kSm90 && size == 64 ? 256 : 128;
+    plan.tokens = m <= 64 ? 32 : 128;
   }
   plan.splits = cuda_linear::splits_of(channel_tiles * ceil_div(m, plan.tokens), turns / std::max<int64_t>(rows, 1));
   return plan;
@@ -148,7 +153,7 @@ Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream)
   args.splits = plan.splits;
   cuda_linear::note_alignment(&args);
   if (plan.kernel == Kernel::kSm90) {
-    const Status status = launch_sm90(args, stream);
+    const Status status = launch_sm90(plan, args, stream);
     return status == Status::kOk && args.splits > 1 ? cuda_linear::finish_splits(kName, args, stream) : status;
   }
   const Status status = with_element(params.dtype, [&](auto element) {

@@ -55,8 +55,8 @@ struct Plan {
 
 // The plan for a kernel: a function of the tokens, of the runs of channels and of the turns that an average list takes.
 // Up to 32 tokens reading W is what costs; above, 128 tokens to a tile where there are enough of them to fill the
-// device, since they gather for the most products. wgmma's tiles have 128 tokens, or 256 where `wide`.
-Plan plan_for(Plan::Kernel kernel, int64_t m, int64_t channel_tiles, int64_t turns, bool wide);
+// device, since they gather for the most products; of wgmma 256, or 128.
+Plan plan_for(Plan::Kernel kernel, int64_t m, int64_t channel_tiles, int64_t turns);
 constexpr int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n, int64_t k) {
   return cuda_linear::partial_sum_bytes(plan.splits, m, n) + transposed_bytes(m, k);
 }

@@ -23,6 +23,7 @@
 #include "cuda/common/launch.h"
 #include "cuda/common/mbarrier.h"
 #include "cuda/common/named_barrier.h"
+#include "cuda/common/registers.h"
 #include "cuda/common/wgmma_sparse.h"
 #include "cuda/gathered/tiles.cuh"
 #include "cuda/linear/epilogue.cuh"
@@ -76,17 +77,48 @@ struct Work {
   }
 };
 
+// How four warps bring the kDepth rows of xt of a turn, kTokens tokens of each. A warp takes kRows rows at a time, and
+// its lanes the columns of all the rows it takes in a turn, which it hands round: the copies of a turn are few
+// instructions, and no more than that is what keeps the producer ahead of the tensor cores.
+template <int kTokens>
+struct WarpGather {
+  static constexpr int kChunks = kTokens / kChunk, kRows = 32 / kChunks, kTurns = kDepth / (4 * kRows);
+  static_assert(kRows * kTurns <= 32 && (kRows == 1 || kRows == 2), "a lane for each row");
+  int32_t column = -1;
+
+  // Row kRows * (4 * i + warp) + r of the turn for lane kRows * i + r.
+  SC_DEVICE void fetch(const List& list, int64_t turn, int warp, int lane) {
+    if (lane < kRows * kTurns) column = list.column(turn * kDepth + kRows * (lane / kRows * 4 + warp) + lane % kRows);
+  }
+
+  // Tokens [token, token + kTokens). What the list or the tokens lack becomes zero. The caller commits.
+  SC_DEVICE void load(const uint16_t* xt, int64_t pitch, int64_t token, int warp, int lane, char* tile) const {
+    const int chunk = lane % kChunks, row_of_warp = lane / kChunks;
+    const bool has_tokens = token + chunk * kChunk < pitch;
+    const uint4* from = reinterpret_cast<const uint4*>(xt + (has_tokens ? token + chunk * kChunk : 0));
+    const uint32_t row_chunks = static_cast<uint32_t>(pitch / kChunk);
+#pragma unroll
+    for (int i = 0; i < kTurns; ++i) {
+      const int32_t found = __shfl_sync(0xffffffffu, column, kRows * i + row_of_warp);
+      const bool exists = found >= 0 && has_tokens;
+      const uint4* source = from + static_cast<uint64_t>(exists ? static_cast<uint32_t>(found) : 0) * row_chunks;
+      ptx::cp_async_zfill<16, ptx::CacheAt::kGlobal>(
+          tile + tile_place<kTokens, kDepth>(kRows * (4 * i + warp) + row_of_warp, chunk), source, exists ? 16 : 0);
+    }
+  }
+};
+
 template <class Weights, int kTokens>
 SC_DEVICE void produce(const typename Weights::Arguments& args, int works, char* shared, uint64_t* full,
                        uint64_t* empty) {
   using Tile = sm90::Tile<Weights, kTokens>;
-  const int thread = threadIdx.x;
+  const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
   // This thread's copies of the turn are done: wgmma will see them.
   const auto hand_over = [&](uint32_t turn) {
     ptx::fence_proxy_async_shared();
     ptx::mbarrier_arrive(&full[turn % Tile::kStages]);
   };
-  Gather<kTokens, kDepth, Tile::kProducers> gather;
+  WarpGather<kTokens> gather;
   int index = blockIdx.x;
   Work<Weights, kTokens> work(args, index);
   int64_t at = work.range.first;
@@ -98,7 +130,7 @@ SC_DEVICE void produce(const typename Weights::Arguments& args, int works, char*
       work = Work<Weights, kTokens>(args, index);
       at = work.range.first;
     }
-    if (at < work.range.last) gather.fetch(work.list, at, thread);
+    if (at < work.range.last) gather.fetch(work.list, at, warp, lane);
   };
   find_turn();
   uint32_t turn = 0;
@@ -107,7 +139,7 @@ SC_DEVICE void produce(const typename Weights::Arguments& args, int works, char*
     char* to = shared + stage * Tile::kStageBytes;
     // The first round finds the stages empty: the phase before the first counts as complete.
     ptx::mbarrier_wait(&empty[stage], phase ^ 1);
-    gather.load(args.xt, args.pitch, work.token, thread, to);
+    gather.load(args.xt, args.pitch, work.token, warp, lane, to);
     Weights::template load<Tile::kProducers>(args, work.tile, work.list, at, thread, to + Tile::kTokenBytes);
     ptx::cp_async_commit();
     ++at;
@@ -202,9 +234,13 @@ __global__ void __launch_bounds__(384, 1) gathered_matmul(const typename Weights
   if (threadIdx.x == 0) ptx::mbarrier_init_ring(full, empty, Tile::kStages, Tile::kProducers, Tile::kConsumerWarps);
   __syncthreads();
   const int warpgroup = threadIdx.x / 128;
+  // Where a consumer has 128 sums, it takes registers from the producer: 72 and 2 x 216 are 64512 of 65536 together.
+  constexpr bool kManySums = Tile::kSums > 64;
   if (warpgroup == 0) {
+    if constexpr (kManySums) ptx::give_registers_back<72>();
     produce<Weights, kTokens>(args, works, shared, full, empty);
   } else {
+    if constexpr (kManySums) ptx::take_registers<216>();
     consume<Weights, kTokens>(args, works, warpgroup - 1, shared, full, empty);
   }
 }

@@ -24,14 +24,14 @@ Status transpose(const char* function, const TransposeArguments& args, void* str
   return cuda_linear::launched(function, launch(config, sm80::gathered_transpose<kThreads>, args));
 }
 
-Plan plan_for(Plan::Kernel kernel, int64_t m, int64_t channel_tiles, int64_t turns, bool wide) {
+Plan plan_for(Plan::Kernel kernel, int64_t m, int64_t channel_tiles, int64_t turns) {
   const auto enough = [&](int64_t tokens) { return channel_tiles * ceil_div(m, tokens) >= cuda_linear::kEnoughBlocks; };
   Plan plan;
   plan.kernel = kernel;
   switch (kernel) {
     case Plan::Kernel::kSmallSm80: plan.tokens = m <= 8 ? 8 : 32; break;
     case Plan::Kernel::kTiledSm80: plan.tokens = m > 64 && enough(128) ? 128 : 64; break;
-    case Plan::Kernel::kWgmmaSm90: plan.tokens = wide && enough(256) ? 256 : 128; break;
+    case Plan::Kernel::kWgmmaSm90: plan.tokens = enough(256) ? 256 : 128; break;
   }
   plan.splits = cuda_linear::splits_of(channel_tiles * ceil_div(m, plan.tokens), turns);
   return plan;

@@ -18,12 +18,12 @@
 
 #include "cuda/common/bulk_copy.h"
 #include "cuda/common/cache_hints.h"
-#include "cuda/common/cluster.h"
 #include "cuda/common/fragments.h"
 #include "cuda/common/mbarrier.h"
 #include "cuda/common/named_barrier.h"
 #include "cuda/common/registers.h"
 #include "cuda/common/wgmma_sparse.h"
+#include "cuda/linear/block_cluster.cuh"
 #include "cuda/linear/epilogue.cuh"
 #include "cuda/semi_structured/matmul.h"
 
@@ -70,22 +70,6 @@ struct WeightRegisters {
   }
 };
 
-// This block in its cluster.
-struct Cluster {
-  int blocks, rank;
-  SC_DEVICE Cluster() : blocks(ptx::cluster_size()), rank(ptx::cluster_rank()) {}
-  SC_DEVICE int index() const { return static_cast<int>(blockIdx.x) / blocks; }
-  SC_DEVICE int count() const { return static_cast<int>(gridDim.x) / blocks; }
-  // All threads of all blocks.
-  SC_DEVICE void meet() const {
-    if (blocks > 1) {
-      ptx::cluster_sync();
-    } else {
-      __syncthreads();
-    }
-  }
-};
-
 // The persistent schedule: cluster c takes works c, c + clusters, ..; groups of 8 token tiles as in matmul_sm80.cuh.
 // args.channel_tiles counts what a cluster makes.
 struct Work {
@@ -113,7 +97,6 @@ SC_DEVICE void produce(const MatmulArguments& args, const TensorMap* x, int work
   constexpr uint32_t kBlockValueBytes = kSlices * kSliceValueBytes,
                      kBlockMetadataBytes = kSlices * 128 * (2 / sizeof(T));
   const int part_tokens = kTokens / cluster.blocks, first_token = cluster.rank * part_tokens;
-  const uint16_t everybody = static_cast<uint16_t>((1 << cluster.blocks) - 1);
   const uint64_t policy = ptx::policy_evict_normal();
   uint32_t turn = 0;
   for (int index = cluster.index(); index < works; index += cluster.count()) {
@@ -127,7 +110,7 @@ SC_DEVICE void produce(const MatmulArguments& args, const TensorMap* x, int work
       const int32_t at[2] = {static_cast<int32_t>(k_block * kDepth), static_cast<int32_t>(work.token) + first_token};
       char* to = shared + stage * Tile::kStageBytes + first_token * kRowBytes;
       if (cluster.blocks > 1) {
-        ptx::tensor_load_multicast(to, x, at, &full[stage], everybody, policy);
+        ptx::tensor_load_multicast(to, x, at, &full[stage], cluster.everybody(), policy);
       } else {
         ptx::tensor_load(to, x, at, &full[stage]);
       }
@@ -149,10 +132,7 @@ SC_DEVICE void consume(const MatmulArguments& args, int works, Cluster cluster, 
   using Sum = Accumulator<T>;
   const int thread = threadIdx.x % 128, lane = thread % 32, slice = thread / 32;
   char* staged = shared + Tile::kStages * Tile::kStageBytes + consumer * Tile::kSumsBytes;
-  // The warp is done with a stage: lane r tells block r of the cluster.
-  const auto give_back = [&](uint32_t turn) {
-    if (lane < cluster.blocks) ptx::mbarrier_arrive_remote_unordered(&empty[turn % Tile::kStages], lane);
-  };
+  const auto give_back = [&](uint32_t turn) { cluster.give_back(&empty[turn % Tile::kStages], lane); };
 
   WeightRegisters<T> weights[3];
   // The first two turns of a work.

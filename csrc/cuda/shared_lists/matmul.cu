@@ -51,7 +51,7 @@ Plan choose_plan(int64_t m, int64_t n, int64_t records, int32_t vector, DType dt
       cuda_linear::choose(kCapabilities, {.dtype = dtype, .capability = capability, .tokens = m, .sizes = {vector, 0}});
   const Kernel kernel = row ? static_cast<Kernel>(row->kernel) : Kernel::kTiledSm80;
   const int64_t groups = ceil_div(n, vector), average = ceil_div(records, std::max<int64_t>(groups, 1));
-  return gathered::plan_for(kernel, m, groups, ceil_div(average, kernel == Kernel::kWgmmaSm90 ? 64 : 32), true);
+  return gathered::plan_for(kernel, m, groups, ceil_div(average, kernel == Kernel::kWgmmaSm90 ? 64 : 32));
 }
 
 Status run_plan(const Plan& plan, const SharedListsLinearParams& params, void* stream) {

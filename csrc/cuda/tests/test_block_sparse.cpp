@@ -35,8 +35,9 @@ void check_plan(const Plan& plan, BlockProblem& problem, double tolerance = 0) {
   CHECK(!problem.strayed());
 }
 
-const Plan kPlans[] = {{Kernel::kSmall, 8, 1}, {Kernel::kSmall, 16, 1}, {Kernel::kSmall, 32, 1},
-                       {Kernel::kSm80, 32, 1}, {Kernel::kSm80, 128, 1}, {Kernel::kSm90, 128, 1}};
+const Plan kPlans[] = {{Kernel::kSmall, 8, 1},    {Kernel::kSmall, 16, 1}, {Kernel::kSmall, 32, 1},
+                       {Kernel::kSm80, 32, 1},    {Kernel::kSm80, 128, 1}, {Kernel::kSm90, 128, 1},
+                       {Kernel::kSm90, 256, 1, 2}};
 
 }  // namespace
 
@@ -77,6 +78,7 @@ TEST_CASE("block-sparse product: splits of the entries sum to the same, more spl
         check_plan({Kernel::kSm80, transposed ? 128 : 32, splits}, problem);
         if (!transposed) check_plan({Kernel::kSmall, 16, splits}, problem);
         if (size >= 64) check_plan({Kernel::kSm90, 128, splits}, problem);
+        if (size >= 64) check_plan({Kernel::kSm90, 256, splits, 2}, problem);
       }
 }
 
@@ -257,6 +259,14 @@ TEST_CASE("block-sparse product: the plan follows the shape") {
     return block_sparse::choose_plan(m, 4096, 4096, blocks, size, false, DType::kBFloat16, 90, tensor_copies).kernel;
   };
   CHECK(newest(4096, 1024, 64) == Kernel::kSm90);
+  const auto wide = [](int64_t m, int64_t n, int32_t size) {
+    return block_sparse::choose_plan(m, n, 4096, 1024, size, false, DType::kBFloat16, 90, true);
+  };
+  CHECK(wide(4096, 4096, 128).tokens == 256);
+  CHECK(wide(4096, 4096, 128).cluster == 2);
+  CHECK(wide(4096 + 256, 4096, 64).cluster == 2);
+  CHECK(wide(1280, 4096, 128).cluster == 1);
+  CHECK(wide(512, 4096, 128).tokens == 128);
   CHECK(newest(4096, 1024, 32) == Kernel::kSm80);
   CHECK(newest(4096, 0, 64) == Kernel::kSm80);
   CHECK(newest(4096, 1024, 64, false) == Kernel::kSm80);

@@ -55,7 +55,7 @@ TEST_CASE("V:N:M: every tile and run of channels, ragged in every direction, exa
 
 TEST_CASE("V:N:M: wgmma.sp, longer than its ring and ragged in every direction") {
   for (const auto& [tokens, vector, splits] :
-       {std::array<int, 3>{128, 64, 1}, {256, 64, 1}, {128, 128, 1}, {128, 64, 3}, {128, 128, 2}}) {
+       {std::array<int, 3>{128, 64, 1}, {256, 64, 1}, {128, 128, 1}, {256, 128, 1}, {128, 64, 3}, {128, 128, 2}}) {
     const Plan plan{Kernel::kWgmmaSm90, tokens, splits};
     for (const auto& [m, n, k] :
          {std::array<int64_t, 3>{tokens, vector, 256}, {1, 1, 1}, {70, vector + 3, 1400}, {tokens + 1, 61, 200}}) {

@@ -70,7 +70,7 @@ Plan choose_plan(int64_t m, int64_t n, int64_t picked, int32_t vector, DType dty
   const Kernel kernel = row ? static_cast<Kernel>(row->kernel) : Kernel::kTiledSm80;
   // wgmma's tiles are whole runs.
   const int32_t channels = kernel == Kernel::kWgmmaSm90 ? vector : tile_channels(vector);
-  return gathered::plan_for(kernel, m, ceil_div(n, channels), ceil_div(picked, kBlockInputs), vector == 64);
+  return gathered::plan_for(kernel, m, ceil_div(n, channels), ceil_div(picked, kBlockInputs));
 }
 
 Status run_plan(const Plan& plan, const VnmLinearParams& params, void* stream) {

@@ -8,7 +8,8 @@ namespace {
 template <class T>
 Status launch_tokens(const char* function, const Plan& plan, const MatmulArguments& args, void* stream) {
   if (args.weight.vector == 128)
-    return gathered::sm90::launch_tile<sm90::Weights<T, 2>, 128>(function, plan, args, stream);
+    return plan.tokens == 256 ? gathered::sm90::launch_tile<sm90::Weights<T, 2>, 256>(function, plan, args, stream)
+                              : gathered::sm90::launch_tile<sm90::Weights<T, 2>, 128>(function, plan, args, stream);
   return plan.tokens == 256 ? gathered::sm90::launch_tile<sm90::Weights<T, 1>, 256>(function, plan, args, stream)
                             : gathered::sm90::launch_tile<sm90::Weights<T, 1>, 128>(function, plan, args, stream);
 }

@@ -68,8 +68,10 @@ template <int kSize, bool kTransposed>
 void launch_linear(LinearArguments args) {
   LaunchConfig config;
 #if defined(KERNEL_WGMMA)
-  using Tile = sm90::Tile<kSize>;
-  args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, Tile::kTokens));
+  // Two blocks: each for itself, or, of blocks of 128, a cluster that takes all works.
+  constexpr int kTokensOfTile = kSize == 64 ? 256 : 128, kCluster = kSize / 64;
+  using Tile = sm90::Tile<kSize, kTokensOfTile>;
+  args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, Tile::kTokens * kCluster));
   TensorShape shape;
   shape.address = args.p.x;
   shape.sizes[0] = static_cast<uint64_t>(args.p.k);
@@ -88,7 +90,8 @@ void launch_linear(LinearArguments args) {
   config.grid = dim3(2);
   config.block = dim3(Tile::kThreads);
   config.shared_bytes = Tile::kSharedBytes;
-  launch(config, sm90::linear<BFloat16, kSize, kTransposed>, args, x, values,
+  config.cluster = dim3(kCluster);
+  launch(config, sm90::linear<BFloat16, kSize, kTokensOfTile, kTransposed>, args, x, values,
          args.token_tiles * args.rows * args.splits);
 #elif defined(KERNEL_SMALL)
   constexpr int kTokens = kSize == 128 ? 8 : 16, kChannels = small_channels(kSize);
@@ -138,7 +141,7 @@ std::string check(const Shape& shape) {
     case 1: problem.index.starts[1] = INT32_MIN; break;
     case 2: problem.index.starts[3] = INT32_MAX; break;
     case 3: problem.index.index[0] = INT32_MIN, problem.index.index[1] = INT32_MAX; break;
-    case 4: problem.index.order[0] = -1, problem.index.order[1] = 1 << 20; break;
+    case 4: problem.index.order[0] = -1, problem.index.order[1] = INT32_MAX; break;
     case 5: problem.index.source[0] = INT32_MIN, problem.index.source[1] = INT32_MAX; break;
   }
 #if defined(KERNEL_WGMMA)

@@ -1,0 +1,31 @@
+// The blocks of a cluster that share an operand: persistent products in which each copies a part of it to all.
+#pragma once
+
+#include "cuda/common/cluster.h"
+#include "cuda/common/mbarrier.h"
+
+namespace sparsecore::cuda_linear {
+
+// This block in its cluster, and the cluster among all that run.
+struct Cluster {
+  int blocks, rank;
+  SC_DEVICE Cluster() : blocks(ptx::cluster_size()), rank(ptx::cluster_rank()) {}
+  SC_DEVICE int index() const { return static_cast<int>(blockIdx.x) / blocks; }
+  SC_DEVICE int count() const { return static_cast<int>(gridDim.x) / blocks; }
+  // For a copy to all of them.
+  SC_DEVICE uint16_t everybody() const { return static_cast<uint16_t>((1 << blocks) - 1); }
+  // All threads of all blocks.
+  SC_DEVICE void meet() const {
+    if (blocks > 1) {
+      ptx::cluster_sync();
+    } else {
+      __syncthreads();
+    }
+  }
+  // The warp no longer reads what this barrier of every block stands for: lane r tells block r.
+  SC_DEVICE void give_back(uint64_t* barrier, int lane) const {
+    if (lane < blocks) ptx::mbarrier_arrive_remote_unordered(barrier, lane);
+  }
+};
+
+}  // namespace sparsecore::cuda_linear

@@ -123,6 +123,7 @@ def arm() -> None:
     if not shutil.which("qemu-aarch64"):
         need("qemu-aarch64-static", "qemu-user-static")
     cmake_preset("aarch64")
+    cmake_preset("cuda-aarch64")
 
 
 def wasm() -> None:

@@ -20,13 +20,4 @@ SC_DEVICE void fence_proxy_async_shared() {
 #endif
 }
 
-// Every state space: what a kernel wrote to global memory and a tensor copy of it reads.
-SC_DEVICE void fence_proxy_async() {
-#if SC_EMULATED
-  cuda_emulation::fence_proxy_async();
-#else
-  asm volatile("fence.proxy.async;" ::: "memory");
-#endif
-}
-
 }  // namespace sparsecore::ptx

@@ -59,16 +59,7 @@ SC_DEVICE void mbarrier_arrive(uint64_t* barrier) {
 #endif
 }
 
-// Announces that so many bytes will be copied in this phase, without arriving.
-SC_DEVICE void mbarrier_expect_bytes(uint64_t* barrier, uint32_t bytes) {
-#if SC_EMULATED
-  cuda_emulation::mbarrier_expect_tx(barrier, bytes);
-#else
-  asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
-               : "memory");
-#endif
-}
-
+// Arrives, and announces that so many bytes will be copied in this phase.
 SC_DEVICE void mbarrier_arrive_expect_bytes(uint64_t* barrier, uint32_t bytes) {
 #if SC_EMULATED
   cuda_emulation::mbarrier_arrive_expect_tx(barrier, bytes);

@@ -81,7 +81,8 @@ std::string check_cp_async() {
   return first_difference(device_to.values(), expected, 16);
 }
 
-// Each lane stores 16, 8 and 4 bytes, and loads what the lane before it stored. to [32, 7].
+// Each lane stores 16, 8 and 4 bytes, and loads what the lane before it stored, the last four also two by two.
+// from [32, 7], to [32, 9].
 __global__ void shared_access_kernel(const uint32_t* from, uint32_t* to) {
   char* const shared = ptx::smem();
   const int lane = threadIdx.x, before = (lane + 31) % 32;
@@ -92,42 +93,59 @@ __global__ void shared_access_kernel(const uint32_t* from, uint32_t* to) {
   __syncwarp();
   const uint4 sixteen = ptx::load_shared_16(shared + 16 * before);
   const uint2 eight = ptx::load_shared_8(shared + 512 + 8 * before);
-  const uint32_t loaded[7] = {
-      sixteen.x, sixteen.y, sixteen.z, sixteen.w, eight.x, eight.y, ptx::load_shared_4(shared + 768 + 4 * before)};
-  for (int i = 0; i < 7; ++i) to[7 * lane + i] = loaded[i];
+  const char* const four = shared + 768 + 4 * before;
+  const uint32_t loaded[9] = {sixteen.x,
+                              sixteen.y,
+                              sixteen.z,
+                              sixteen.w,
+                              eight.x,
+                              eight.y,
+                              ptx::load_shared_4(four),
+                              ptx::load_shared_2(four),
+                              ptx::load_shared_2(four + 2)};
+  for (int i = 0; i < 9; ++i) to[9 * lane + i] = loaded[i];
 }
 
 std::string check_shared_access() {
-  std::vector<uint32_t> from(7 * 32), expected(7 * 32);
+  std::vector<uint32_t> from(7 * 32), expected;
   std::mt19937 random(1);
   for (uint32_t& word : from) word = static_cast<uint32_t>(random());
-  for (int i = 0; i < 7 * 32; ++i) expected[i] = from[(i + 7 * 31) % (7 * 32)];
-  DeviceArray<uint32_t> device_from(from), device_to(std::vector<uint32_t>(7 * 32));
+  for (int lane = 0; lane < 32; ++lane) {
+    const uint32_t* const before = &from[7 * ((lane + 31) % 32)];
+    expected.insert(expected.end(), before, before + 7);
+    expected.insert(expected.end(), {before[6] & 0xffff, before[6] >> 16});
+  }
+  DeviceArray<uint32_t> device_from(from), device_to(std::vector<uint32_t>(9 * 32));
   require(launch(one_block(32, 896), shared_access_kernel, device_from.data(), device_to.data()));
   finish();
-  return first_difference(device_to.values(), expected, 7);
+  return first_difference(device_to.values(), expected, 9);
 }
 
-// Copies 32 bytes per lane through 16, 8 and 4-byte streaming loads and 16-byte stores.
+// Copies 64 bytes per lane through 16, 8 and 4-byte streaming loads and 16-byte stores.
 __global__ void cache_hint_kernel(const uint32_t* from, uint32_t* to) {
-  const int at = 8 * threadIdx.x;
+  const int at = 16 * threadIdx.x;
   const uint64_t first = ptx::policy_evict_first(), last = ptx::policy_evict_last();
+  const uint64_t normal = ptx::policy_evict_normal();
   ptx::prefetch_l2(from + at);
   const uint4 a = ptx::load_streaming_16(from + at, first);
   const uint2 b = ptx::load_streaming_8(from + at + 4, last);
   const uint32_t c = ptx::load_streaming_4(from + at + 6, first), d = ptx::load_streaming_4(from + at + 7, last);
   ptx::store_hinted_16(to + at, a, last);
   ptx::store_hinted_16(to + at + 4, make_uint4(b.x, b.y, c, d), first);
+  ptx::store_hinted_16(to + at + 8, ptx::load_once_16(from + at + 8), normal);
+  const uint32_t e = ptx::load_once_4(from + at + 12), f = ptx::load_once_4(from + at + 13);
+  const uint2 g = ptx::load_streaming_8(from + at + 14, normal);
+  ptx::store_hinted_16(to + at + 12, make_uint4(e, f, g.x, g.y), normal);
 }
 
 std::string check_cache_hints() {
-  std::vector<uint32_t> from(8 * 32);
+  std::vector<uint32_t> from(16 * 32);
   std::mt19937 random(1);
   for (uint32_t& word : from) word = static_cast<uint32_t>(random());
-  DeviceArray<uint32_t> device_from(from), device_to(std::vector<uint32_t>(8 * 32));
+  DeviceArray<uint32_t> device_from(from), device_to(std::vector<uint32_t>(16 * 32));
   require(launch(one_block(32), cache_hint_kernel, device_from.data(), device_to.data()));
   finish();
-  return first_difference(device_to.values(), from, 8);
+  return first_difference(device_to.values(), from, 16);
 }
 
 // Warps 1 and 2 hand warp 0 a word per lane each, in four rounds: barrier 1 says full, barrier 2 empty.

@@ -113,6 +113,7 @@ def cuda_wheel() -> None:
         CUDA_WHEELS,
         *options,
         ".",
+        PIP_BUILD_CONSTRAINT="",  # without isolation pip refuses to hear of constraints for it
     )
     targets = ("sparsecore_cuda_lint", "cuda_conformance", "cuda_questions")
     run("cmake", "--build", BUILD / "nvcc", "--target", *targets, "--parallel", JOBS)

@@ -17,6 +17,7 @@ KEPT = (
     "2:4 bfloat16, 72 x 136",
     "64:2:8 bfloat16, 136 x 200",
     "bitmap, 4:16, bfloat16, 40 x 200",
+    "bitmap, 50% unstructured, bfloat16, 40 x 200",
     "blocks of 64, 10%, bfloat16, 256 x 128",
     "blocks of 32, 10%, bfloat16, 256 x 128",
 )

@@ -1,6 +1,7 @@
 #include "cuda/linear/capabilities.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include "cuda/linear/asked.h"
 #include "cuda/linear/message.h"
@@ -56,8 +57,13 @@ std::string describe(const Need& need, const Capabilities& list) {
 }
 
 // "matmul_sm90 after lift_tokens" has the name matmul_sm90, and matmul_small_sm80 does not have small_sm80.
-bool has_name(const Capability& row, const std::string& name) {
-  return (" " + std::string(row.name) + " ").find(" " + name + " ") != std::string::npos;
+bool has_name(const Capability& row, std::string_view name) {
+  const std::string_view names = row.name;
+  for (size_t at = names.find(name); at != names.npos; at = names.find(name, at + 1)) {
+    const size_t end = at + name.size();
+    if ((at == 0 || names[at - 1] == ' ') && (end == names.size() || names[end] == ' ')) return true;
+  }
+  return false;
 }
 
 // Among the rows of that name one that serves, or one that does not, for check_kernel to say; nullptr without any.

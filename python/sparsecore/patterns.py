@@ -14,7 +14,8 @@ def _require_int(owner: str, name: str, value: object, low: int, high: int) -> N
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{owner}: {name} must be an int, got {type(value).__name__}.")
     if not low <= value <= high:
-        raise ValueError(f"{owner}: {name} must be between {low} and {high}, got {value}.")
+        allowed = str(low) if low == high else f"between {low} and {high}"
+        raise ValueError(f"{owner}: {name} must be {allowed}, got {value}.")
 
 
 @dataclass(frozen=True, repr=False)

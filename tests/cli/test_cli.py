@@ -121,7 +121,8 @@ def test_targets_and_ignore(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--pattern", "2:5:1"], "is none of"),
+        (["--pattern", "2:5:1:1"], "is none of"),
+        (["--pattern", "2:5:1"], "VNM: n must be 2, got 5"),
         (["--pattern", "unstructured"], "leaves the sparsity open"),
         (["--pattern", "2:4", "--sparsity", "0.5"], "fixes the sparsity"),
         (["--pattern", "unstructured", "--sparsity", "1.5"], "in [0, 1)"),

@@ -51,7 +51,7 @@ def test_names_and_values_of_patterns() -> None:
     assert sc.patterns.fixed_sparsity(sc.Group(64, 64)) is None
     for wrong, message in (
         ("24:2:8", "vector must be 16, 32, 64 or 128, got 24"),
-        ("64:1:8", "n must be between 2 and 2, got 1"),
+        ("64:1:8", "n must be 2, got 1"),
         ("64:2:4", "m must be between 5 and 64, got 4"),
         ("64x32", "rows must be .* or 64 or 128 of a square block, got 64"),
         ("128x1", "rows must be .*, got 128"),

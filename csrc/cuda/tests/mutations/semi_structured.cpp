@@ -269,8 +269,8 @@ std::string run(const Shape& shape) {
                               static_cast<int64_t>(words)},
                              DType::kBFloat16, n, k, &want);
     config.grid = dim3(1);
-    config.block = dim3(sm80::kValidateThreads);
-    config.shared_bytes = sm80::kValidateThreads * 8;
+    config.block = dim3(cuda_linear::kValidateThreads);
+    config.shared_bytes = cuda_linear::kValidateSharedBytes;
     launch(config, sm80::validate<2>, validate);
     if (where[0] != want) return "validation names the wrong place";
   }

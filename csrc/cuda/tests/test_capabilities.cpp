@@ -95,8 +95,10 @@ void check_rows(const Capabilities& list, const Call& call) {
         bad.tensor_copies = false;
         if (row.tensor_copies) check_refused(list, call, bad, row.kernel, Status::kBadShape);
         bad = good;
-        bad.tokens = row.most_tokens + 1;
-        if (row.most_tokens < 100) check_refused(list, call, bad, row.kernel, Status::kBadShape);
+        if (row.most_tokens < 100) {
+          bad.tokens = row.most_tokens + 1;
+          check_refused(list, call, bad, row.kernel, Status::kBadShape);
+        }
       }
   }
 }

@@ -3,6 +3,7 @@
 
 #include <limits>
 #include <random>
+#include <type_traits>
 
 #include "cuda/tests/bitmap_decode_problem.h"
 #include "cuda/tests/group_lists_problem.h"
@@ -15,9 +16,10 @@ template <class T>
 void spoil(cuda_emulation::GlobalBuffer<T>& array, std::mt19937& random) {
   if (array.size() == 0) return;
   T& element = array[random() % array.size()];
+  const auto bits = static_cast<std::make_unsigned_t<T>>(element);
   switch (random() % 5) {
-    case 0: element = static_cast<T>(element + 1); break;
-    case 1: element = static_cast<T>(element - 1); break;
+    case 0: element = static_cast<T>(bits + 1); break;
+    case 1: element = static_cast<T>(bits - 1); break;
     case 2: element = std::numeric_limits<T>::max(); break;
     case 3: element = std::numeric_limits<T>::min(); break;
     default: element = array[random() % array.size()];

@@ -241,7 +241,18 @@ struct Problem {
     CHECK(y.gaps_kept(io.padded));
   }
 
-  void clear() { std::fill(y.data.begin(), y.data.end(), Side::kCanary); }
+  // The residual lies where y is written.
+  void overwrite_residual() {
+    io.residual = io.y, io.residual_image_stride = y.image_stride, io.residual_stride = y.stride;
+  }
+
+  void clear() {
+    std::fill(y.data.begin(), y.data.end(), Side::kCanary);
+    if (io.residual != io.y) return;
+    for (int64_t i = 0; i < y.images; ++i)
+      for (int64_t c = 0; c < y.channels; ++c)
+        for (int64_t p = 0; p < y.pixels; ++p) put(y.data, dtype, y.place(i, c, p), residual.at(i, c, p));
+  }
 };
 
 std::string name(const Problem& p, Isa isa) {
@@ -490,6 +501,20 @@ TEST_CASE("group lists: short lists pass long rows of pixels") {
         Problem p = long_rows(pattern, pattern.depth - 20, padded, activation, ++seed);
         check_everywhere(p);
       }
+}
+
+TEST_CASE("group lists: y overwrites the residual") {
+  for (const Pattern& pattern : kTall) {
+    Problem p = long_rows(pattern, pattern.depth - 20, false, Activation::kRelu, 281);
+    p.overwrite_residual();
+    check_everywhere(p);
+  }
+  for (const ImageLayout layout : {ImageLayout::kChw, ImageLayout::kHwc}) {
+    Problem p({2, 300, 41, pointwise(13, 7)}, {4, 1, 64, 4, 0.3}, DType::kFloat32, DType::kFloat32, layout, layout,
+              false, true, Activation::kHardSwish, 283);
+    p.overwrite_residual();
+    check_everywhere(p);
+  }
 }
 
 TEST_CASE("group lists: long rows of pixels, cut for threads" * doctest::test_suite("threads")) {

@@ -196,11 +196,11 @@ class ConvTask {
 
   // Short lists do little but write y, and where it does not stay in the level 2 cache they write it faster in long
   // runs, one channel's pixels after the other. x is then read from that cache, which a group of one or two rows
-  // could not wait for.
+  // could not wait for. A residual that y overwrites is kept apart, by the tile.
   bool rows_pay(bool short_lists) const {
     const int64_t cached = (weight_.rows >= 8 ? 768 : 1280) * 1024;
     return short_lists && kernel_.side_by_side && weight_.rows >= 4 && weight_.cols == 1 && layout_.panels == 1 &&
-           planes_in_ && planes_out_ && in_kernel(io_.activation) &&
+           planes_in_ && planes_out_ && in_kernel(io_.activation) && (!io_.residual || io_.residual != io_.y) &&
            (kernel_.masks || io_.padded || pixels_ % kernel_.vector == 0) &&
            (layout_.k + layout_.n) * pixels_ * 4 > cached;
   }

@@ -192,7 +192,11 @@ MUTANTS = [
     _grad("columns of a record are all the first", "column - begin + c", "column - begin"),
     _grad("the padding record is not written", "if (blockIdx.x == 0 && blockIdx.y == 0)", "if (false)"),
     _grad("every panel is the first", "static_cast<int64_t>(panel) * weight.depth + begin", "begin"),
-    _grad("lists of the first tile", "static_cast<int32_t>(channel / weight.rows), kTileChannels", "0, kTileChannels"),
+    _grad(
+        "lists of the first tile",
+        "static_cast<int32_t>(channel / weight.rows), kTileChannels",
+        "0, kTileChannels",
+    ),
     _grad("lists lie in the stages", "kGradListsOffset = GradTile::kSharedBytes", "kGradListsOffset = 0"),
 ]
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import sparsecore as sc
 from sparsecore.formats.layouts import ORDER, layouts_for
+from tests.cuda.training import train_kept_weights_only
 
 pytestmark = pytest.mark.usefixtures("as_cuda")
 
@@ -128,23 +129,7 @@ def test_one_token_without_leading_dimensions(
 def test_training_moves_kept_weights_only(
     pattern: str, layout: str, sparsity: float | None, device: str
 ) -> None:
-    layer = make_layer(pattern, sparsity, device)
-    mask, parameter = layer.weight.mask(), layer.weight_values
-    optimizer = torch.optim.AdamW(layer.parameters(), 0.05, weight_decay=0.1)
-    input = torch.randn(16, K, device=device, dtype=torch.bfloat16)
-    target = torch.randn(16, N, device=device, dtype=torch.bfloat16)
-    losses = []
-    for _ in range(8):
-        optimizer.zero_grad()
-        loss = (layer(input) - target).square().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.7 * losses[0]
-    assert layer.weight_values is parameter
-    assert torch.equal(layer.weight.mask(), mask)
-    assert not layer.weight.to_dense()[~mask].any()
-    layer.weight.validate()
+    train_kept_weights_only(make_layer(pattern, sparsity, device), tokens=16, steps=8)
 
 
 @layers

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import sparsecore as sc
 from sparsecore.formats.layouts import ORDER
 from sparsecore.ops.window_lift import largest_of_group, lift
+from tests.cuda.training import train_kept_weights_only
 
 pytestmark = pytest.mark.usefixtures("as_cuda")
 HALVES = (torch.bfloat16, torch.float16)
@@ -108,23 +109,7 @@ def test_gradients(dtype: torch.dtype, pattern: str, device: str) -> None:
 
 @each_pattern
 def test_training_moves_kept_weights_only(pattern: str, device: str) -> None:
-    layer = make_layer(device, pattern=pattern)
-    mask, parameter = layer.weight.mask(), layer.weight_values
-    optimizer = torch.optim.AdamW(layer.parameters(), 0.05, weight_decay=0.1)
-    input = torch.randn(32, layer.in_features, device=device, dtype=torch.bfloat16)
-    target = torch.randn(32, 40, device=device, dtype=torch.bfloat16)
-    losses = []
-    for _ in range(10):
-        optimizer.zero_grad()
-        loss = (layer(input) - target).square().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.7 * losses[0]
-    assert layer.weight_values is parameter
-    assert torch.equal(layer.weight.mask(), mask)
-    assert not layer.weight.to_dense()[~mask].any()
-    layer.weight.validate()
+    train_kept_weights_only(make_layer(device, pattern=pattern), tokens=32, steps=10)
 
 
 @each_pattern

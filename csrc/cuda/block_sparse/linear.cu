@@ -14,6 +14,7 @@ namespace block_sparse {
 namespace {
 
 using cuda_linear::launched;
+using cuda_linear::number_of;
 using cuda_linear::refuse;
 using Kernel = Plan::Kernel;
 
@@ -23,7 +24,6 @@ constexpr const char* kName = "block_sparse_linear";
 // that cache is some three times as fast; beyond, x would be the limit. The visit asks: few.blocks.
 constexpr int64_t kFewTokens = 32;
 
-constexpr int number_of(Kernel kernel) { return static_cast<int>(kernel); }
 constexpr cuda_linear::Capability kRows[] = {
     {.kernel = number_of(Kernel::kSmall),
      .name = "linear_small_sm80",

@@ -12,12 +12,12 @@ namespace block_sparse {
 namespace {
 
 using cuda_linear::launched;
+using cuda_linear::number_of;
 using cuda_linear::refuse;
 using Kernel = Plan::Kernel;
 
 constexpr const char* kName = "block_sparse_weight_grad";
 
-constexpr int number_of(Kernel kernel) { return static_cast<int>(kernel); }
 constexpr cuda_linear::Capability kRows[] = {
     {.kernel = number_of(Kernel::kSm90),
      .name = "weight_grad_sm90",

@@ -31,6 +31,12 @@ struct Capability {
   int64_t worth_from = 0, worth_to = kAnyNumber;
 };
 
+// Of an enumeration of kernels.
+template <class Kernel>
+constexpr int number_of(Kernel kernel) {
+  return static_cast<int>(kernel);
+}
+
 struct Capabilities {
   std::span<const Capability> rows;
   const char* sizes = "";  // what they are of: "vectors of"

@@ -12,8 +12,6 @@ namespace {
 
 using Kernel = Plan::Kernel;
 
-constexpr int number_of(Kernel kernel) { return static_cast<int>(kernel); }
-
 // Hopper has no mma.sp of float8: ptxas puts other instructions and spills in its place. So wgmma takes that from the
 // first token on.
 constexpr Types kIntegerAndHalves = kHalves | type(DType::kInt8);

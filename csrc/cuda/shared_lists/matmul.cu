@@ -12,11 +12,11 @@ namespace sparsecore {
 namespace cuda_shared_lists {
 namespace {
 
+using cuda_linear::number_of;
 using Kernel = Plan::Kernel;
 
 constexpr const char* kName = "shared_lists_linear";
 
-constexpr int number_of(Kernel kernel) { return static_cast<int>(kernel); }
 // Vectors of 4 and int8 values are the CPU's alone: docs/kernels/cuda_gathered.md says why.
 constexpr int32_t kEveryVector = 8 + 16 + 32 + 64;
 constexpr cuda_linear::Capability kRows[] = {

@@ -11,12 +11,12 @@ namespace sparsecore {
 namespace cuda_vnm {
 namespace {
 
+using cuda_linear::number_of;
 using cuda_linear::refuse;
 using Kernel = Plan::Kernel;
 
 constexpr const char* kName = "vnm_linear";
 
-constexpr int number_of(Kernel kernel) { return static_cast<int>(kernel); }
 constexpr cuda_linear::Capability kRows[] = {
     {.kernel = number_of(Kernel::kWgmmaSm90),
      .name = "matmul_sm90",

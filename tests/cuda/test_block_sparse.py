@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import sparsecore
 from sparsecore import reference
 from sparsecore.formats import BlockSparse
 from sparsecore.ops import block_sparse_linear, block_sparse_transpose, block_sparse_validate
@@ -172,6 +173,24 @@ def test_gradients_are_those_of_the_dense_layer(n: int, with_index: bool, size: 
     )
     assert torch.equal(got[2], grad.flatten(0, -2).float().sum(0))
     assert torch.equal(got[3], grad)
+
+
+@pytest.mark.parametrize("tokens", [1, 8, 9, 32, 33])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_gradient_of_few_tokens(size: int, tokens: int, device: str) -> None:
+    weight = block_weight(150, 205, size, device, torch.float16)
+    # Of a wider tensor that begins anywhere, and of one that does not.
+    for grad in (
+        whole_numbers(tokens, 160, dtype=torch.float16, device=device)[:, 3:153],
+        whole_numbers(tokens, 150, dtype=torch.float16, device=device),
+    ):
+        expected = (grad.double() @ weight.to_dense().double()).to(torch.float16)
+        for kernel in ("", "linear_small_sm80", "linear_sm80"):
+            with sparsecore.cuda.use(kernel):
+                got = torch.ops.sparsecore.block_sparse_input_grad(
+                    grad, weight.values, *weight.transposed, 205
+                )
+            assert torch.equal(got, expected)
 
 
 def test_gradients_are_close_to_float64_ones(device: str) -> None:

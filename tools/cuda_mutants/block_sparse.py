@@ -12,6 +12,7 @@ CLUSTER = "cuda/linear/block_cluster.cuh"
 
 _linear = Kernel("LINEAR", "cuda/block_sparse/linear_sm80.cuh").mutant
 _small = Kernel("SMALL", "cuda/block_sparse/linear_small_sm80.cuh").mutant
+_small_transposed = Kernel("SMALL_TRANSPOSED", "cuda/block_sparse/linear_small_sm80.cuh").mutant
 _transposed = Kernel("TRANSPOSED", "cuda/block_sparse/linear_sm80.cuh").mutant
 _wgmma = Kernel("WGMMA", "cuda/block_sparse/linear_sm90.cuh").mutant
 _grad = Kernel("GRAD", "cuda/block_sparse/weight_grad_sm80.cuh").mutant
@@ -180,33 +181,52 @@ MUTANTS = [
     ),
     _small("copies are not committed", "    ptx::cp_async_commit();\n"),
     _small("the ring has one place", "turn % Tile::kStages * Tile::kStageBytes;", "0;"),
-    _small("lanes share one vector", "Tile::kRingBytes + lane * 16", "Tile::kRingBytes"),
-    _small("pieces share one place", "stage + i * Tile::kPieceBytes, values", "stage, values"),
+    _small(
+        "lanes share one vector of x",
+        "i * Tile::kPieceBytes + lane * 16);\n      look_up",
+        "i * Tile::kPieceBytes);\n      look_up",
+    ),
+    _small(
+        "lanes share one vector of weights",
+        "(row_of_unit, chunk * 16) : lane * 16",
+        "(row_of_unit, chunk * 16) : 0",
+    ),
+    _small(
+        "pieces share one place",
+        "cp_async_hinted(stage + i * Tile::kPieceBytes + own",
+        "cp_async_hinted(stage + own",
+    ),
     _small("no barrier before sums overwrite rings", "__syncthreads();", place=0),
     _small("no barrier before sums are read", "__syncthreads();", place=1),
     _small("every warp takes the first units", "turn * Tile::kWarps + warp;", "turn * Tile::kWarps;"),
-    _small("the first unit's column for all", "      column = column_of(unit + Tile::kWarps);\n"),
-    _small("the column of the warp before", "column_of(warp);", "column_of(0);"),
-    _small("columns past the last entry are read", "unit < units && entry_of(unit) < entries.last", "true"),
+    _small("the first unit's entry for all", "      look_up(unit + Tile::kWarps);\n"),
+    _small("the entry of the first warp for all", "look_up(warp);", "look_up(0);"),
     _small(
-        "the second entry of a pair is always there",
-        "Tile::kEntriesOfUnit == 1 || entry < entries.last",
-        "true",
+        "columns past the last entry are read", "unit < units && entry + slot_of_x < entries.last", "true"
     ),
+    _small(
+        "weights past the last entry are read",
+        "unit >= units || entry + slot >= entries.last",
+        "unit >= units",
+    ),
+    _small("the second entry of a pair is always there", "if (block >= 0) {", "if (true) {"),
     _small(
         "pairs of entries are rounded down", "entries.first + Tile::kEntriesOfUnit - 1)", "entries.first)"
     ),
-    _small("one entry of a pair for both", "? input / 16 : 0", "? 0 : 0"),
+    _small("one entry's column for a pair", "slot_of_x = lane % 4 * 8 / kChannels", "slot_of_x = 0"),
+    _small("one entry's weights for a pair", "% 8 * 4 / kChannels : slot_of_x;", "% 8 * 4 / kChannels : 0;"),
     _small("the first inputs of blocks for all", "& ((1 << part_bits) - 1)) *", "& 0) *"),
-    _small("halves of a block of 16 are one", "? input % 16 :", "? 0 :"),
+    _small("halves of a block of 16 are one", "lane % 4 * 8 % kChannels", "0"),
     _small("blocks of 64 have one part", "size == 64 ? 1 : 0", "0"),
     _small("every run is the first", "first_row = run_of_grid % runs * kChannels", "first_row = 0"),
     _small("every run is a row", "run_of_grid / runs]", "run_of_grid]"),
     _small("rows outside of the matrix are made", "  if (row < 0) return;\n"),
-    _small("slices are eight rows apart", "values + i * 8 * size * 2", "values + i * 4 * size * 2"),
+    _small("rows of a lane are four apart", "8 / kRowChunks : 8;", "8 / kRowChunks : 4;"),
     _small("tokens of the first column for all", "token + 8 * i + lane / 4,", "token + lane / 4,"),
     _small("the first token tile for all", "blockIdx.x % args.token_tiles) * kTokens", "0) * kTokens"),
-    _small("rows of the operand are exchanged", "upper.x, lower.x, upper.y", "lower.x, upper.x, upper.y"),
+    _small(
+        "rows of the operand are exchanged", "upper[0], lower[0], upper[1]", "lower[0], upper[0], upper[1]"
+    ),
     _small(
         "halves of x are exchanged",
         "{{x[i].x, x[i].y}, {x[i].z, x[i].w}}",
@@ -222,6 +242,52 @@ MUTANTS = [
         "const int valid = left > 0 ? 8 : 0;",
         file=TOKENS,
     ),
+    # few tokens, the transposed weight
+    _small_transposed("no wait for copies", "    ptx::cp_async_wait<Tile::kStages - 2>();\n"),
+    _small_transposed(
+        "sources are not followed",
+        "inside_or_none(weight.source[entry + slot], weight.blocks)",
+        "entry + slot",
+    ),
+    _small_transposed(
+        "sources outside of the values are read",
+        "inside_or_none(weight.source[entry + slot], weight.blocks)",
+        "weight.source[entry + slot]",
+    ),
+    _small_transposed("weights past the last entry are read", "entry + slot >= entries.last", "false"),
+    _small_transposed("one entry's weights for a pair", "row_of_unit % 8 * 4 / kChannels", "0"),
+    _small_transposed(
+        "inputs lie in the order of memory",
+        "row_of_unit % 8 / 2 * 8 + row_of_unit / 8 * 2 + row_of_unit % 2",
+        "row_of_unit",
+    ),
+    _small_transposed("rows of inputs are eight apart", "8 / kRowChunks : 8;", "8 : 8;"),
+    _small_transposed(
+        "every part is the block's first",
+        "(kTransposed ? part_of(unit) : first_row)",
+        "(kTransposed ? 0 : first_row)",
+    ),
+    _small_transposed(
+        "every run is the block's first",
+        "(kTransposed ? first_row : part_of(unit))",
+        "(kTransposed ? 0 : part_of(unit))",
+    ),
+    _small_transposed(
+        "chunks of a row are the first", "kTransposed ? chunk * 8 : input", "kTransposed ? 0 : input"
+    ),
+    _small_transposed(
+        "chunks of a row share one place", "(row_of_unit, chunk * 16) : lane", "(row_of_unit, 0) : lane"
+    ),
+    _small_transposed(
+        "rows are read without their swizzle", "(lane, 2 * channel)", "(lane ^ 2, 2 * channel)"
+    ),
+    _small_transposed("the second slice is the first", "row_of_lane(16 * slice)", "row_of_lane(0)"),
+    _small_transposed(
+        "the operand's lower rows are its upper ones",
+        "row_of_lane(16 * slice + 8)",
+        "row_of_lane(16 * slice)",
+    ),
+    _small_transposed("weights are not transposed", "ptx::ldmatrix_transposed(upper", "ptx::ldmatrix(upper"),
     # gradients of kept blocks
     _sum("no wait for copies", "ptx::cp_async_wait<Tile::kStages - 2>();"),
     _sum(
@@ -395,8 +461,14 @@ UNCATCHABLE = [
         "what is read there, in the 256 bytes that an index is rounded up to, decides nothing that is stored",
     ),
     (
-        _small("warps share one ring", "shared + warp * Tile::kRingBytes + lane * 16", "shared + lane * 16"),
+        _small("warps share one ring", "shared + warp * Tile::kRingBytes;", "shared;"),
         "no warp waits for another one in the loop, so the emulator runs each to its end before the next begins",
+    ),
+    (
+        _small_transposed(
+            "lanes do not wait for each other", "    if constexpr (kTransposed) __syncwarp();\n"
+        ),
+        "ldmatrix is made by the whole warp, so the emulator has all lanes wait for their copies before it reads",
     ),
     (
         _validate(

@@ -189,6 +189,37 @@ def sampled_task(
     return Task(name, value, prepare, (target,) if size >= 64 else ())
 
 
+def input_gradient_task(size: int, density: float, tokens: int) -> Task:
+    """The gradient of few tokens, over the transposed index, beside the dense product."""
+
+    def prepare(device: str, small: bool) -> Prepared:
+        width = 128 if small else 4096
+        packed = BlockSparse.from_dense(
+            torch.randn(width, width, device=device).to(torch.bfloat16),
+            block_mask(width, width, size, density, device),
+            block_size=size,
+        )
+        dense, grad = packed.to_dense(), torch.randn(tokens, width, device=device).to(torch.bfloat16)
+        transposed = packed.transposed
+
+        def ours() -> Tensor:
+            return torch.ops.sparsecore.block_sparse_input_grad(grad, packed.values, *transposed, width)
+
+        kernels = ("linear_small_sm80", "linear_sm80")
+        calls = {"ours": ours, "cuBLAS": lambda: grad @ dense}
+        calls |= {kernel: asking_for(kernel, ours) for kernel in kernels}
+        return Prepared(
+            calls,
+            operations=2.0 * width * width * tokens,
+            answers=(grad @ dense,),
+            facts={"kernels": list(kernels)},
+        )
+
+    return Task(
+        f"gradient of x, blocks of {size}, {density:.0%}, bfloat16, 4096 x 4096, {tokens} tokens", 2, prepare
+    )
+
+
 FAMILY = Family(
     name="block-sparse",
     operators=("block_sparse_linear", "block_sparse_input_grad", "block_sparse_weight_grad"),
@@ -217,5 +248,7 @@ FAMILY = Family(
         # Few groups of blocks: the tokens are split.
         sampled_task(64, 0.2, shape=(1024, 16384), value=2),
         sampled_task(128, 0.2, shape=(4096, 16384), value=2),
+        *(input_gradient_task(64, 0.1, tokens) for tokens in (1, 8, 32)),
+        input_gradient_task(16, 0.1, 8),
     ),
 )

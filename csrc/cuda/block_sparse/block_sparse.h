@@ -41,7 +41,7 @@ constexpr bool tensor_copies_take(int64_t blocks, int32_t size) {
   return blocks > 0 && (blocks + 1) * size <= INT32_MAX;
 }
 // What there is for products, with the weight as it stands or transposed, and for gradients.
-const cuda_linear::Capabilities& linear_capabilities(bool transposed);
+const cuda_linear::Capabilities& linear_capabilities();
 const cuda_linear::Capabilities& grad_capabilities();
 // The rule: a function of the shape, of whether the weight is transposed, of the kernels a device has (capability as
 // 80, 86, 89 or 90) and of whether rows of x suit tensor copies.

@@ -47,8 +47,6 @@ constexpr cuda_linear::Capability kRows[] = {
      .alignment = 16},
 };
 constexpr cuda_linear::Capabilities kCapabilities = {kRows, "blocks of"};
-// All but the first.
-constexpr cuda_linear::Capabilities kTransposedCapabilities = {std::span(kRows).subspan(1), "blocks of"};
 
 // One grid dimension for token tiles x tiles of channels.
 template <class Tile>
@@ -73,7 +71,9 @@ Status launch_sm80(const LinearArguments& args, void* stream) {
 }
 template <class T, int kChannels, int kTokens>
 Status launch_small(const LinearArguments& args, void* stream) {
-  return launch_tiles<sm80::SmallTile<kChannels, kTokens>>(sm80::linear_small<T, kChannels, kTokens>, args,
+  const auto kernel = args.weight.source ? sm80::linear_small<T, kChannels, kTokens, true>
+                                         : sm80::linear_small<T, kChannels, kTokens, false>;
+  return launch_tiles<sm80::SmallTile<kChannels, kTokens>>(kernel, args,
                                                            int64_t{args.rows} * (args.weight.size / kChannels), stream);
 }
 template <class T, int kChannels>
@@ -88,20 +88,19 @@ Status launch_small(const Plan& plan, const LinearArguments& args, void* stream)
 
 }  // namespace
 
-const cuda_linear::Capabilities& linear_capabilities(bool transposed) {
-  return transposed ? kTransposedCapabilities : kCapabilities;
-}
+const cuda_linear::Capabilities& linear_capabilities() { return kCapabilities; }
 
 // Up to 64 tokens reading W is what costs. Up to kFewTokens the kernel that reads it straight into operands has the
-// most of it on its way. Beyond, x counts too: tiles of 32 tokens, whose x all warps of a block of threads share.
+// most of it on its way. Beyond, x counts too: tiles of 32 tokens, or of 128 of the transposed weight, whose x all
+// warps of a block of threads share.
 Plan choose_plan(int64_t m, int64_t n, int64_t, int64_t blocks, int32_t size, bool transposed, DType dtype,
                  int capability, bool tensor_copies) {
-  const cuda_linear::Capability* const row = cuda_linear::choose(
-      linear_capabilities(transposed), {.dtype = dtype,
-                                        .capability = capability,
-                                        .tokens = m,
-                                        .sizes = {size, 0},
-                                        .tensor_copies = tensor_copies && tensor_copies_take(blocks, size)});
+  const cuda_linear::Capability* const row =
+      cuda_linear::choose(kCapabilities, {.dtype = dtype,
+                                          .capability = capability,
+                                          .tokens = m,
+                                          .sizes = {size, 0},
+                                          .tensor_copies = tensor_copies && tensor_copies_take(blocks, size)});
   Plan plan;
   if (row) plan.kernel = static_cast<Kernel>(row->kernel);
   int64_t channel_tiles = ceil_div(n, size);
@@ -115,7 +114,7 @@ Plan choose_plan(int64_t m, int64_t n, int64_t, int64_t blocks, int32_t size, bo
     plan.tokens = size == 64 || rows * tiles >= cuda_linear::kEnoughBlocks * 3 / 4 ? 256 : 128;
     if (plan.tokens == 256 && (tiles % 2 == 0 || tiles > 16)) plan.cluster = 2;
   } else {
-    plan.tokens = m <= 64 ? 32 : 128;
+    plan.tokens = m <= 64 && !transposed ? 32 : 128;
   }
   plan.splits = cuda_linear::splits_of(channel_tiles * ceil_div(m, plan.tokens), turns / std::max<int64_t>(rows, 1));
   return plan;
@@ -134,8 +133,7 @@ Status run_plan(const Plan& plan, const BlockSparseParams& params, void* stream)
                                   .alignment = cuda_linear::alignment_of(params.weight.values),
                                   .tensor_copies = cuda_linear::tensor_copies_take_x(params) &&
                                                    tensor_copies_take(params.weight.blocks, params.weight.size)};
-  if (const Status status = cuda_linear::check_kernel(kName, linear_capabilities(params.weight.source != nullptr),
-                                                      number_of(plan.kernel), need);
+  if (const Status status = cuda_linear::check_kernel(kName, kCapabilities, number_of(plan.kernel), need);
       status != Status::kOk)
     return status;
   if (const Status status = check_weight(kName, params.weight, params.n); status != Status::kOk) return status;

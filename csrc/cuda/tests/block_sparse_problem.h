@@ -132,6 +132,15 @@ struct BlockProblem : LinearProblem<BlockOptions> {
       for (int64_t i = column * size; i < std::min(k, (column + 1) * size); ++i)
         x.set(t, i, std::numeric_limits<float>::infinity());
   }
+  // And the weights of an entry: only outputs of its row of blocks may notice.
+  void make_entry_infinite(int64_t entry) {
+    const int64_t block = used.source.empty() ? entry : used.source[entry];
+    for (int64_t i = 0; i < int64_t{size} * size; ++i)
+      encode(std::numeric_limits<float>::infinity(), options.dtype, values.data() + (block * size * size + i) * 2);
+  }
+  int64_t first_wrong_without_row(int64_t row) {
+    return first_wrong(0, [&](int64_t channel) { return channel / size == row; });
+  }
   bool keeps(int64_t row, int64_t column) const {
     return std::find(used.index.begin() + used.starts[row], used.index.begin() + used.starts[row + 1], column) !=
            used.index.begin() + used.starts[row + 1];

@@ -47,7 +47,7 @@ TEST_CASE("block-sparse product: every size, tile and type, both ways, ragged in
     for (const int32_t size : kSizes)
       for (const bool transposed : {false, true})
         for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
-          if (transposed && plan.tokens <= 32) continue;
+          if (transposed && plan.kernel == Kernel::kSm80 && plan.tokens == 32) continue;
           if (plan.kernel == Kernel::kSm90 && size < 64) continue;
           const int64_t s = size;
           std::vector<std::array<int64_t, 3>> shapes = {{plan.tokens - 1, 2 * s, 3 * s}, {1, 1, 1}};
@@ -76,7 +76,7 @@ TEST_CASE("block-sparse product: splits of the entries sum to the same, more spl
         options.out_dtype = DType::kBFloat16;
         BlockProblem problem(9, 2 * size + 3, 5 * size - 9, size, options);
         check_plan({Kernel::kSm80, transposed ? 128 : 32, splits}, problem);
-        if (!transposed) check_plan({Kernel::kSmall, 16, splits}, problem);
+        check_plan({Kernel::kSmall, 16, splits}, problem);
         if (size >= 64) check_plan({Kernel::kSm90, 128, splits}, problem);
         if (size >= 64) check_plan({Kernel::kSm90, 256, splits, 2}, problem);
       }
@@ -93,6 +93,9 @@ TEST_CASE("block-sparse product: views that begin and step anywhere") {
       BlockProblem problem(13, 77, 150, size, options);
       check_plan({Kernel::kSm80, 32, 1}, problem);
       check_plan({Kernel::kSmall, 16, 1}, problem);
+      options.transposed = true;
+      BlockProblem transposed(13, 77, 150, size, options);
+      check_plan({Kernel::kSmall, 16, 1}, transposed);
     }
 }
 
@@ -120,9 +123,12 @@ TEST_CASE("block-sparse product: scales, biases, activations and residuals, in e
 TEST_CASE("block-sparse product: nothing to do, and rows without entries") {
   for (const auto& [m, n, k] : {std::array<int64_t, 3>{0, 40, 40}, {5, 0, 40}, {5, 40, 0}}) {
     BlockOptions options;
-    BlockProblem problem(m, n, k, 16, options);
-    check_plan({Kernel::kSm80, 32, 1}, problem);
-    check_plan({Kernel::kSmall, 8, 1}, problem);
+    for (const bool transposed : {false, true}) {
+      options.transposed = transposed;
+      BlockProblem problem(m, n, k, 16, options);
+      check_plan({Kernel::kSm80, transposed ? 128 : 32, 1}, problem);
+      check_plan({Kernel::kSmall, 8, 1}, problem);
+    }
   }
   BlockOptions empty;
   empty.density = 0;
@@ -132,28 +138,43 @@ TEST_CASE("block-sparse product: nothing to do, and rows without entries") {
   check_plan({Kernel::kSmall, 8, 2}, problem);
 }
 
-TEST_CASE("block-sparse product: with few tokens, rings are read without bank conflicts") {
-  using Tile = block_sparse::sm80::SmallTile<32, 16>;
-  BlockProblem problem(16, 64, 300, 64, {});
+namespace {
+
+template <int32_t kSize, bool kTransposed>
+void check_conflicts() {
+  constexpr int kTokens = 16, kChannels = block_sparse::small_channels(kSize);
+  using Tile = block_sparse::sm80::SmallTile<kChannels, kTokens>;
+  BlockOptions options;
+  options.transposed = kTransposed;
+  BlockProblem problem(16, kSize, 300, kSize, options);
   block_sparse::LinearArguments args;
   args.p = problem.params(0);
-  args.weight = problem.index.weight(problem.values.data(), 64);
+  args.weight = problem.index.weight(problem.values.data(), kSize);
   args.rows = args.token_tiles = 1;
   args.x_vectors = true;
   cuda_emulation::Config config;
-  config.grid = dim3(2);
+  config.grid = dim3(kSize / kChannels);
   config.block = dim3(Tile::kThreads);
   config.shared_bytes = Tile::kSharedBytes;
-  const cuda_emulation::Report report =
-      cuda_emulation::launch(config, [&] { block_sparse::sm80::linear_small<BFloat16, 32, 16>(args); });
+  const cuda_emulation::Report report = cuda_emulation::launch(
+      config, [&] { block_sparse::sm80::linear_small<BFloat16, kChannels, kTokens, kTransposed>(args); });
   CHECK(problem.first_wrong() == -1);
   int64_t executions = 0;
+  const std::string weights = kTransposed ? "ldmatrix" : "ld.shared.v4.b32";
   for (const cuda_emulation::BankConflicts& place : report.bank_conflicts)
-    if (place.instruction == "ld.shared.v4.b32") {
+    if (place.instruction == weights || place.instruction == std::string("ld.shared.v4.b32")) {
       CHECK(place.worst == 1);
-      executions += place.executions;
+      executions += place.instruction == weights ? place.executions : 0;
     }
   CHECK(executions > 0);
+}
+
+}  // namespace
+
+TEST_CASE("block-sparse product: with few tokens, rings are read without bank conflicts") {
+  check_conflicts<64, false>();
+  check_conflicts<64, true>();
+  check_conflicts<16, true>();
 }
 
 TEST_CASE("block-sparse product: blocks that are not kept are not multiplied, an infinite x included") {
@@ -189,7 +210,7 @@ TEST_CASE("block-sparse product: an index that holds anything leads nowhere outs
     }
     const cuda_emulation::ScopedOptions scoped(next_adversary(90));
     for (const Kernel kernel : {Kernel::kSmall, Kernel::kSm80, Kernel::kSm90}) {
-      if ((kernel == Kernel::kSm90 && size < 64) || (kernel == Kernel::kSmall && transposed)) continue;
+      if (kernel == Kernel::kSm90 && size < 64) continue;
       CHECK(block_sparse::run_plan({kernel, kernel == Kernel::kSmall ? 8 : 128, 1}, problem.params(0), nullptr) ==
             Status::kOk);
       CHECK(!problem.strayed());
@@ -235,10 +256,6 @@ TEST_CASE("block-sparse product: what cannot be done is said, with what there is
   const cuda_emulation::ScopedOptions scoped(next_adversary(80));
   CHECK(block_sparse::run_plan({Kernel::kSm80, 32, 2}, good, nullptr) == Status::kOutOfMemory);
   CHECK(says("workspace"));
-  BlockOptions options;
-  options.transposed = true;
-  BlockProblem transposed(4, 32, 64, 16, options);
-  CHECK(block_sparse::run_plan({Kernel::kSmall, 8, 1}, transposed.params(0), nullptr) == Status::kUnsupportedDType);
 }
 
 TEST_CASE("block-sparse product: the plan follows the shape") {
@@ -251,7 +268,14 @@ TEST_CASE("block-sparse product: the plan follows the shape") {
   }
   CHECK(plan(33, 4096, 4096, 1024, 64).kernel == Kernel::kSm80);
   CHECK(plan(33, 4096, 4096, 1024, 64).tokens == 32);
-  CHECK(block_sparse::choose_plan(1, 4096, 4096, 1024, 64, true, DType::kBFloat16, 90, true).kernel == Kernel::kSm80);
+  const auto transposed = [](int64_t m, int64_t n, int64_t k, int capability) {
+    return block_sparse::choose_plan(m, n, k, 1024, 64, true, DType::kBFloat16, capability, true);
+  };
+  CHECK(transposed(1, 4096, 4096, 90).kernel == Kernel::kSmall);
+  CHECK(transposed(32, 4096, 4096, 80).kernel == Kernel::kSmall);
+  CHECK(transposed(33, 4096, 4096, 90).kernel == Kernel::kSm80);
+  CHECK(transposed(33, 4096, 4096, 80).tokens == 128);
+  CHECK(transposed(65, 4096, 4096, 90).kernel == Kernel::kSm90);
   CHECK(plan(4096, 4096, 4096, 1024, 64).tokens == 128);
   CHECK(plan(4096, 4096, 4096, 1024, 64).splits == 1);
   CHECK(plan(4096, 4096, 4096, 1024, 64).kernel == Kernel::kSm80);
@@ -273,9 +297,10 @@ TEST_CASE("block-sparse product: the plan follows the shape") {
   CHECK(newest(64, 1024, 128) == Kernel::kSm80);
   CHECK(plan(1, 512, 16384, 1024, 64).splits > 1);
   CHECK(block_sparse_workspace(4096, 4096, 4096, 1024, 64) == 0);
-  // Of the direction that splits more.
-  CHECK(block_sparse_workspace(1, 508, 16384, 1024, 64) ==
-        block_sparse::choose_plan(1, 508, 16384, 1024, 64, true, DType::kBFloat16, 80, true).splits * int64_t{512} * 4);
+  // Of the direction that splits more: with 33 to 64 tokens the transposed one has fewer tiles.
+  CHECK(transposed(40, 508, 16384, 80).splits > plan(40, 508, 16384, 1024, 64).splits);
+  CHECK(block_sparse_workspace(40, 508, 16384, 1024, 64) ==
+        transposed(40, 508, 16384, 80).splits * 40 * int64_t{512} * 4);
 }
 
 namespace {

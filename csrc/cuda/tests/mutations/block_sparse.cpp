@@ -1,5 +1,5 @@
-// Kernels of the block-sparse family under adversaries.h: compiled with -DKERNEL_LINEAR, _SMALL, _TRANSPOSED, _WGMMA,
-// _GRAD, _WGMMA_GRAD or _VALIDATE.
+// Kernels of the block-sparse family under adversaries.h: compiled with -DKERNEL_LINEAR, _SMALL, _TRANSPOSED,
+// _SMALL_TRANSPOSED, _WGMMA, _GRAD, _WGMMA_GRAD or _VALIDATE.
 #include <string>
 
 #include "cuda/common/launch.h"
@@ -8,7 +8,7 @@
 #include "cuda/tests/mutations/adversaries.h"
 #if defined(KERNEL_LINEAR) || defined(KERNEL_TRANSPOSED)
 #include "cuda/block_sparse/linear_sm80.cuh"
-#elif defined(KERNEL_SMALL)
+#elif defined(KERNEL_SMALL) || defined(KERNEL_SMALL_TRANSPOSED)
 #include "cuda/block_sparse/linear_small_sm80.cuh"
 #elif defined(KERNEL_WGMMA)
 #include "cuda/block_sparse/linear_sm90.cuh"
@@ -31,10 +31,11 @@ struct Shape {
   int32_t size;
   int splits;
   bool vectors;
-  int damage;  // 0: none
+  int damage;  // 0: none; 6 and 7: infinite x or weights behind a row of blocks
 };
 
-#if defined(KERNEL_LINEAR) || defined(KERNEL_SMALL) || defined(KERNEL_TRANSPOSED) || defined(KERNEL_WGMMA)
+#if defined(KERNEL_LINEAR) || defined(KERNEL_SMALL) || defined(KERNEL_TRANSPOSED) || \
+    defined(KERNEL_SMALL_TRANSPOSED) || defined(KERNEL_WGMMA)
 #if defined(KERNEL_SMALL)
 constexpr bool kTransposed = false;
 constexpr Shape kShapes[] = {{19, 37, 90 * 16 + 5, 16, 1, true, 0}, {3, 150, 11 * 128 - 2, 128, 2, true, 0},
@@ -55,6 +56,12 @@ constexpr Shape kShapes[] = {{131, 160, 9 * 64 + 5, 64, 1, true, 0},
                              {130, 280, 5 * 128 - 2, 128, 2, true, 0},
                              {5, 256, 384, 64, 1, true, 2},
                              {5, 256, 384, 64, 1, true, 4}};
+#elif defined(KERNEL_SMALL_TRANSPOSED)
+constexpr bool kTransposed = true;
+constexpr Shape kShapes[] = {{19, 37, 90 * 16 + 5, 16, 1, true, 0}, {3, 150, 11 * 128 - 2, 128, 2, true, 0},
+                             {17, 130, 9 * 64 - 5, 64, 1, true, 0}, {5, 70, 38 * 32 - 3, 32, 1, false, 0},
+                             {5, 64, 96, 16, 1, true, 5},           {5, 320, 112, 16, 1, true, 6},
+                             {5, 320, 112, 16, 1, true, 7}};
 #else
 constexpr bool kTransposed = true;
 constexpr int kTokens = 128;
@@ -93,7 +100,7 @@ void launch_linear(LinearArguments args) {
   config.cluster = dim3(kCluster);
   launch(config, sm90::linear<BFloat16, kSize, kTokensOfTile, kTransposed>, args, x, values,
          args.token_tiles * args.rows * args.splits);
-#elif defined(KERNEL_SMALL)
+#elif defined(KERNEL_SMALL) || defined(KERNEL_SMALL_TRANSPOSED)
   constexpr int kTokens = kSize == 128 ? 8 : 16, kChannels = small_channels(kSize);
   using Tile = sm80::SmallTile<kChannels, kTokens>;
   args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, kTokens));
@@ -101,7 +108,7 @@ void launch_linear(LinearArguments args) {
                      static_cast<unsigned>(args.splits));
   config.block = dim3(Tile::kThreads);
   config.shared_bytes = Tile::kSharedBytes;
-  launch(config, sm80::linear_small<BFloat16, kChannels, kTokens>, args);
+  launch(config, sm80::linear_small<BFloat16, kChannels, kTokens, kTransposed>, args);
 #else
   using Tile = sm80::Tile<kSize, kTokens>;
   args.token_tiles = static_cast<int32_t>(ceil_div(args.p.m, kTokens));
@@ -118,7 +125,7 @@ std::string check(const Shape& shape) {
   options.out_dtype = DType::kBFloat16;
   options.residual = true;
   options.transposed = kTransposed;
-  options.density = shape.damage == 6 ? 0.4 : 0.8;
+  options.density = shape.damage >= 6 ? 0.4 : 0.8;
   if (!shape.vectors) options.x_pad = 1;
   BlockProblem problem(shape.m, shape.n, shape.k, shape.size, options);
   problem.forget();
@@ -129,14 +136,19 @@ std::string check(const Shape& shape) {
   args.rows = static_cast<int32_t>(problem.used.rows);
   args.x_vectors = shape.vectors;
   args.y_vectors = true;
-  int64_t infinite = -1;  // a column of blocks: the entry behind a row with an odd number of them, which lacks it
-  for (int64_t row = 0; shape.damage == 6 && row + 1 < problem.used.rows && infinite < 0; ++row) {
-    const int32_t end = problem.used.starts[row + 1];
+  // The entry behind a row with an odd number of them, which lacks its column.
+  int32_t behind = -1;
+  int64_t row_behind = 0;
+  for (; shape.damage >= 6 && behind < 0 && row_behind + 1 < problem.used.rows; ++row_behind) {
+    const int32_t first = problem.used.starts[row_behind], end = problem.used.starts[row_behind + 1];
     if (end == static_cast<int32_t>(problem.used.index.size())) break;
-    const int32_t behind = problem.used.index[end];
-    if ((end - problem.used.starts[row]) % 2 && !problem.keeps(row, behind)) infinite = behind;
+    if ((end - first) % 2 && !problem.keeps(row_behind, problem.used.index[end])) behind = end;
   }
-  if (infinite >= 0) problem.make_infinite(infinite);
+  if (shape.damage >= 6 && behind < 0) return "no row with an odd number of blocks lacks the one behind it";
+  while (behind >= problem.used.starts[row_behind + 1]) ++row_behind;  // to its own row
+  const int64_t column = behind < 0 ? -1 : problem.used.index[behind];
+  if (shape.damage == 6) problem.make_infinite(column);
+  if (shape.damage == 7) problem.make_entry_infinite(behind);
   switch (shape.damage) {
     case 1: problem.index.starts[1] = INT32_MIN; break;
     case 2: problem.index.starts[3] = INT32_MAX; break;
@@ -160,9 +172,10 @@ std::string check(const Shape& shape) {
     launch(config, cuda_linear::add_splits<float>, static_cast<cuda_linear::Arguments>(args));
   }
   if (problem.strayed()) return "something beside y was written";
-  if (shape.damage == 6 && infinite < 0) return "no row with an odd number of blocks lacks the one behind it";
   if (shape.damage && shape.damage < 6) return "";
-  const int64_t wrong = infinite < 0 ? problem.first_wrong(0) : problem.first_wrong_without(infinite);
+  const int64_t wrong = shape.damage == 6   ? problem.first_wrong_without(column)
+                        : shape.damage == 7 ? problem.first_wrong_without_row(row_behind)
+                                            : problem.first_wrong(0);
   return wrong < 0 ? ""
                    : "y[" + std::to_string(wrong / shape.n) + ", " + std::to_string(wrong % shape.n) + "] is wrong";
 }

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 import sparsecore as sc
 from sparsecore.formats import layouts_for, placed
 from sparsecore.formats.layouts import ORDER
-from sparsecore.ops._host import through_host
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.int8)
 SIZES = [(64, 128), (1, 1), (70, 130), (17, 36), (0, 8), (8, 0), (130, 262)]
@@ -262,23 +261,6 @@ def test_a_move_to_another_kind_of_device_packs_anew(monkeypatch: pytest.MonkeyP
     arrived.clear()
     layer.to(torch.bfloat16)
     assert not arrived
-
-
-def test_load_time_operators_go_through_the_host() -> None:
-    """Off the host they are these functions; on the CPU the moves do nothing, and results are the operators' own."""
-    weight = torch.randn(32, 64)
-    units = torch.rand(2, 64) < 0.5
-    ops = torch.ops.sparsecore
-    packed = through_host(ops.shared_lists_pack)(weight, units, 16)
-    assert all(
-        torch.equal(a, b) for a, b in zip(packed, ops.shared_lists_pack(weight, units, 16), strict=True)
-    )
-    dense = through_host(ops.shared_lists_unpack)(*packed, 32, 64)
-    assert torch.equal(dense, weight * units.repeat_interleave(16, 0))
-    assert through_host(ops.shared_lists_validate)(*packed[1:], 32, 64, 16) == ops.shared_lists_validate(
-        *packed[1:], 32, 64, 16
-    )
-    assert sc._library.has_kernel("shared_lists_unpack", "cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from sparsecore import reference
+from sparsecore._library import has_kernel
 from sparsecore.formats.base import PackedWeight, require_tensor
 from sparsecore.ops import bitmap_decode_linear
 from sparsecore.ops._fault import first_fault
@@ -45,7 +46,9 @@ class BitmapDecode(PackedWeight):
         return self._unpack(torch.ones_like(self.values, dtype=torch.int8)) != 0
 
     def _unpack(self, values: Tensor) -> Tensor:
-        if values.dtype == torch.float64:
+        if values.dtype == torch.float64 or (
+            values.is_cuda and not has_kernel("bitmap_decode_unpack", "cuda")
+        ):
             return reference.bitmap_decode_unpack(values, self.bitmap, self.row_ptr, *self.shape)
         return torch.ops.sparsecore.bitmap_decode_unpack(  # type: ignore[no-any-return]
             values.detach(), self.bitmap, self.row_ptr, *self.shape

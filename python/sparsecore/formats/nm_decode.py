@@ -12,6 +12,7 @@ from typing_extensions import Self
 from sparsecore import reference
 from sparsecore.formats.base import PackedWeight, require_tensor
 from sparsecore.ops import nm_decode_linear
+from sparsecore.ops._fault import first_fault
 from sparsecore.patterns import NM
 
 
@@ -43,7 +44,7 @@ class NMDecode(PackedWeight):
         return self._unpack(self.values) != 0
 
     def _unpack(self, values: Tensor) -> Tensor:
-        if values.dtype == torch.float64:
+        if values.dtype == torch.float64 or values.is_cuda:  # the operator is the CPU's
             return reference.nm_decode_unpack(values, self.codes, *self.shape, *self._nm)
         return torch.ops.sparsecore.nm_decode_unpack(  # type: ignore[no-any-return]
             values.detach(), self.codes, *self.shape, *self._nm
@@ -64,7 +65,7 @@ class NMDecode(PackedWeight):
         require_tensor("nm_decode", "values", self.values, self.values.dtype, (tiles, slots, 16))
         require_tensor("nm_decode", "codes", self.codes, torch.int32, (tiles, words, 16))
         values = self.values.float() if self.values.dtype == torch.float64 else self.values.detach()
-        status, where = torch.ops.sparsecore.nm_decode_validate(values, self.codes, rows, k, n, m)
+        status, where = first_fault("nm_decode", values, self.codes, rows, k, n, m)
         self._raise_status(status, where, "slot")
         return self
 

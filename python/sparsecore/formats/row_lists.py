@@ -12,6 +12,7 @@ from typing_extensions import Self
 from sparsecore import reference
 from sparsecore.formats.base import PackedWeight, require_tensor
 from sparsecore.ops import row_lists_linear, row_lists_transpose
+from sparsecore.ops._fault import first_fault
 from sparsecore.ops.row_lists import TRANSPOSED_BLOCK
 
 
@@ -47,7 +48,7 @@ class RowLists(PackedWeight):
         return self._unpack(torch.ones_like(self.values, dtype=torch.int8)) != 0
 
     def _unpack(self, values: Tensor) -> Tensor:
-        if values.dtype == torch.float64:
+        if values.dtype == torch.float64 or values.is_cuda:  # the operator is the CPU's
             return reference.row_lists_unpack(values, self.offsets, self.block_ptr, *self.shape, self.block)
         return torch.ops.sparsecore.row_lists_unpack(  # type: ignore[no-any-return]
             values.detach(), self.offsets, self.block_ptr, *self.shape, self.block
@@ -66,9 +67,7 @@ class RowLists(PackedWeight):
         require_tensor("row_lists", "values", self.values, self.values.dtype, (None,))
         require_tensor("row_lists", "offsets", self.offsets, torch.uint8, (self.values.numel(),))
         require_tensor("row_lists", "block_ptr", self.block_ptr, torch.int32, (-(-k // self.block), n + 1))
-        status, where = torch.ops.sparsecore.row_lists_validate(
-            self.offsets, self.block_ptr, n, k, self.block
-        )
+        status, where = first_fault("row_lists", self.offsets, self.block_ptr, n, k, self.block)
         self._raise_status(status, where, "value")
         return self
 

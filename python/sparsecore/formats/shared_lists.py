@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from sparsecore import reference
+from sparsecore._library import has_kernel
 from sparsecore.formats.base import PackedWeight, require_tensor
 from sparsecore.formats.row_lists import RowLists
 from sparsecore.ops import shared_lists_linear, shared_lists_transpose
@@ -54,7 +55,9 @@ class SharedLists(PackedWeight):
         return self._unpack(torch.ones_like(self.values, dtype=torch.int8)) != 0
 
     def _unpack(self, values: Tensor) -> Tensor:
-        if values.dtype == torch.float64:
+        if values.dtype == torch.float64 or (
+            values.is_cuda and not has_kernel("shared_lists_unpack", "cuda")
+        ):
             return reference.shared_lists_unpack(values, self.columns, self.group_ptr, *self.shape)
         return torch.ops.sparsecore.shared_lists_unpack(  # type: ignore[no-any-return]
             values.detach(), self.columns, self.group_ptr, *self.shape

@@ -13,6 +13,7 @@ from sparsecore import reference
 from sparsecore.formats.base import PackedWeight, require_tensor
 from sparsecore.formats.variable_select import BLOCK, CODES
 from sparsecore.ops import variable_nm_linear
+from sparsecore.ops._fault import first_fault
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ class VariableNM(PackedWeight):
         return self._unpack(torch.ones_like(self.values)) != 0
 
     def _unpack(self, values: Tensor) -> Tensor:
-        if values.dtype == torch.float64:
+        if values.dtype == torch.float64 or values.is_cuda:  # the operator is the CPU's
             return reference.variable_nm_unpack(values, self.indices, self.codes, *self.shape)
         return torch.ops.sparsecore.variable_nm_unpack(  # type: ignore[no-any-return]
             values.detach(), self.indices, self.codes, *self.shape
@@ -57,7 +58,7 @@ class VariableNM(PackedWeight):
         if rows % BLOCK or k % BLOCK:
             raise ValueError(f"variable_nm: 16 must divide the shape, got {self.shape}.")
         require_tensor("variable_nm", "codes", self.codes, torch.uint8, (rows // BLOCK, k // BLOCK))
-        if not bool(torch.isin(self.codes, torch.tensor(CODES, dtype=torch.uint8)).all()):
+        if not bool(torch.isin(self.codes, self.codes.new_tensor(CODES)).all()):
             raise ValueError(
                 f"variable_nm: codes must be one of {CODES}. The packed weight is damaged; pack it again."
             )
@@ -66,7 +67,7 @@ class VariableNM(PackedWeight):
         require_tensor("variable_nm", "values", self.values, self.values.dtype, (slots, BLOCK))
         require_tensor("variable_nm", "indices", self.indices, torch.uint8, (pairs, BLOCK))
         values = self.values.float() if self.values.dtype == torch.float64 else self.values.detach()
-        status, where = torch.ops.sparsecore.variable_nm_validate(values, self.indices, self.codes, rows, k)
+        status, where = first_fault("variable_nm", values, self.indices, self.codes, rows, k)
         self._raise_status(status, where, "slot")
         return self
 

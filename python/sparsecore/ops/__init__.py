@@ -1,7 +1,7 @@
 """The operators as Python functions; the raw ones are ``torch.ops.sparsecore``."""
 
 from sparsecore import _library  # noqa: F401  (registers the operators first)
-from sparsecore.ops import _host  # noqa: F401  (registers what CUDA tensors do on the host)
+from sparsecore.ops import _on_cuda  # noqa: F401  (registers what CUDA tensors do without a kernel)
 from sparsecore.ops.block_sparse import (
     block_sparse_linear,
     block_sparse_transpose,

@@ -10,22 +10,25 @@ from torch import Tensor
 from sparsecore._library import has_kernel
 from sparsecore.ops._common import fake_kernel
 
+_ON_DEVICES = ("shared_lists", "group_lists", "bitmap_decode")
+
 
 def first_fault(family: str, *arguments: Any) -> tuple[int, int]:
     """Status and place of the first fault in the arrays of a weight, 0 where there is none. Waits for the device.
 
     Args:
-        family: ``shared_lists``, ``group_lists`` or ``bitmap_decode``.
-        arguments: Those of ``torch.ops.sparsecore.<family>_validate``.
+        family: A layout that has an operator ``<family>_validate``.
+        arguments: Those of the operator. Where their device has no kernel for it they are copied to the host.
 
     Raises:
         RuntimeError: Arrays of a wrong type or size, or on several devices.
     """
     device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
-    if has_kernel(f"{family}_fault", device.type):
+    if family in _ON_DEVICES and has_kernel(f"{family}_fault", device.type):
         status, place = getattr(torch.ops.sparsecore, f"{family}_fault")(*arguments).tolist()
         return status, place
-    found = getattr(torch.ops.sparsecore, f"{family}_validate")(*arguments)
+    validate: Any = getattr(torch.ops.sparsecore, f"{family}_validate")
+    found = validate(*(value.cpu() if isinstance(value, Tensor) else value for value in arguments))
     return found if isinstance(found, tuple) else (found, -1)
 
 
@@ -33,5 +36,5 @@ def _fake(first: Tensor, *rest: Any) -> Tensor:
     return first.new_empty((2,), dtype=torch.int64)
 
 
-for _family in ("shared_lists", "group_lists", "bitmap_decode"):
+for _family in _ON_DEVICES:
     fake_kernel(f"{_family}_fault")(_fake)

@@ -26,38 +26,59 @@ def _with_padding(records: Tensor) -> Tensor:
 
 
 def _places(
-    index: Tensor, order: Tensor, starts: Tensor, per_panel: int, window: int
+    index: Tensor, order: Tensor, starts: Tensor, blocks: int, per_panel: int, window: int
 ) -> tuple[Tensor, Tensor]:
-    """Group and block (counted from the first column) of every record."""
+    """Group and block (counted from the first column) of every record.
+
+    Does not wait for a device. Of damaged lists the nearest place that there is, so that nothing strays.
+    """
     panels, groups = order.shape
-    place = torch.repeat_interleave(torch.arange(panels * groups), starts.diff(dim=1).flatten())
+    record = torch.arange(index.shape[0] - 1, dtype=torch.int32, device=index.device)
+    place = torch.searchsorted(starts[:, 1:].flatten().contiguous(), record, right=True).clamp(
+        max=panels * groups - 1
+    )
     panel, place = place // max(groups, 1), place % max(groups, 1)
     group = place // window * window + order.long()[panel, place]
-    return group, panel * per_panel + (index[:-1].long() & 0xFFFF)
+    block = panel * per_panel + (index[:-1].long() & 0xFFFF)
+    return group.clamp(max=groups - 1), block.clamp(max=blocks - 1)
+
+
+def _longest_first(lengths: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """Order, and the group at each place, from the lengths of lists, ``(panels, groups)``."""
+    panels, groups = lengths.shape
+    windows = -(-groups // window)
+    padded = functional.pad(lengths, (0, windows * window - groups), value=-1)
+    by_length = padded.view(panels, windows, window).argsort(dim=-1, descending=True, stable=True)
+    order = by_length.view(panels, windows * window)[:, :groups]
+    return order, torch.arange(groups, device=lengths.device) // window * window + order
+
+
+def _starts(lengths: Tensor) -> Tensor:
+    """Where lists of these lengths, ``(panels, groups)`` by place, begin; each panel goes on where the last ended."""
+    panels, groups = lengths.shape
+    ends = functional.pad(lengths.flatten().cumsum(0), (1, 0))
+    first = torch.arange(panels, device=lengths.device)[:, None] * groups
+    return ends[first + torch.arange(groups + 1, device=lengths.device)].to(torch.int32)
+
+
+def _narrow(index: Tensor, per_panel: int) -> Tensor:
+    return _with_padding(index).to(torch.uint8 if per_panel <= 256 else torch.int16)
 
 
 def _structure(mask: Tensor, per_panel: int, window: int) -> tuple[Structure, tuple[Tensor, Tensor]]:
     """Index, order and starts of a mask of blocks, ``(groups, blocks)``, and the places of its records."""
     groups, blocks = mask.shape
-    panels, windows = -(-blocks // per_panel), -(-groups // window)
+    panels = -(-blocks // per_panel)
     kept = (
         functional.pad(mask, (0, panels * per_panel - blocks))
         .view(groups, panels, per_panel)
         .permute(1, 0, 2)
     )
-    lengths = functional.pad(kept.sum(-1), (0, windows * window - groups), value=-1)
-    by_length = lengths.view(panels, windows, window).argsort(dim=-1, descending=True, stable=True)
-    order = by_length.view(panels, windows * window)[:, :groups]
-    group = torch.arange(groups) // window * window + order  # of each place
+    order, group = _longest_first(kept.sum(-1), window)
     panel, place, block = kept.gather(1, group.unsqueeze(-1).expand(kept.shape)).nonzero().unbind(1)
-    counts = kept.sum(-1).gather(1, group)
-    ends = counts.flatten().cumsum(0).view(panels, groups)
-    starts = torch.zeros((panels, groups + 1), dtype=torch.int32)
-    if groups:
-        starts[:, 1:] = ends
-        starts[1:, 0] = ends[:-1, -1]
-    index = _with_padding(block).to(torch.uint8 if per_panel <= 256 else torch.int16)
-    return (index, order.to(torch.uint8), starts), (group[panel, place], panel * per_panel + block)
+    starts = _starts(kept.sum(-1).gather(1, group))
+    structure = (_narrow(block, per_panel), order.to(torch.uint8), starts)
+    return structure, (group[panel, place], panel * per_panel + block)
 
 
 def group_lists_pack(
@@ -85,7 +106,7 @@ def group_lists_unpack(
     cols, rows = values.shape[1:]
     groups, blocks = -(-out_features // rows), -(-in_features // cols)
     dense = values.new_zeros((groups, blocks, cols, rows))
-    dense = dense.index_put(_places(index, order, starts, depth // cols, window), values[:-1])
+    dense = dense.index_put(_places(index, order, starts, blocks, depth // cols, window), values[:-1])
     return dense.permute(0, 3, 1, 2).reshape(groups * rows, blocks * cols)[:out_features, :in_features]
 
 
@@ -158,7 +179,8 @@ def group_lists_weight_grad(
     """The gradient of the kept values, ``(records + 1, cols, rows)``; 0 for what belongs to no weight."""
     wide = torch.float64 if input.dtype == torch.float64 else torch.float32
     full = grad_output.flatten(0, -2).to(wide).T @ input.flatten(0, -2).to(wide)
-    return _with_padding(_tiles(full, rows, cols)[_places(index, order, starts, depth // cols, window)])
+    tiles = _tiles(full, rows, cols)
+    return _with_padding(tiles[_places(index, order, starts, tiles.shape[1], depth // cols, window)])
 
 
 def group_lists_conv2d_weight_grad(
@@ -183,7 +205,8 @@ def group_lists_conv2d_weight_grad(
     shape = (grad_output.shape[1], input.shape[1], *kernel_size)
     full = conv2d_weight(padded, shape, grad_output.to(wide), tuple(stride), 0, tuple(dilation))
     matrix = full.permute(0, 2, 3, 1).reshape(shape[0], -1)
-    return _with_padding(_tiles(matrix, rows, cols)[_places(index, order, starts, depth // cols, window)])
+    tiles = _tiles(matrix, rows, cols)
+    return _with_padding(tiles[_places(index, order, starts, tiles.shape[1], depth // cols, window)])
 
 
 def group_lists_transpose(
@@ -199,11 +222,24 @@ def group_lists_transpose(
     depth_t: int,
     window_t: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Index, order and starts of the transposed matrix, and the record of the original that each of its records is."""
-    group, block = _places(index, order, starts, depth // cols, window)
-    number = torch.zeros((-(-in_features // cols), -(-out_features // rows)), dtype=torch.int32)
-    kept = torch.zeros_like(number, dtype=torch.bool)
-    number[block, group] = torch.arange(len(group), dtype=torch.int32)
-    kept[block, group] = True
-    structure, places = _structure(kept, depth_t // rows, window_t)
-    return (*structure, number[places])
+    """Index, order and starts of the transposed matrix, and the record of the original that each of its records is.
+
+    Records are sorted, first by list to count them, then by where each list stands: nothing waits for a device.
+    """
+    groups, blocks = -(-out_features // rows), -(-in_features // cols)
+    group, block = _places(index, order, starts, blocks, depth // cols, window)
+    per_panel = depth_t // rows
+    panels = -(-groups // per_panel)
+    lists = torch.arange(panels * blocks + 1, device=index.device)
+    bounds = torch.searchsorted((group // per_panel * blocks + block).sort().values, lists)
+    lengths = bounds.diff().view(panels, blocks)
+    order_t, block_at = _longest_first(lengths, window_t)
+    inside = group % per_panel
+    place = block_at.argsort(dim=1)[group // per_panel, block]
+    source = ((group // per_panel * blocks + place) * per_panel + inside).argsort(stable=True)
+    return (
+        _narrow(inside[source], per_panel),
+        order_t.to(torch.uint8),
+        _starts(lengths.gather(1, block_at)),
+        source.to(torch.int32),
+    )

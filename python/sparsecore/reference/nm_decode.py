@@ -31,7 +31,7 @@ def nm_decode_pack(weight: Tensor, mask: Tensor, n: int, m: int) -> tuple[Tensor
     words = -(-slots // per_word)
     values = values.view(tiles, TILE, slots).transpose(1, 2).contiguous()
     code = torch.nn.functional.pad(code.view(tiles, TILE, slots), (0, words * per_word - slots))
-    shifts = torch.arange(per_word) * bits
+    shifts = torch.arange(per_word, device=code.device) * bits
     packed = (code.view(tiles, TILE, words, per_word) << shifts).sum(-1).transpose(1, 2)
     return values, torch.where(packed >= 2**31, packed - 2**32, packed).to(torch.int32).contiguous()
 
@@ -43,11 +43,11 @@ def nm_decode_unpack(
     bits, groups = _bits(m), -(-in_features // m)
     slots, per_word, tiles = groups * n, 32 // bits, values.shape[0]
     wide = codes.to(torch.int64) & 0xFFFFFFFF
-    shifts = (torch.arange(per_word) * bits).view(1, 1, per_word, 1)
+    shifts = (torch.arange(per_word, device=codes.device) * bits).view(1, 1, per_word, 1)
     code = ((wide.unsqueeze(2) >> shifts) & (2**bits - 1)).view(tiles, codes.shape[1] * per_word, TILE)[
         :, :slots
     ]
-    column = code + (torch.arange(slots) // n * m).view(1, slots, 1)
+    column = code + (torch.arange(slots, device=codes.device) // n * m).view(1, slots, 1)
     dense = values.new_zeros((tiles, groups * m + 32, TILE))
     # unused slots hold value 0 at code 0, where a kept weight may already stand: add, do not overwrite
     dense = dense.scatter_add(1, column, values)

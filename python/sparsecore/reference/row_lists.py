@@ -25,7 +25,7 @@ def row_lists_pack(weight: Tensor, mask: Tensor, block: int) -> tuple[Tensor, Te
     counts = padded.sum(-1).flatten()
     ends = counts.cumsum(0).to(torch.int32).view(blocks, n)
     starts = torch.cat([ends.new_zeros(1), ends.flatten()[:-1]])[: blocks * n].view(blocks, n)
-    block_ptr = torch.cat([starts, ends[:, -1:]], dim=1) if n else torch.zeros((blocks, 1), dtype=torch.int32)
+    block_ptr = torch.cat([starts, ends[:, -1:]], dim=1) if n else ends.new_zeros((blocks, 1))
     values = weight[place[:, 1], place[:, 0] * block + place[:, 2]]
     return values, place[:, 2].to(torch.uint8), block_ptr.contiguous()
 
@@ -70,9 +70,9 @@ def row_lists_transpose(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Offsets and block_ptr of the transposed matrix, and the place of each of its values in the original."""
     row, column = _places(offsets, block_ptr, block)
-    number = torch.zeros((in_features, out_features), dtype=torch.int32)
-    number[column, row] = torch.arange(len(row), dtype=torch.int32)
-    kept = torch.zeros((in_features, out_features), dtype=torch.bool)
+    number = block_ptr.new_zeros((in_features, out_features))
+    number[column, row] = torch.arange(len(row), dtype=torch.int32, device=row.device)
+    kept = torch.zeros_like(number, dtype=torch.bool)
     kept[column, row] = True
     order, offsets_t, block_ptr_t = row_lists_pack(number, kept, block_t)
     return offsets_t, block_ptr_t, order

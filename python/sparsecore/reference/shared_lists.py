@@ -25,7 +25,7 @@ def shared_lists_pack(weight: Tensor, mask: Tensor, vector: int) -> tuple[Tensor
     place = mask.nonzero()
     padded = torch.nn.functional.pad(weight, (0, 0, 0, -weight.shape[0] % vector))
     values = padded.view(padded.shape[0] // vector, vector, weight.shape[1])[place[:, 0], :, place[:, 1]]
-    group_ptr = torch.cat([torch.zeros(1, dtype=torch.int64), mask.sum(1).cumsum(0)]).to(torch.int32)
+    group_ptr = torch.nn.functional.pad(mask.sum(1).cumsum(0), (1, 0)).to(torch.int32)
     return values.contiguous(), place[:, 1].to(torch.int16), group_ptr
 
 
@@ -71,7 +71,7 @@ def shared_lists_transpose(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The transposed matrix as row lists, and the place of each of its values among all elements of ``values``."""
     count = len(columns) * vector
-    number = torch.arange(1, count + 1, dtype=torch.int32).view(-1, vector)
+    number = torch.arange(1, count + 1, dtype=torch.int32, device=columns.device).view(-1, vector)
     dense = shared_lists_unpack(number, columns, group_ptr, out_features, in_features).T
     order, offsets_t, block_ptr_t = row_lists_pack(dense, dense > 0, block_t)
     return offsets_t, block_ptr_t, order - 1

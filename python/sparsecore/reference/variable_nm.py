@@ -23,7 +23,7 @@ def _stored(codes: Tensor) -> Iterator[tuple[int, int, int]]:
 
 def variable_nm_pack(weight: Tensor, mask: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """Values ``(slots, 16)`` and indices ``(pairs, 16)``, uint8."""
-    values, indices = [weight.new_zeros((0, BLOCK))], [torch.zeros((0, BLOCK), dtype=torch.uint8)]
+    values, indices = [weight.new_zeros((0, BLOCK))], [codes.new_zeros((0, BLOCK))]
     for row, column, kept in _stored(codes):
         here = (slice(row * BLOCK, (row + 1) * BLOCK), slice(column * BLOCK, (column + 1) * BLOCK))
         keeps, dense = mask[here], weight[here]
@@ -47,13 +47,13 @@ def variable_nm_unpack(
     pair = 0
     for row, column, kept in _stored(codes):
         if kept == BLOCK:
-            place = torch.arange(BLOCK)[:, None].expand(BLOCK, BLOCK)
+            place = torch.arange(BLOCK, device=codes.device)[:, None].expand(BLOCK, BLOCK)
         else:
             both = indices[pair : pair + kept // 2].long()
             place = torch.stack([both & 15, both >> 4], 1).view(kept, BLOCK)
             pair += kept // 2
         columns.append(place + column * BLOCK)
-        rows.append(torch.arange(row * BLOCK, (row + 1) * BLOCK).expand(kept, BLOCK))
+        rows.append(torch.arange(row * BLOCK, (row + 1) * BLOCK, device=codes.device).expand(kept, BLOCK))
     dense = values.new_zeros((out_features, in_features))
     if not rows:
         return dense

@@ -184,13 +184,44 @@ def test_layers_train(selection: str, device: str) -> None:
     )  # of weights that bfloat16 makes equal, others may stay
 
 
+@pytest.mark.parametrize("autocast", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("selection", ["by_row", "two_way", "a sparsifier's"])
+def test_float32_weights_decay_in_float32(selection: str, autocast: torch.dtype, device: str) -> None:
+    """A gradient of 16 bits has no place for 2e-4 beside what it is here."""
+    torch.manual_seed(0)
+    decay, grads = 2e-4, []
+    linear = nn.Linear(72, 40, device=device)
+    with torch.no_grad():
+        linear.weight.copy_(torch.randn(40, 72, device=device))
+    input = torch.randn(64, 72, device=device)
+    for rule in (sparsify.SRSTE(decay), sparsify.STE()):
+        if selection in sparsify.masked_linear.SELECTIONS:
+            layer = sparsify.MaskedLinear.from_dense(
+                copy.deepcopy(linear), selection=selection, gradient=rule
+            )
+            weight = layer.weight
+            mask = effective(weight.detach().to(autocast), selection) != 0
+        else:
+            layer = nn.Sequential(copy.deepcopy(linear))
+            sparsifier = sparsify.Sparsifier(layer, replace(sparsify.sr_ste("2:4"), gradient=rule))
+            weight, mask = layer[0].parametrizations.weight.original, sparsifier.masks["0"]
+        with torch.autocast(device, autocast):
+            (layer(input) * (1 + input[:, :40])).sum().backward()
+        assert weight.grad.dtype == torch.float32
+        grads.append(weight.grad)
+    fading = decay * weight.detach() * ~mask
+    assert grads[1].abs().median() > 4.0
+    assert fading.abs().max() > 1e-4
+    torch.testing.assert_close(grads[0] - grads[1], fading, rtol=0.0, atol=8e-6)
+
+
 @pytest.fixture
-def sparse_products(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
-    """Dtypes of the inputs of every 2:4 product that a sparsifier's layers make."""
-    seen: list[torch.dtype] = []
+def sparse_products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.dtype, bool]]:
+    """Of every 2:4 product that a sparsifier's layers make: the input's dtype, and whether its gradient is one too."""
+    seen: list[tuple[torch.dtype, bool]] = []
 
     def counted(input: Tensor, *arguments: object, **options: object) -> Tensor:
-        seen.append(input.dtype)
+        seen.append((input.dtype, bool(options["transposed"])))
         return semi_structured_masked_linear(input, *arguments, **options)
 
     monkeypatch.setattr(sparsify.sparse_products, "semi_structured_masked_linear", counted)
@@ -201,23 +232,25 @@ def masked_model(
     device: str, dtype: torch.dtype, recipe: sparsify.Recipe
 ) -> tuple[nn.Module, sparsify.Sparsifier, torch.optim.Optimizer]:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(70, 64), nn.ReLU(), nn.Linear(64, 40)).to(device, dtype)
+    model = nn.Sequential(nn.Linear(70, 64), nn.SiLU(), nn.Linear(64, 40)).to(device, dtype)
     sparsifier = sparsify.Sparsifier(model, recipe)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     sparsifier.attach(optimizer)
     return model, sparsifier, optimizer
 
 
+@pytest.mark.parametrize("pattern", ["2:4", "2:4-two-way"])
 @pytest.mark.parametrize("rule", [sparsify.SRSTE(0.05), sparsify.STE()], ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_a_sparsifier_multiplies_sparsely_what_it_would_densely(
     dtype: torch.dtype,
     rule: sparsify.SRSTE | sparsify.STE,
-    sparse_products: list[torch.dtype],
+    pattern: str,
+    sparse_products: list[tuple[torch.dtype, bool]],
     device: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = replace(sparsify.sr_ste("2:4"), gradient=rule)
+    recipe = replace(sparsify.sr_ste(pattern), gradient=rule)
     made = [masked_model(device, dtype, recipe) for _ in range(2)]
     input, target = torch.randn(2, 8, 70, device=device), torch.randn(2, 8, 40, device=device)
     for step in range(3):
@@ -240,13 +273,47 @@ def test_a_sparsifier_multiplies_sparsely_what_it_would_densely(
         # both go on from one model, so that a weight on the edge of the mask does not part them
         made[0][2].step()
         made[1][0].load_state_dict(made[0][0].state_dict())
-    assert set(sparse_products) == {dtype, torch.bfloat16 if dtype == torch.float32 else dtype}
+    two_way = pattern == "2:4-two-way"
+    assert set(sparse_products) == {
+        (dtype, two_way),
+        (torch.bfloat16 if dtype == torch.float32 else dtype, two_way),
+    }
     packed = made[0][1].finalize()
     assert isinstance(packed[0], sc.nn.SparseLinear) and "forward" not in vars(packed[0])
 
 
+def test_masks_refreshed_now_and_then_serve_both_directions(
+    sparse_products: list[tuple[torch.dtype, bool]], device: str
+) -> None:
+    recipe = sparsify.Recipe(
+        sc.NM(2, 4, two_way=True), schedule=sparsify.Constant(3), gradient=sparsify.SRSTE(0.01)
+    )
+    model, sparsifier, optimizer = masked_model(device, torch.bfloat16, recipe)
+    input = torch.randn(8, 70, device=device, dtype=torch.bfloat16, requires_grad=True)
+    for step in range(7):
+        before = copy.deepcopy(sparsifier.masks)
+        optimizer.zero_grad()
+        output = model(input)
+        assert sparse_products == [(torch.bfloat16, True)] * (2 * step + 2)
+        output.float().square().mean().backward()
+        optimizer.step()
+        for name, mask in sparsifier.masks.items():
+            weight = sparsifier._parameters[name].detach().float()
+            fresh = recipe.schedule.is_update(step)
+            assert torch.equal(mask, reference.two_way_mask(weight.square()) if fresh else before[name])
+    # A mask that only rows follow is multiplied densely, until the next one is chosen.
+    state = sparsifier.state_dict()
+    state["masks"]["0"] = torch.arange(70, device=device).expand(64, 70) % 4 < 2
+    sparsifier.load_state_dict(state)
+    model(input)
+    assert len(sparse_products) == 15
+    sparsifier.update()
+    model(input)
+    assert len(sparse_products) == 17
+
+
 def test_a_sparsifier_begins_dense_where_its_schedule_does(
-    sparse_products: list[torch.dtype], device: str
+    sparse_products: list[tuple[torch.dtype, bool]], device: str
 ) -> None:
     recipe = replace(sparsify.gmp(None, start=2, stop=3, every=1, pattern="2:4"), gradient=sparsify.SRSTE())
     model, sparsifier, optimizer = masked_model(device, torch.bfloat16, recipe)

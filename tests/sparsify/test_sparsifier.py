@@ -297,8 +297,9 @@ def test_decay_calms_the_mask() -> None:
         Recipe(NM(2, 4), schedule=EveryForward(), gradient=SRSTE()),
         Recipe(Unstructured(), allocation=Uniform(0.8, "row"), schedule=Cubic(0, 30, 4)),
         replace(RIGL, grow=RandomGrow(Fraction(0.3))),
+        Recipe(NM(2, 4, two_way=True), schedule=Constant(4), gradient=SRSTE()),
     ],
-    ids=["rigl", "sr-ste", "gmp", "set"],
+    ids=["rigl", "sr-ste", "gmp", "set", "two-way"],
 )
 def test_resumes_bit_for_bit(recipe: Recipe) -> None:
     def begin() -> tuple[nn.Module, torch.optim.Optimizer, Sparsifier]:
@@ -401,6 +402,7 @@ def test_recipes_survive_json() -> None:
     for recipe in (
         RIGL,
         Recipe(NM(2, 4, 16), schedule=EveryForward(), gradient=SRSTE(0.1)),
+        Recipe(NM(2, 4, two_way=True), schedule=Constant(4), gradient=STE()),
         Recipe(Group(8, 1), allocation=Uniform(0.5), schedule=Cubic(1, 9, 2)),
     ):
         assert Recipe.from_dict(recipe.to_dict()) == recipe

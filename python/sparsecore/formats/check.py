@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsecore.formats.matrices import to_matrix
-from sparsecore.formats.select import shared_rows, spread, tiles, unit_shape
+from sparsecore.formats.select import decided_rows, spread, tiles, unit_shape
 from sparsecore.patterns import NM, VNM, Channel, Pattern, VariableNM
 from sparsecore.patterns import pattern as parse_pattern
 
@@ -48,8 +48,8 @@ class PatternReport:
 def mask_violations(mask: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
     """Which groups of ``mask`` (``(n, k)``, True = kept) break the pattern, and how many columns a group spans.
 
-    N:M groups break it by keeping more than n, V:N:M also by using more than four inputs. Weights that are kept
-    together break it by being kept apart.
+    N:M groups break it by keeping more than n, V:N:M also by using more than four inputs. Of a two-way pattern a group
+    is a tile of 4 x 4. Weights that are kept together break it by being kept apart.
     """
     if isinstance(pattern, Channel):
         side = 1 if pattern.side == "out" else 0
@@ -67,6 +67,9 @@ def mask_violations(mask: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
     kept, partial = count > 0, (count > 0) & (count < size)
     if not isinstance(pattern, NM):
         return partial, cols
+    if pattern.two_way:
+        tile = tiles(mask.int(), 4, 4)
+        return (tile.sum(3).amax(1) > 2) | (tile.sum(1).amax(2) > 2), 4
     runs, torn = tiles(kept.int(), 1, pattern.m).sum((1, 3)), tiles(partial.int(), 1, pattern.m).sum((1, 3))
     return (runs > pattern.n) | (torn > 0), pattern.m
 
@@ -100,7 +103,7 @@ def check_pattern(weight: Tensor, pattern: Pattern | str) -> PatternReport:
         whole = spread(used, rows, cols, (mask.shape[0], mask.shape[1]))
     broken, width = mask_violations(whole, pattern)
     places = broken.nonzero()
-    height = 1 if isinstance(pattern, Channel) else shared_rows(pattern)
+    height = 1 if isinstance(pattern, Channel) else decided_rows(pattern)
     first = (int(places[0, 0]) * height, int(places[0, 1]) * width) if len(places) else None
     zeros = 1.0 - float(mask.sum()) / max(mask.numel(), 1)
     return PatternReport(pattern, zeros, broken.numel(), len(places), first)

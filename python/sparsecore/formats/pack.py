@@ -19,7 +19,7 @@ from sparsecore.formats.layouts import LAYOUTS, default_layout, layouts_for
 from sparsecore.formats.nm_decode import NMDecode
 from sparsecore.formats.quantize import quantize_rows
 from sparsecore.formats.row_lists import RowLists
-from sparsecore.formats.select import select_mask, shared_rows, unit_shape
+from sparsecore.formats.select import decided_rows, select_mask, shared_rows, unit_shape
 from sparsecore.formats.semi_structured import SemiStructured
 from sparsecore.formats.shared_lists import SharedLists
 from sparsecore.formats.variable_nm import VariableNM
@@ -103,7 +103,7 @@ def _checked_mask(mask: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
         broken, width = mask_violations(mask, pattern)
         if broken.any():
             row, group = (int(i) for i in broken.nonzero()[0])
-            height = 1 if isinstance(pattern, Channel) else shared_rows(pattern)
+            height = 1 if isinstance(pattern, Channel) else decided_rows(pattern)
             raise ValueError(
                 f"pack: the mask breaks {pattern} in {int(broken.sum())} groups, first at row "
                 f"{row * height}, column {group * width}. Select a mask for this pattern or leave it out."
@@ -188,7 +188,8 @@ def _pack_semi_structured(
         weight, mask = lift(kept, stored, pattern.m)
     narrow = weight.dtype != torch.float32
     if narrow and (weight.is_meta or serves(weight)):
-        values, metadata = semi_structured_compress(weight, mask)
+        selection = "two_way" if pattern.two_way else "by_row"
+        values, metadata = semi_structured_compress(weight, mask, selection=selection)
     elif weight.is_meta:
         like, metadata = semi_structured_compress(weight.bfloat16(), mask)
         values = like.float()

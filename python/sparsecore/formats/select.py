@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsecore.formats.variable_select import choose_codes, codes_of_mask, variable_mask
 from sparsecore.patterns import NM, VNM, Channel, Group, Pattern, VariableNM, fixed_sparsity
+from sparsecore.reference.semi_structured import two_way_mask
 
 
 def top_mask(score: Tensor, keep: int) -> Tensor:
@@ -34,6 +35,11 @@ def nm_mask(units: Tensor, n: int, m: int) -> Tensor:
     return top_mask(padded.view(rows, groups, m), n).reshape(rows, groups * m)[:, :width]
 
 
+def choose_nm(units: Tensor, pattern: NM) -> Tensor:
+    """The units that an N:M pattern keeps, by their scores, in both directions where it is two-way."""
+    return two_way_mask(units) if pattern.two_way else nm_mask(units, pattern.n, pattern.m)
+
+
 def unit_shape(pattern: Pattern) -> tuple[int, int]:
     """Output channels and inputs of a unit of this pattern; of ``Channel``, whose units span the matrix, ``(1, 1)``."""
     if isinstance(pattern, NM):
@@ -44,6 +50,11 @@ def unit_shape(pattern: Pattern) -> tuple[int, int]:
 def shared_rows(pattern: Pattern) -> int:
     """Neighbouring output channels that share their columns, or pick them together, under this pattern."""
     return pattern.vector if isinstance(pattern, VNM) else unit_shape(pattern)[0]
+
+
+def decided_rows(pattern: Pattern) -> int:
+    """Neighbouring output channels whose masks depend on each other."""
+    return 4 if isinstance(pattern, NM) and pattern.two_way else shared_rows(pattern)
 
 
 def vnm_mask(score: Tensor, pattern: VNM) -> Tensor:
@@ -122,7 +133,7 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float | None = None) 
         return vnm_mask(score.float(), pattern)
     units = score_units(score.float(), pattern)
     if isinstance(pattern, NM):
-        mask = nm_mask(units, pattern.n, pattern.m)
+        mask = choose_nm(units, pattern)
     elif sparsity is None:
         mask = units > 0
     else:

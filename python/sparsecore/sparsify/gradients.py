@@ -93,6 +93,7 @@ class MaskedWeight(nn.Module):
 
     Attributes:
         follows_2_4: Whether the mask keeps at most two of four inputs, so that sparse tensor cores multiply the weight.
+        two_way: Whether it then keeps at most two of four outputs too, so that they multiply the transposed weight.
     """
 
     mask: Tensor
@@ -101,7 +102,7 @@ class MaskedWeight(nn.Module):
         super().__init__()
         self.register_buffer("mask", mask.clone())
         self.decay = decay
-        self.follows_2_4 = False
+        self.follows_2_4 = self.two_way = False
 
     def forward(self, weight: Tensor) -> Tensor:
         """``w_eff`` in the shape of ``weight``."""

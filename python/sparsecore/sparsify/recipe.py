@@ -137,7 +137,8 @@ class Recipe:
             raise ValueError(
                 "Recipe: EveryForward with Hard() would never let a weight return. Use SRSTE() or STE()."
             )
-        if self.grow is not None and isinstance(self.pattern, (VNM, VariableNM)):
+        two_way = isinstance(self.pattern, NM) and self.pattern.two_way
+        if self.grow is not None and (two_way or isinstance(self.pattern, (VNM, VariableNM))):
             raise ValueError(
                 f"Recipe: {type(self.grow).__name__} exchanges single weights, which {self.pattern} does not hold. "
                 f"Leave grow out, or use Unstructured()."

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sparsecore.formats.select import (
-    nm_mask,
+    choose_nm,
+    decided_rows,
     score_units,
-    shared_rows,
     spread_units,
     top_mask,
     unit_shape,
@@ -41,7 +41,7 @@ class Selector:
     @property
     def rows(self) -> int:
         """Rows that share a decision."""
-        return shared_rows(self.pattern)
+        return decided_rows(self.pattern)
 
     @property
     def align(self) -> int:
@@ -84,7 +84,7 @@ class Selector:
         groups, width = units.shape
         start //= unit_shape(self.pattern)[1]
         if isinstance(self.pattern, NM):
-            mask = nm_mask(units, self.pattern.n, self.pattern.m)
+            mask = choose_nm(units, self.pattern)
         elif self.within == "row" and not isinstance(self.pattern, Channel):
             mask = top_mask(units, self.kept(start + width) - self.kept(start))
         else:

@@ -1,8 +1,8 @@
 """Products of masked dense weights on sparse tensor cores, in layers that a :class:`Sparsifier` has parametrized.
 
 A mask of 2:4 leaves a weight that :func:`sparsecore.ops.semi_structured_masked_linear` multiplies as such, with the
-gradient that the rule gives the dense weight. Where there is no kernel, or the product would be float32, the layer
-multiplies ``mask * w`` as it is.
+gradient that the rule gives the dense weight. A two-way mask makes the gradient of the input such a product as well.
+Where there is no kernel, or the product would be float32, the layer multiplies ``mask * w`` as it is.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def multiply_densely_(layer: nn.Module) -> None:
     layer.__dict__.pop("forward", None)
 
 
-def follows_2_4(mask: Tensor) -> bool:
-    """Whether at most two of four inputs are kept everywhere. Waits for the device."""
-    return not bool(mask_violations(mask, NM(2, 4))[0].any())
+def follows(mask: Tensor, two_way: bool) -> bool:
+    """Whether at most two of four inputs are kept everywhere, and of four outputs where asked. Waits for the device."""
+    return not bool(mask_violations(mask, NM(2, 4, two_way=two_way))[0].any())
 
 
 def _forward(layer: nn.Linear, input: Tensor) -> Tensor:
@@ -51,7 +51,8 @@ def _forward(layer: nn.Linear, input: Tensor) -> Tensor:
     )
     if not (narrow and rule.follows_2_4 and serves(input)):
         return nn.functional.linear(input, layer.weight, layer.bias)
-    if dense.dtype in halves and rule.decay is not None:
-        return semi_structured_masked_linear(input, dense, layer.bias, rule.mask, decay=rule.decay)
-    # float32 weights get their decay in float32, from the parametrization: 16 bits of a gradient would round it away
-    return semi_structured_masked_linear(input, layer.weight, layer.bias, rule.mask)
+    # Without a decay what is masked has no gradient, which is the parametrization's to see to.
+    weight, decay = (layer.weight, 0.0) if rule.decay is None else (dense, rule.decay)
+    return semi_structured_masked_linear(
+        input, weight, layer.bias, rule.mask, decay=decay, transposed=rule.two_way
+    )

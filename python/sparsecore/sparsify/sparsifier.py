@@ -26,7 +26,7 @@ from sparsecore.sparsify.grow import Candidates
 from sparsecore.sparsify.kinds import as_matrix, as_weight, stored_pattern
 from sparsecore.sparsify.recipe import Recipe
 from sparsecore.sparsify.scores import Score, Statistics
-from sparsecore.sparsify.sparse_products import follows_2_4, multiply_densely_, multiply_sparsely_
+from sparsecore.sparsify.sparse_products import follows, multiply_densely_, multiply_sparsely_
 from sparsecore.sparsify.targets import find_trainable
 
 STATE_VERSION = 1
@@ -48,7 +48,8 @@ class Sparsifier:
     With the gradient rule ``Hard`` the model itself stays as it is: its weights hold exact zeros after every step,
     and so does what the optimizer remembers of them. The other gradient rules keep dense weights beneath the mask, as
     a parametrization of each layer; the masks are then part of the model's ``state_dict`` too. On CUDA their linear
-    layers of ``NM(2, 4)`` multiply on sparse tensor cores, in bfloat16, float16 or under autocast.
+    layers of ``NM(2, 4)`` multiply on sparse tensor cores, in bfloat16, float16 or under autocast; those of
+    ``NM(2, 4, two_way=True)`` do so in the backward pass too.
 
     Where ``torch.distributed`` runs, scores are averaged over the processes before anything is chosen, so that all
     have the same masks.
@@ -105,8 +106,10 @@ class Sparsifier:
                 rule = MaskedWeight(self.masks[name], recipe.gradient.decay)
                 parametrize.register_parametrization(layer, "weight", rule)
                 self.masks[name] = rule.mask
-                if recipe.pattern == NM(2, 4) and multiply_sparsely_(layer):
+                two_way = recipe.pattern == NM(2, 4, two_way=True)
+                if (two_way or recipe.pattern == NM(2, 4)) and multiply_sparsely_(layer):
                     self._rules[name] = rule
+                    rule.two_way = two_way
             self._look_at_masks()
         else:
             self._zero()
@@ -114,7 +117,7 @@ class Sparsifier:
     def _look_at_masks(self) -> None:
         """Notes whose mask is 2:4. Those of a schedule that begins dense, and those given, may not be."""
         for name, rule in self._rules.items():
-            rule.follows_2_4 = follows_2_4(self.masks[name])
+            rule.follows_2_4 = follows(self.masks[name], rule.two_way)
 
     def _first_masks(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         unknown = sorted(set(given) - set(self._layers))

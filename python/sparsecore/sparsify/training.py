@@ -144,7 +144,7 @@ def sr_ste(pattern: NM | str = "2:4", *, decay: float = 2e-4) -> Recipe:
     """SR-STE: N:M from scratch, the mask chosen in every step, weights that are out fading (Zhou et al. 2021).
 
     Args:
-        pattern: N:M, per row or shared.
+        pattern: N:M, per row, shared or two-way.
         decay: Of masked weights.
     """
     chosen = parse_pattern(pattern)

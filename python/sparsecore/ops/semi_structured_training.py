@@ -90,6 +90,28 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 torch.library.register_autograd("sparsecore::semi_structured_masked_linear", _backward, setup_context=_setup)
 
 
+class _Fading(torch.autograd.Function):
+    """The weight rounded to 16 bits, whose gradient gets the decay in the type of the weight.
+
+    In 16 bits a gradient would round it away: at the usual 2e-4 it is far below what bfloat16 tells apart. What is
+    packed is told by its values: a kept weight that is zero in 16 bits fades with the others.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, narrow: Tensor, values: Tensor, metadata: Tensor, decay: float
+    ) -> Tensor:
+        ctx.save_for_backward(weight, values, metadata)
+        ctx.decay = decay
+        return narrow.view_as(narrow)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        weight, values, metadata = ctx.saved_tensors
+        kept = torch.ops.sparsecore.semi_structured_decompress(values, metadata, *weight.shape) != 0
+        return grads[0].to(weight.dtype) + ctx.decay * weight.masked_fill(kept, 0.0), None, None, None, None
+
+
 def semi_structured_masked_linear(
     input: Tensor,
     weight: Tensor,
@@ -109,7 +131,7 @@ def semi_structured_masked_linear(
         mask: ``(out_features, in_features)`` bool, at most two of four neighbouring inputs kept. None: chosen here.
         selection: Without a mask: ``"by_row"``, the two largest magnitudes of four inputs, or ``"two_way"``, at most
             two of four along inputs and along outputs.
-        decay: SR-STE's, of the weights that were left out; 0 is plain straight-through.
+        decay: SR-STE's, of the weights that were left out; 0 is plain straight-through. In the dtype of the weight.
         transposed: Whether the gradient of the input is a 2:4 product too, for which a mask has to keep two of four
             along outputs as well. None: with ``"two_way"``.
 
@@ -132,14 +154,18 @@ def semi_structured_masked_linear(
             "semi_structured_masked_linear: a weight selected by row is not 2:4 along outputs, so the gradient of the "
             "input cannot be a 2:4 product. Use selection='two_way', or transposed=False."
         )
+    narrow = weight
     if torch.is_autocast_enabled(input.device.type):
         dtype = torch.get_autocast_dtype(input.device.type)
-        input, weight = input.to(dtype), weight.to(dtype)
+        input, narrow = input.to(dtype), weight.to(dtype)
     with torch.no_grad():
         packed: tuple[Tensor | None, ...] = semi_structured_compress(
-            weight.detach(), mask, selection=selection, transposed=transposed
+            narrow.detach(), mask, selection=selection, transposed=transposed
         )
+    if decay and narrow.dtype != weight.dtype:
+        narrow = _Fading.apply(weight, narrow.detach(), *packed[:2], decay)  # type: ignore[no-untyped-call]
+        decay = 0.0
     packed = (*packed, None, None)[:4]
     return torch.ops.sparsecore.semi_structured_masked_linear(  # type: ignore[no-any-return]
-        input, weight, bias, *packed, decay
+        input, narrow, bias, *packed, decay
     )

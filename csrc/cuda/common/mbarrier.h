@@ -69,26 +69,10 @@ SC_DEVICE void mbarrier_arrive_expect_bytes(uint64_t* barrier, uint32_t bytes) {
 #endif
 }
 
-// At the same barrier of a block of the cluster, this one or another, which may then read what this thread wrote. Waits
-// for all of the thread's memory accesses before it: nothing for a loop.
+// At the same barrier of a block of the cluster, this one or another: for memory that this thread only had read, by
+// instructions it has waited for, and that is given back to a copy. What it wrote is not ordered before: that would
+// need .release.cluster here, which waits for all of its memory accesses, and .acquire.cluster in the wait.
 SC_DEVICE void mbarrier_arrive_remote(uint64_t* barrier, uint32_t rank) {
-#if SC_EMULATED
-  cuda_emulation::mbarrier_arrive(static_cast<uint64_t*>(cuda_emulation::map_shared_rank(barrier, rank)));
-#else
-  asm volatile(
-      "{\n"
-      ".reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
-      "}" ::"r"(shared_address(barrier)),
-      "r"(rank)
-      : "memory");
-#endif
-}
-
-// The same, ordering nothing for other blocks: for memory that this thread only had read, by instructions it has waited
-// for, and that is given back to a copy.
-SC_DEVICE void mbarrier_arrive_remote_unordered(uint64_t* barrier, uint32_t rank) {
 #if SC_EMULATED
   cuda_emulation::mbarrier_arrive(static_cast<uint64_t*>(cuda_emulation::map_shared_rank(barrier, rank)));
 #else

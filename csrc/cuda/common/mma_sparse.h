@@ -16,10 +16,10 @@ namespace sparsecore::ptx {
 
 template <class T, int kSelector>
 SC_DEVICE void mma_sparse(Accumulator<T> (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
+  static_assert(kSelector == 0 || (kSelector == 1 && sizeof(T) == 2), "the selector is 0, or 1 for 16-bit types");
 #if SC_EMULATED
   cuda_emulation::mma_sparse<typename Element<T>::Format>(d, a, b, metadata, kSelector);
 #else
-  static_assert(kSelector == 0 || (kSelector == 1 && sizeof(T) == 2), "the selector is 0, or 1 for 16-bit types");
 #define SC_MMA_SPARSE(SHAPE_AND_TYPES, SUM)                                                              \
   asm volatile("mma.sp::ordered_metadata.sync.aligned." SHAPE_AND_TYPES                                  \
                " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9,%10,%11}, {%0,%1,%2,%3}, %12, %13;"                \

@@ -34,7 +34,8 @@ struct TensorShape {
 };
 
 // False where the driver refuses the shape, or is too old to know tensor maps. Asks the runtime for the driver's
-// function, so that nothing links the driver.
+// function, so that nothing links the driver. A thread that has not used the device yet, as one of autograd's may be,
+// has no context, which the driver's functions may want: choosing the device again gives it one (CUDA 12).
 inline bool make_tensor_map(const TensorShape& shape, TensorMap* map) {
 #if SC_EMULATED
   using cuda_emulation::TensorElement;
@@ -54,6 +55,8 @@ inline bool make_tensor_map(const TensorShape& shape, TensorMap* map) {
   *map = cuda_emulation::encode_tensor_map(emulated);
   return true;
 #else
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || cudaSetDevice(device) != cudaSuccess) return false;
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
   if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found) !=

@@ -11,11 +11,11 @@ template <class T, int kSelector, Major kMajorA = Major::kK, Major kMajorB = Maj
 SC_DEVICE void wgmma_sparse(Accumulator<T> (&d)[kRegisters], uint64_t a, uint64_t b, uint32_t metadata,
                             bool accumulate) {
   static_assert(sizeof(T) == 2 || (kMajorA == Major::kK && kMajorB == Major::kK), "8-bit operands are K-major");
+  static_assert(kSelector == 0 || (kSelector == 1 && sizeof(T) == 2), "the selector is 0, or 1 for 16-bit types");
 #if SC_EMULATED
   cuda_emulation::wgmma_sparse<typename Element<T>::Format>(d, a, b, metadata, kSelector, accumulate,
                                                             kMajorA == Major::kMN, kMajorB == Major::kMN);
 #else
-  static_assert(kSelector == 0 || (kSelector == 1 && sizeof(T) == 2), "the selector is 0, or 1 for 16-bit types");
   constexpr int kTransposeA = kMajorA == Major::kMN, kTransposeB = kMajorB == Major::kMN;
 #define SC_ROW(N, REGISTERS, A, B, METADATA, SELECTOR, ACCUMULATE, TRANSPOSE_A, TRANSPOSE_B, K_AND_TYPES, SUM,         \
                IMMEDIATES)                                                                                             \
@@ -45,11 +45,11 @@ template <class T, int kSelector, Major kMajorB = Major::kK, int kRegisters>
 SC_DEVICE void wgmma_sparse(Accumulator<T> (&d)[kRegisters], const uint32_t (&a)[4], uint64_t b, uint32_t metadata,
                             bool accumulate) {
   static_assert(sizeof(T) == 2 || kMajorB == Major::kK, "8-bit operands are K-major");
+  static_assert(kSelector == 0 || (kSelector == 1 && sizeof(T) == 2), "the selector is 0, or 1 for 16-bit types");
 #if SC_EMULATED
   cuda_emulation::wgmma_sparse<typename Element<T>::Format>(d, a, b, metadata, kSelector, accumulate,
                                                             kMajorB == Major::kMN);
 #else
-  static_assert(kSelector == 0 || (kSelector == 1 && sizeof(T) == 2), "the selector is 0, or 1 for 16-bit types");
   constexpr int kTransposeB = kMajorB == Major::kMN;
 #define SC_ROW(N, REGISTERS, A, B, METADATA, SELECTOR, ACCUMULATE, TRANSPOSE_B, K_AND_TYPES, SUM, IMMEDIATES) \
   if constexpr (kRegisters == REGISTERS) {                                                                    \

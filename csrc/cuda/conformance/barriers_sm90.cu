@@ -132,8 +132,6 @@ __global__ void cluster_kernel(uint32_t* to) {
     row[5] = ptx::load_shared_4(shared + 32);
     ptx::mbarrier_arrive_remote(barrier, 0);
     if (rank == 0) ptx::mbarrier_wait(barrier, 0);
-    ptx::mbarrier_arrive_remote_unordered(barrier, 0);
-    if (rank == 0) ptx::mbarrier_wait(barrier, 1);
   }
   ptx::cluster_arrive();
   ptx::cluster_wait();
@@ -158,8 +156,8 @@ std::string check_cluster() {
   return first_difference(to.values(), expected, 8);
 }
 
-// The first warpgroup gives registers to the second.
-__global__ void __launch_bounds__(256, 1) registers_kernel(uint32_t* to) {
+// The first warpgroup gives registers to the two others, as the kernels here do.
+__global__ void __launch_bounds__(384, 1) registers_kernel(uint32_t* to) {
 #if SC_EMULATED || __CUDA_ARCH__ >= 900
   uint32_t value = threadIdx.x * threadIdx.x;
   if (threadIdx.x < 128) {
@@ -175,11 +173,11 @@ __global__ void __launch_bounds__(256, 1) registers_kernel(uint32_t* to) {
 
 std::string check_registers() {
   std::vector<uint32_t> expected;
-  for (uint32_t i = 0; i < 256; ++i) expected.push_back(i * i + (i < 128 ? 1 : 2));
-  DeviceArray<uint32_t> to(std::vector<uint32_t>(256));
-  require(launch(one_block(256), registers_kernel, to.data()));
+  for (uint32_t i = 0; i < 384; ++i) expected.push_back(i * i + (i < 128 ? 1 : 2));
+  DeviceArray<uint32_t> to(std::vector<uint32_t>(384));
+  require(launch(one_block(384), registers_kernel, to.data()));
   finish();
-  return first_difference(to.values(), expected, 256);
+  return first_difference(to.values(), expected, 384);
 }
 
 // values[i] = 2 values[i] + 1: a chain whose every grid may begin before the one before it has ended.

@@ -1,4 +1,5 @@
-// ldmatrix, cp.async, conversions, accesses to shared memory, loads and stores with cache hints, named barriers.
+// ldmatrix, cp.async, conversions, where shared memory begins and accesses to it, loads and stores with cache hints,
+// named barriers.
 #include <cmath>
 
 #include "cuda/common/cache_hints.h"
@@ -231,6 +232,20 @@ std::string check_convert() {
   return first_difference(narrowed.values(), expected, 65536);
 }
 
+// Where dynamic shared memory begins, as blocks of three sizes see it: swizzles rest on multiples of 1024.
+__global__ void begin_kernel(uint32_t* to) {
+  if (threadIdx.x == 0) *to = ptx::shared_address(ptx::smem()) % 1024;
+}
+
+std::string check_begin() {
+  DeviceArray<uint32_t> to(std::vector<uint32_t>(3, 1));
+  int i = 0;
+  for (const size_t bytes : {size_t{16}, size_t{40} << 10, size_t{99} << 10})
+    require(launch(one_block(32, bytes), begin_kernel, to.data() + i++));
+  finish();
+  return first_difference(to.values(), std::vector<uint32_t>(3), 3);
+}
+
 }  // namespace
 
 void add_shared_memory_checks(std::vector<Check>& checks) {
@@ -249,6 +264,7 @@ void add_shared_memory_checks(std::vector<Check>& checks) {
   checks.push_back({"cp_async.8.all.zfill", 80, 2, check_cp_async<8, CacheAt::kAll, Variant::kZeroFill>});
   checks.push_back({"cp_async.4.all", 80, 2, check_cp_async<4, CacheAt::kAll, Variant::kPlain>});
   checks.push_back({"cp_async.4.all.zfill", 80, 2, check_cp_async<4, CacheAt::kAll, Variant::kZeroFill>});
+  checks.push_back({"shared_begin", 80, 0, check_begin});
   checks.push_back({"shared_access", 80, 1, check_shared_access});
   checks.push_back({"cache_hints", 80, 1, check_cache_hints});
   checks.push_back({"named_barrier", 80, 1, check_named_barrier});

@@ -1,5 +1,6 @@
 #include "barrier.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "collective.h"
@@ -134,10 +135,17 @@ void complete_cluster_if_full(Cluster& c, int alive) {
   c.wave->progress();
 }
 
+// `.aligned`: all lanes that the warp was launched with.
+void meet_whole_warp(const char* instruction) {
+  char nothing;
+  if (void** lanes = meet_warp(instruction, warp().present, &nothing, true)) finish_warp_meeting(lanes);
+}
+
 }  // namespace
 
 void cluster_arrive() {
   require_capability(90, "barrier.cluster.arrive");
+  meet_whole_warp("barrier.cluster.arrive");
   Lane& self = lane();
   if (self.cluster_arrived) violation("barrier.cluster.arrive: the thread has arrived and not waited");
   self.cluster_arrived = true;
@@ -149,6 +157,7 @@ void cluster_arrive() {
 
 void cluster_wait() {
   require_capability(90, "barrier.cluster.wait");
+  meet_whole_warp("barrier.cluster.wait");
   Lane& self = lane();
   Cluster& c = cluster();
   if (!self.cluster_arrived) violation("barrier.cluster.wait: the thread has not arrived");
@@ -172,28 +181,76 @@ void exit_cluster_barrier(Lane& self) {
 uint32_t cluster_block_rank() { return cta().rank; }
 uint32_t cluster_blocks() { return static_cast<uint32_t>(cluster().ctas.size()); }
 
+namespace {
+
+constexpr int kRegistersOfBlock = 65536, kMostRegisters = 256;
+constexpr int kWarpgroupSize = 4 * kWarpSize;
+
+// Hands the pool to the warpgroups that wait for more, in the order in which they asked.
+void serve_register_requests(Cta& c) {
+  while (!c.register_requests.empty()) {
+    RegisterRequest& first = c.register_requests.front();
+    int& own = c.registers[static_cast<size_t>(first.warpgroup)];
+    const int missing = first.registers - own;
+    if (missing > c.free_registers) return;
+    c.free_registers -= missing;
+    own = first.registers;
+    const std::vector<Lane*> waiting = std::move(first.waiting);
+    c.register_requests.pop_front();
+    for (Lane* l : waiting) wake(*l);
+    c.cluster->wave->progress();
+  }
+}
+
+void wait_for_registers(const char* instruction, Cta& c, int warpgroup) {
+  const auto request = std::find_if(c.register_requests.begin(), c.register_requests.end(),
+                                    [=](const RegisterRequest& r) { return r.warpgroup == warpgroup; });
+  if (request == c.register_requests.end()) return;
+  Lane& self = lane();
+  request->waiting.push_back(&self);
+  self.waits_in = instruction;
+  self.site = current_site();
+  self.aligned = true;
+  self.waits_for = [&c, warpgroup, registers = request->registers] {
+    return format_text("the warpgroup has %d registers of %d, and the block has %d more for each of its threads",
+                       c.registers[static_cast<size_t>(warpgroup)], registers, c.free_registers);
+  };
+  block();
+}
+
+}  // namespace
+
+int registers_at_launch(int threads) { return std::min(kRegistersOfBlock / threads / 8 * 8, kMostRegisters); }
+
 void set_max_registers(int registers, bool increase) {
   const char* instruction = increase ? "setmaxnreg.inc" : "setmaxnreg.dec";
   require_capability(90, instruction);
-  if (registers < 24 || registers > 256 || registers % 8 != 0) {
+  if (registers < 24 || registers > kMostRegisters || registers % 8 != 0) {
     violation("%s: %d registers; a multiple of 8 from 24 to 256", instruction, registers);
   }
   struct Args {
     int registers;
   } args{registers};
-  warpgroup_collective(instruction, args, [=](Args** lanes) {
-    for (int l = 0; l < 4 * kWarpSize; l++) {
+  Cta& c = cta();
+  const int warpgroup = warp().index / 4;
+  warpgroup_collective(instruction, args, [&, registers](Args** lanes) {
+    for (int l = 0; l < kWarpgroupSize; l++) {
       if (lanes[l]->registers != registers) violation("%s: the warps ask for different numbers", instruction);
     }
-    std::vector<int>& all = cta().registers;
-    all[static_cast<size_t>(warp().index / 4)] = registers;
-    int sum = 0;
-    for (int each : all) sum += each * 4 * kWarpSize;
-    if (sum > 65536) {
-      violation("%s: the warpgroups now ask for %d registers together, and a multiprocessor has 65536", instruction,
-                sum);
+    int& own = c.registers[static_cast<size_t>(warpgroup)];
+    if (increase ? registers < own : registers > own) {
+      violation("%s: the warpgroup has %d registers, and %d are %s", instruction, own, registers,
+                increase ? "fewer" : "more");
     }
+    if (increase) {
+      c.register_requests.push_back({warpgroup, registers, {}});
+    } else {
+      c.free_registers += own - registers;
+      own = registers;
+    }
+    serve_register_requests(c);
   });
+  wait_for_registers(instruction, c, warpgroup);
 }
 
 void grid_dependency_wait() { require_capability(90, "griddepcontrol.wait"); }

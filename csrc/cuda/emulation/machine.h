@@ -158,6 +158,12 @@ struct WarpgroupState {
   virtual const char* unfinished() const = 0;  // an instruction that nobody waited for, or nullptr
 };
 
+// A warpgroup in setmaxnreg.inc.
+struct RegisterRequest {
+  int warpgroup, registers;
+  std::vector<Lane*> waiting;
+};
+
 struct Cta {
   Cluster* cluster = nullptr;
   uint3 block{};      // blockIdx
@@ -169,7 +175,9 @@ struct Cta {
   Barrier barriers[16];
   std::map<uint32_t, Mbarrier> mbarriers;  // by shared offset
   std::vector<std::unique_ptr<WarpgroupState>> warpgroup_states;
-  std::vector<int> registers;  // per warpgroup, of setmaxnreg; 0: as launched
+  std::vector<int> registers;  // of a thread, per warpgroup
+  int free_registers = 0;      // given back, for a thread of one warpgroup
+  std::deque<RegisterRequest> register_requests;
   int alive = 0;
   bool started = false;
   bool exited = false;
@@ -237,6 +245,9 @@ void require_capability(int capability, const char* instruction);
 
 // Ends the running lane where it stands, without unwinding it, and the launch with this sentence.
 [[noreturn]] void fail_lane(const std::string& sentence);
+
+// What __launch_bounds__(threads, 1) lets a kernel start with, of a thread.
+int registers_at_launch(int threads);
 
 // What the end of a thread means for those that wait for it.
 void exit_meetings(Lane& lane);

@@ -142,7 +142,7 @@ std::unique_ptr<Cta> make_cta(Wave& wave, Cluster& cluster, const Config& config
   }
   cta->alive = static_cast<int>(threads);
   cta->warpgroups.resize((cta->warps.size() + 3) / 4);
-  cta->registers.resize(cta->warpgroups.size());
+  cta->registers.assign(cta->warpgroups.size(), registers_at_launch(static_cast<int>(threads)));
   for (auto& w : cta->warps) w->ready = w->present;
   cluster.alive += static_cast<int>(threads);
   wave.alive += static_cast<int>(threads);

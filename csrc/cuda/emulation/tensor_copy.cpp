@@ -269,6 +269,9 @@ TensorMap encode_tensor_map(const TensorShape& shape) {
     if (d > 0 && (shape.strides[d] % 16 != 0 || shape.strides[d] >= uint64_t{1} << 40)) {
       refuse("a stride is a multiple of 16 bytes and below 2^40");
     }
+    if (d > 0 && shape.strides[d] / shape.sizes[d - 1] < (d == 1 ? element : shape.strides[d - 1])) {
+      refuse("a stride is no less than the bytes of the dimensions before it");
+    }
   }
   const size_t row = shape.box[0] * element;
   if (row % 16 != 0) refuse("the innermost row of a box is a multiple of 16 bytes");

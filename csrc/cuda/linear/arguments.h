@@ -26,6 +26,9 @@ constexpr int64_t partial_sum_bytes(int splits, int64_t m, int64_t n) {
   return splits > 1 ? splits * m * padded_channels(n) * 4 : 0;
 }
 
+// The work of a persistent block after this one, or `works` where there is none: index + step may be past 2^31 - 1.
+constexpr int work_after(int index, int step, int works) { return step < works - index ? index + step : works; }
+
 // Blocks of inputs [first, last) of one split.
 struct BlockRange {
   int64_t first, last;

@@ -3,6 +3,7 @@
 
 #include "cuda/common/cluster.h"
 #include "cuda/common/mbarrier.h"
+#include "cuda/linear/arguments.h"
 
 namespace sparsecore::cuda_linear {
 
@@ -12,6 +13,7 @@ struct Cluster {
   SC_DEVICE Cluster() : blocks(ptx::cluster_size()), rank(ptx::cluster_rank()) {}
   SC_DEVICE int index() const { return static_cast<int>(blockIdx.x) / blocks; }
   SC_DEVICE int count() const { return static_cast<int>(gridDim.x) / blocks; }
+  SC_DEVICE int work_after(int index, int works) const { return cuda_linear::work_after(index, count(), works); }
   // For a copy to all of them.
   SC_DEVICE uint16_t everybody() const { return static_cast<uint16_t>((1 << blocks) - 1); }
   // All threads of all blocks.
@@ -24,7 +26,7 @@ struct Cluster {
   }
   // The warp no longer reads what this barrier of every block stands for: lane r tells block r.
   SC_DEVICE void give_back(uint64_t* barrier, int lane) const {
-    if (lane < blocks) ptx::mbarrier_arrive_remote_unordered(barrier, lane);
+    if (lane < blocks) ptx::mbarrier_arrive_remote(barrier, lane);
   }
 };
 

@@ -79,8 +79,10 @@ Status map_rows(const char* function, const char* name, const TokenRows& rows, i
   shape.dtype = rows.dtype;
   shape.sizes[0] = static_cast<uint64_t>(rows.columns);
   shape.sizes[1] = static_cast<uint64_t>(rows.tokens);
-  // One row has no stride; the map wants one all the same.
-  shape.strides[1] = static_cast<uint64_t>(rows.tokens > 1 ? rows.row_stride * size_of(rows.dtype) : kRowBytes);
+  // One row has no stride; the map wants one all the same, past the row.
+  const int64_t row_bytes = rows.columns * size_of(rows.dtype);
+  shape.strides[1] =
+      static_cast<uint64_t>(rows.tokens > 1 ? rows.row_stride * size_of(rows.dtype) : ceil_div(row_bytes, 16) * 16);
   shape.box[0] = static_cast<uint32_t>(kRowBytes / size_of(rows.dtype));
   shape.box[1] = static_cast<uint32_t>(tokens);
   if (make_tensor_map(shape, map)) return Status::kOk;

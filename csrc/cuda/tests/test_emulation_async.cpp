@@ -511,6 +511,8 @@ TEST_CASE("what tensor maps and copies refuse") {
   TensorShape shape = shorts(tensor, {64, 8}, {8, 8}, 0);
   shape.strides[1] = 120;
   CHECK(contains(refusal(shape), "multiple of 16 bytes and below"));
+  shape.strides[1] = 112;
+  CHECK(contains(refusal(shape), "no less than the bytes"));
   shape = shorts(tensor, {64, 8}, {8, 8}, 0);
   shape.address = tensor.data() + 1;
   CHECK(contains(refusal(shape), "not a multiple of 16"));
@@ -608,6 +610,22 @@ TEST_CASE("clusters: ranks, shared memory of other blocks, and the barriers it n
                               }),
                  "has arrived and not waited"));
   CHECK(contains(violation_of(clusters(2, 2, 32, 0), [] { cluster_wait(); }), "has not arrived"));
+  const auto two_places = [] {
+    if (threadIdx.x == 0) {
+      keep_apart();
+      cluster_sync();
+      keep_apart();
+    } else {
+      cluster_sync();
+    }
+  };
+  CHECK(contains(violation_of(clusters(2, 2, 64, 0), two_places), "divergent collective"));
+  CHECK(contains(violation_of(clusters(2, 2, 64, 0),
+                              [] {
+                                if (threadIdx.x != 40) cluster_sync();
+                              }),
+                 "exit"));
+  CHECK(violation_of(clusters(2, 2, 48, 0), [] { cluster_sync(); }) == "");
 }
 
 TEST_CASE("multicast loads and arrivals at another block's barrier") {
@@ -690,9 +708,30 @@ TEST_CASE("warpgroups: register counts") {
       }
     });
   };
+  // The block has 3 x 168 for a thread of each warpgroup.
   CHECK(split(24, 240) == "");
-  CHECK(contains(split(40, 248), "65536"));
+  CHECK(contains(split(40, 248), "setmaxnreg.inc: the warpgroup has 168 registers of 248"));
+  CHECK(contains(split(48, 232), "setmaxnreg.inc: the warpgroup has 168 registers of 232"));
+  CHECK(contains(split(176, 168), "setmaxnreg.dec: the warpgroup has 168 registers, and 176 are more"));
+  CHECK(contains(split(40, 160), "setmaxnreg.inc: the warpgroup has 168 registers, and 160 are fewer"));
   CHECK(contains(split(20, 240), "multiple of 8"));
+  // Registers are taken when another warpgroup has given them back, and not before.
+  for (const Options& options : adversaries(90)) {
+    GlobalBuffer<int> given(std::vector<int>{0}), seen(1);
+    CHECK(violation_of(
+              threads(384),
+              [&] {
+                if (threadIdx.x < 128) {
+                  if (threadIdx.x == 0) given[0] = 1;
+                  set_max_registers(104, false);
+                } else if (threadIdx.x < 256) {
+                  set_max_registers(232, true);
+                  if (threadIdx.x == 128) seen[0] = given[0];
+                }
+              },
+              options) == "");
+    CHECK(seen[0] == 1);
+  }
   CHECK(contains(violation_of(threads(96), [] { set_max_registers(24, false); }), "needs four warps"));
   CHECK(contains(violation_of(threads(128),
                               [] {

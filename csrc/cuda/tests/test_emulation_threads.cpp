@@ -148,9 +148,6 @@ TEST_CASE("two halves of a warp vote apart") {
   for (size_t l = 0; l < 32; l++) CHECK(votes[l] == (l < 16 ? 0x0000FFFFu : 0xAAAA0000u));
 }
 
-// Compilers merge equal beginnings and ends of two branches, which makes one place of two.
-static void keep_apart() { asm volatile(""); }
-
 TEST_CASE("what collectives refuse") {
   CHECK(contains(violation_of(threads(32),
                               [] {

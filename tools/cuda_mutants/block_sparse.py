@@ -8,6 +8,7 @@ INDEX = "cuda/block_sparse/index.cuh"
 PRODUCT = "cuda/linear/product_tile.cuh"
 SUM = "cuda/linear/grad_tile.cuh"
 TOKENS = "cuda/linear/tokens.cuh"
+EPILOGUE = "cuda/linear/epilogue.cuh"
 CLUSTER = "cuda/linear/block_cluster.cuh"
 
 _linear = Kernel("LINEAR", "cuda/block_sparse/linear_sm80.cuh").mutant
@@ -54,7 +55,7 @@ MUTANTS = [
     _product("x of the first steps for all", "64 * pair + lane / 8 * 16", "lane / 8 * 16"),
     _product("steps of x are exchanged", "{{b[0], b[1]}, {b[2], b[3]}}", "{{b[2], b[3]}, {b[0], b[1]}}"),
     _product(
-        "tokens past m are stored", "t < Tile::kTokens && first_token + t < args.p.m;", "t < Tile::kTokens;"
+        "tokens past m are stored", "left < kRows ? static_cast<int>(left) : kRows", "kRows", file=EPILOGUE
     ),
     _product("chunks past n are stored", "    if (first >= args.p.n) return;\n"),
     _index("splits of a row overlap", "count * split / splits)", "count * split / splits - (split > 0))"),
@@ -172,7 +173,9 @@ MUTANTS = [
         "inside_or_none(args.weight.order[tile / args.token_tiles], args.rows)",
         "args.weight.order[tile / args.token_tiles]",
     ),
-    _wgmma("tokens past m are stored", "t < 64 && token + t < args.p.m;", "t < 64;"),
+    _wgmma(
+        "tokens past m are stored", "left < kRows ? static_cast<int>(left) : kRows", "kRows", file=EPILOGUE
+    ),
     _wgmma("chunks past n are stored", "      if (first < args.p.n) {\n", "      {\n"),
     # few tokens
     _small("no wait for copies", "    ptx::cp_async_wait<Tile::kStages - 2>();\n"),

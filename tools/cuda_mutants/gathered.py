@@ -15,6 +15,7 @@ GRADIENT = "cuda/shared_lists/weight_grad_sm80.cuh"
 UNPACK = "cuda/shared_lists/unpack_sm80.cuh"
 VNM = "cuda/vnm/weights_sm80.cuh"
 WGMMA = "cuda/gathered/matmul_sm90.cuh"
+EPILOGUE = "cuda/linear/epilogue.cuh"
 VNM_WGMMA = "cuda/vnm/weights_sm90.cuh"
 
 _tiled = Kernel("TILED", TILED).mutant
@@ -97,7 +98,9 @@ MUTANTS = [
     _tiled("no barrier before sums overwrite stages", "  __syncthreads();\n#pragma", "#pragma"),
     _tiled("no barrier before sums are read", "  __syncthreads();\n\n  constexpr", "\n  constexpr"),
     _tiled("all warps take the first tokens", "warp * Tile::kColumns, lane", "0, lane"),
-    _tiled("tokens past m are stored", "row < kTokens && token + row < linear.p.m;", "row < kTokens;"),
+    _tiled(
+        "tokens past m are stored", "left < kRows ? static_cast<int>(left) : kRows", "kRows", file=EPILOGUE
+    ),
     _tiled("channels past n are stored", " || first >= linear.p.n) return;", ") return;"),
     _tiled("channels past the vector are stored", "chunk >= Weights::channels(args) || "),
     _tiled("records past the end are copied", "row < left && channel", "channel", file=RECORDS),
@@ -274,13 +277,13 @@ MUTANTS = [
     ),
     _wgmma(
         "works are left out by the producer",
-        "index += static_cast<int>(gridDim.x);",
-        "index += 2 * static_cast<int>(gridDim.x);",
+        "next = cuda_linear::work_after(index, gridDim.x, works)",
+        "next = cuda_linear::work_after(index, 2 * gridDim.x, works)",
     ),
     _wgmma(
         "works are left out by the consumers",
-        "index < works; index += gridDim.x",
-        "index < works; index += 2 * gridDim.x",
+        "index = cuda_linear::work_after(index, gridDim.x, works)",
+        "index = cuda_linear::work_after(index, 2 * gridDim.x, works)",
     ),
     _wgmma(
         "the second work begins with the first turn of the first",
@@ -301,7 +304,9 @@ MUTANTS = [
     _wgmma("both consumers take the same tokens", "from + first_token / 64 * kTileBytes", "from"),
     _wgmma("eights of inputs lie elsewhere", "kTileBytes, 8 * kRowBytes)", "kTileBytes, 4 * kRowBytes)"),
     _wgmma("all products take the first inputs", "first * kRowBytes >> 4", "0 * first"),
-    _wgmma("tokens past m are stored", " && first_row + row < linear.p.m;", ";"),
+    _wgmma(
+        "tokens past m are stored", "left < kRows ? static_cast<int>(left) : kRows", "kRows", file=EPILOGUE
+    ),
     _wgmma("channels past n are stored", "if (first < linear.p.n) {", "if (true) {"),
     _vnm_wgmma("no wait in the loop", "    ptx::wgmma_wait<1>();\n", file=WGMMA),
     _vnm_wgmma("two groups may be unfinished", "wgmma_wait<1>", "wgmma_wait<2>", file=WGMMA),

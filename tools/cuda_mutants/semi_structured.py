@@ -58,7 +58,9 @@ MUTANTS = [
         "    weights = next;\n",
         "    if (k_block == range.first) weights = next;\n",
     ),
-    _tiled("tokens past m are stored", "row < kTokens && token + row < args.p.m;", "row < kTokens;"),
+    _tiled(
+        "tokens past m are stored", "left < kRows ? static_cast<int>(left) : kRows", "kRows", file=EPILOGUE
+    ),
     _tiled("chunks past n are stored", "  if (first >= args.p.n) return;\n"),
     _tiled(
         "the last split is not added",
@@ -92,7 +94,10 @@ MUTANTS = [
         "elements past k are read", "if (i * static_cast<int>(sizeof(T)) < valid)", "if (true)", file=TOKENS
     ),
     _tiled(
-        "vectors are stored across n", "chunk.width == kChunk && p.out_dtype", "p.out_dtype", file=EPILOGUE
+        "vectors are stored across n",
+        "chunk.width == kChunk && args.p.out_dtype",
+        "args.p.out_dtype",
+        file=EPILOGUE,
     ),
     _tiled("channels past n are stored", "    if (i < chunk.width) {\n", "    {\n", file=EPILOGUE),
     # mma.sp, few tokens
@@ -233,7 +238,9 @@ MUTANTS = [
         "weights[0].load(args, n_block, work.range.first, slice",
         "weights[0].load(args, n_block, work.range.first + 1, slice",
     ),
-    _wgmma("the next work's tokens are those of this one", "done.token + row", "work.token + row"),
+    _wgmma(
+        "the next work's tokens are those of this one", "done.split, done.token", "done.split, work.token"
+    ),
     _wgmma(
         "the next work's weights are loaded while products read them",
         "    ptx::wgmma_wait<0>(sums[0], sums[1]);\n",
@@ -248,8 +255,8 @@ MUTANTS = [
     ),
     _wgmma(
         "stages are given back to the last block alone",
-        "unordered(barrier, lane)",
-        "unordered(barrier, blocks - 1)",
+        "remote(barrier, lane)",
+        "remote(barrier, blocks - 1)",
         file=CLUSTER,
     ),
     _wgmma(
@@ -294,8 +301,35 @@ MUTANTS = [
         "n_block + i < args.n_blocks ? n_block + i : args.n_blocks - 1",
         "n_block + i",
     ),
-    _wgmma("tokens past m are stored", "row < kTokens && done.token + row < args.p.m;", "row < kTokens;"),
+    _wgmma(
+        "tokens past m are stored", "left < kRows ? static_cast<int>(left) : kRows", "kRows", file=EPILOGUE
+    ),
     _wgmma("chunks past n are stored", "      if (first < args.p.n) {\n", "      {\n"),
+    _wgmma(
+        "the residual is that of the first row",
+        "packed_residual(args, chunk, token + first + i * kStep)",
+        "packed_residual(args, chunk, token + first)",
+        file=EPILOGUE,
+    ),
+    _wgmma(
+        "the residual is that of the row before",
+        "residual[i]);\n    }",
+        "residual[i > 0 ? i - 1 : 0]);\n    }",
+        file=EPILOGUE,
+    ),
+    _wgmma(
+        "the residual of tokens past m is loaded",
+        "args.splits == 1 && first + i * kStep < rows",
+        "true",
+        file=EPILOGUE,
+    ),
+    _tiled("rows are left out", "first += kAtOnce * kStep", "first += 2 * kAtOnce * kStep", file=EPILOGUE),
+    _wgmma(
+        "rows are finished twice as far apart",
+        "const int row = first + i * kStep;",
+        "const int row = first + 2 * i * kStep;",
+        file=EPILOGUE,
+    ),
     _wgmma("weights past the last block are loaded", "if (k_block + 2 < work.range.last) weights", "weights"),
     # compression, decompression, validation
     _compress("no barrier before the tile is read", "  __syncthreads();\n", place=0),

@@ -71,7 +71,7 @@ SC_DEVICE void produce(const LinearArguments& args, const TensorMap* x, const Te
   // The copy engine reads zeros at coordinates outside of a tensor: a column that no matrix has leads nowhere.
   const int32_t no_block = static_cast<int32_t>(args.weight.blocks);
   uint32_t turn = 0;
-  for (int index = cluster.index(); index < works; index += cluster.count()) {
+  for (int index = cluster.index(); index < works; index = cluster.work_after(index, works)) {
     const Work work(args, index, kTokens, Tile::kParts, cluster);
     for (int i = 0; i < work.turns; ++i, ++turn) {
       const int32_t entry = work.entries.first + i / Tile::kParts, half = i % Tile::kParts * kTurnColumns;
@@ -110,7 +110,7 @@ SC_DEVICE void consume(const LinearArguments& args, int works, Cluster cluster, 
   char* staged = shared + Tile::kStages * Tile::kStageBytes + consumer * Tile::kSumsBytes;
   uint32_t turn = 0;
 
-  for (int index = cluster.index(); index < works; index += cluster.count()) {
+  for (int index = cluster.index(); index < works; index = cluster.work_after(index, works)) {
     const Work work(args, index, kTokens, Tile::kParts, cluster);
     float sums[Tile::kSums];
 #pragma unroll
@@ -155,9 +155,8 @@ SC_DEVICE void consume(const LinearArguments& args, int works, Cluster cluster, 
       const int64_t token = work.token + first_token + 64 * run;
       if (first < args.p.n) {
         const cuda_linear::ChannelChunk chunk(args.p, first);
-        for (int t = thread / kChunks; t < 64 && token + t < args.p.m; t += 128 / kChunks)
-          cuda_linear::finish_row<float>(args, chunk, work.split, token + t,
-                                         staged + (t * Tile::kSumsStride + thread % kChunks * cuda_linear::kChunk) * 4);
+        cuda_linear::finish_rows<float, 64, 128 / kChunks, Tile::kSumsStride>(
+            args, chunk, work.split, token, thread / kChunks, staged + thread % kChunks * cuda_linear::kChunk * 4);
       }
     }
   }

@@ -83,8 +83,9 @@ SC_DEVICE void produce(const GradArguments& args, const TensorMap* grad_y, const
   const BlockSparse& weight = args.p.weight;
   const int lane = threadIdx.x;
   const bool copies = lane < Tile::kColumns;
+  const int works = units * args.splits;
   uint32_t turn = 0;
-  for (int index = blockIdx.x; index < units * args.splits; index += gridDim.x) {
+  for (int index = blockIdx.x; index < works; index = cuda_linear::work_after(index, gridDim.x, works)) {
     const GradWork<Tile> work(args, index, units);
     // Of a lane: column `lane` of the stage, part `part` of its entry. Past the last entry the copy engine brings the
     // zeros that lie behind the inputs.
@@ -231,8 +232,9 @@ SC_DEVICE void make_columns(const GradArguments& args, const GradRing& ring, con
 
 template <class T, class Tile>
 SC_DEVICE void consume(const GradArguments& args, int units, int consumer, const GradRing& ring) {
+  const int works = units * args.splits;
   uint32_t turn = 0;
-  for (int index = blockIdx.x; index < units * args.splits; index += gridDim.x) {
+  for (int index = blockIdx.x; index < works; index = cuda_linear::work_after(index, gridDim.x, works)) {
     const GradWork<Tile> work(args, index, units);
     uint32_t begins = 1;
     if (work.turns > 0) {

@@ -110,9 +110,8 @@ __global__ void __launch_bounds__(128, 3) gathered_matmul(const typename Weights
   const int64_t first = Weights::first_channel(args, tile) + chunk;
   if (chunk >= Weights::channels(args) || first >= linear.p.n) return;
   const cuda_linear::ChannelChunk channels(linear.p, first);
-  for (int row = thread / kChunks; row < kTokens && token + row < linear.p.m; row += Tile::kThreads / kChunks)
-    cuda_linear::finish_row<float>(linear, channels, blockIdx.y, token + row,
-                                   shared + (row * Tile::kSumsStride + chunk) * 4);
+  cuda_linear::finish_rows<float, kTokens, Tile::kThreads / kChunks, Tile::kSumsStride>(
+      linear, channels, blockIdx.y, token, thread / kChunks, shared + chunk * 4);
 }
 
 }  // namespace sparsecore::gathered::sm80

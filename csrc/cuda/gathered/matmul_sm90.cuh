@@ -125,8 +125,10 @@ SC_DEVICE void produce(const typename Weights::Arguments& args, int works, char*
   // To the next turn, of this work or of the next that has any. Its columns are on their way while copies are waited
   // for.
   const auto find_turn = [&] {
-    while (at >= work.range.last && index + static_cast<int>(gridDim.x) < works) {
-      index += static_cast<int>(gridDim.x);
+    while (at >= work.range.last) {
+      const int next = cuda_linear::work_after(index, gridDim.x, works);
+      if (next == works) break;
+      index = next;
       work = Work<Weights, kTokens>(args, index);
       at = work.range.first;
     }
@@ -164,7 +166,7 @@ SC_DEVICE void consume(const typename Weights::Arguments& args, int works, int c
   char* staged = shared + Tile::kRingBytes + consumer * Tile::kSumsBytes;
   uint32_t turn = 0;
 
-  for (int index = blockIdx.x; index < works; index += gridDim.x) {
+  for (int index = blockIdx.x; index < works; index = cuda_linear::work_after(index, gridDim.x, works)) {
     const Work<Weights, kTokens> work(args, index);
     const BlockRange& range = work.range;
     float sums[Tile::kSums];
@@ -215,10 +217,8 @@ SC_DEVICE void consume(const typename Weights::Arguments& args, int works, int c
       ptx::named_barrier_sync(1 + consumer, 128);
       if (first < linear.p.n) {
         const cuda_linear::ChannelChunk channels(linear.p, first);
-        const int64_t first_row = work.token + first_token + 64 * part;
-        for (int row = thread / kChunks; row < 64 && first_row + row < linear.p.m; row += 128 / kChunks)
-          cuda_linear::finish_row<float>(linear, channels, work.split, first_row + row,
-                                         staged + (row * Tile::kSumsStride + chunk) * 4);
+        cuda_linear::finish_rows<float, 64, 128 / kChunks, Tile::kSumsStride>(
+            linear, channels, work.split, work.token + first_token + 64 * part, thread / kChunks, staged + chunk * 4);
       }
     }
   }

@@ -105,8 +105,21 @@ SC_DEVICE uint4 packed(const float (&values)[kChunk]) {
           ptx::pack2<T>(values[6], values[7])};
 }
 
-// values: the sums as floats.
-SC_DEVICE void finish_chunk(const Arguments& args, const ChannelChunk& chunk, int64_t token, float (&values)[kChunk]) {
+// Whether y and the residual are stored as eight packed channels.
+SC_DEVICE bool packs(const Arguments& args, const ChannelChunk& chunk) {
+  return args.y_vectors && chunk.width == kChunk && args.p.out_dtype != DType::kFloat32;
+}
+
+// What the residual has for a chunk, of a token that exists, where it is packed; zeros where there is none.
+SC_DEVICE uint4 packed_residual(const Arguments& args, const ChannelChunk& chunk, int64_t token) {
+  if (!args.p.residual || !packs(args, chunk)) return {0, 0, 0, 0};
+  return *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(args.p.residual) +
+                                         token * args.p.residual_row_stride + chunk.channel);
+}
+
+// values: the sums as floats. residual: of packed_residual.
+SC_DEVICE void finish_chunk(const Arguments& args, const ChannelChunk& chunk, int64_t token, float (&values)[kChunk],
+                            uint4 residual) {
   const DeviceLinear& p = args.p;
   const float token_scale = p.token_scale ? p.token_scale[token] : 1.0f;
 #pragma unroll
@@ -121,12 +134,9 @@ SC_DEVICE void finish_chunk(const Arguments& args, const ChannelChunk& chunk, in
   }
   const int64_t to = token * p.y_row_stride + chunk.channel;
   const int64_t from = token * p.residual_row_stride + chunk.channel;
-  if (args.y_vectors && chunk.width == kChunk && p.out_dtype != DType::kFloat32) {
+  if (packs(args, chunk)) {
     const bool bfloat16 = p.out_dtype == DType::kBFloat16;
-    if (p.residual) {
-      const uint4 packed_residual = *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(p.residual) + from);
-      bfloat16 ? add_packed<BFloat16>(values, packed_residual) : add_packed<Float16>(values, packed_residual);
-    }
+    if (p.residual) bfloat16 ? add_packed<BFloat16>(values, residual) : add_packed<Float16>(values, residual);
     *reinterpret_cast<uint4*>(static_cast<uint16_t*>(p.y) + to) =
         bfloat16 ? packed<BFloat16>(values) : packed<Float16>(values);
     return;
@@ -148,7 +158,7 @@ SC_DEVICE uint4* partial_sums(const Arguments& args, int64_t split, int64_t toke
 // Eight sums in shared memory: finished, or to the workspace where the inputs are split.
 template <class Sum>
 SC_DEVICE void finish_row(const Arguments& args, const ChannelChunk& chunk, int64_t split, int64_t token,
-                          const char* shared) {
+                          const char* shared, uint4 residual) {
   const uint4 low = ptx::load_shared_16(shared), high = ptx::load_shared_16(shared + 16);
   if (args.splits > 1) {
     uint4* to = partial_sums(args, split, token, chunk.channel);
@@ -160,7 +170,30 @@ SC_DEVICE void finish_row(const Arguments& args, const ChannelChunk& chunk, int6
   float values[kChunk];
 #pragma unroll
   for (int i = 0; i < kChunk; ++i) values[i] = static_cast<float>(sum_of<Sum>(words[i]));
-  finish_chunk(args, chunk, token, values);
+  finish_chunk(args, chunk, token, values, residual);
+}
+
+// Rows first, first + kStep, .. of the kRows of a tile in shared memory, whose rows are kStride sums apart; row 0 is of
+// token `token`, and `shared` its first sum of the chunk. The residual of kMostAtOnce rows is loaded before the first
+// of them is stored: y may overwrite it, so a compiler would load one row at a time.
+template <class Sum, int kRows, int kStep, int kStride, int kMostAtOnce = 4>
+SC_DEVICE void finish_rows(const Arguments& args, const ChannelChunk& chunk, int64_t split, int64_t token, int first,
+                           const char* shared) {
+  constexpr int kTurns = (kRows + kStep - 1) / kStep, kAtOnce = kTurns < kMostAtOnce ? kTurns : kMostAtOnce;
+  const int64_t left = args.p.m - token;
+  const int rows = left < kRows ? static_cast<int>(left) : kRows;
+  for (; first < rows; first += kAtOnce * kStep) {
+    uint4 residual[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      if (args.splits == 1 && first + i * kStep < rows)
+        residual[i] = packed_residual(args, chunk, token + first + i * kStep);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int row = first + i * kStep;
+      if (row < rows) finish_row<Sum>(args, chunk, split, token + row, shared + row * kStride * 4, residual[i]);
+    }
+  }
 }
 
 }  // namespace sparsecore::cuda_linear

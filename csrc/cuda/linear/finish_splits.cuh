@@ -25,7 +25,8 @@ __global__ void __launch_bounds__(kFinishThreads) add_splits(const Arguments arg
   float values[kChunk];
 #pragma unroll
   for (int i = 0; i < kChunk; ++i) values[i] = static_cast<float>(sums[i]);
-  finish_chunk(args, ChannelChunk(args.p, channel), token, values);
+  const ChannelChunk chunk(args.p, channel);
+  finish_chunk(args, chunk, token, values, packed_residual(args, chunk, token));
 }
 
 // A product that another library stored in y, in out_dtype: the epilogue in place.
@@ -39,7 +40,7 @@ static __global__ void __launch_bounds__(kFinishThreads) finish_stored(const Arg
 #pragma unroll
   for (int i = 0; i < kChunk; ++i)
     values[i] = i < chunk.width ? load_float(args.p.y, args.p.out_dtype, token * args.p.y_row_stride + channel + i) : 0;
-  finish_chunk(args, chunk, token, values);
+  finish_chunk(args, chunk, token, values, packed_residual(args, chunk, token));
 }
 
 }  // namespace sparsecore::cuda_linear

@@ -158,9 +158,8 @@ struct ProductSums {
     const int64_t first = first_channel + thread % kChunks * kChunk;
     if (first >= args.p.n) return;
     const ChannelChunk chunk(args.p, first);
-    for (int t = thread / kChunks; t < Tile::kTokens && first_token + t < args.p.m; t += Tile::kThreads / kChunks)
-      finish_row<float>(args, chunk, split, first_token + t,
-                        shared + (t * Tile::kSumsStride + thread % kChunks * kChunk) * 4);
+    finish_rows<float, Tile::kTokens, Tile::kThreads / kChunks, Tile::kSumsStride>(
+        args, chunk, split, first_token, thread / kChunks, shared + thread % kChunks * kChunk * 4);
   }
 };
 

@@ -142,9 +142,8 @@ __global__ void __launch_bounds__(256) matmul(const MatmulArguments args) {
   const int64_t first = channel + thread % kChunks * kChunk;
   if (first >= args.p.n) return;
   const ChannelChunk chunk(args.p, first);
-  for (int row = thread / kChunks; row < kTokens && token + row < args.p.m; row += Tile::kThreads / kChunks)
-    finish_row<Sum>(args, chunk, blockIdx.z, token + row,
-                    shared + (row * Tile::kSumsStride + thread % kChunks * kChunk) * 4);
+  finish_rows<Sum, kTokens, Tile::kThreads / kChunks, Tile::kSumsStride, 2>(
+      args, chunk, blockIdx.z, token, thread / kChunks, shared + thread % kChunks * kChunk * 4);
 }
 
 }  // namespace sparsecore::semi_structured::sm80

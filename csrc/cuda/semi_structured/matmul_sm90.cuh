@@ -99,7 +99,7 @@ SC_DEVICE void produce(const MatmulArguments& args, const TensorMap* x, int work
   const int part_tokens = kTokens / cluster.blocks, first_token = cluster.rank * part_tokens;
   const uint64_t policy = ptx::policy_evict_normal();
   uint32_t turn = 0;
-  for (int index = cluster.index(); index < works; index += cluster.count()) {
+  for (int index = cluster.index(); index < works; index = cluster.work_after(index, works)) {
     const Work work(args, index, kTokens, Tile::kChannels, cluster);
     const int64_t n_block = work.channel / kBlockChannels;
     for (int64_t k_block = work.range.first; k_block < work.range.last; ++k_block, ++turn) {
@@ -188,7 +188,7 @@ SC_DEVICE void consume(const MatmulArguments& args, int works, Cluster cluster, 
     if (work.range.first < work.range.last) give_back(turn - 1);
 
     const Work done = work;
-    index += cluster.count();
+    index = cluster.work_after(index, works);
     if (index < works) {
       work = Work(args, index, kTokens, Tile::kChannels, cluster);
       load_first(work);
@@ -207,9 +207,8 @@ SC_DEVICE void consume(const MatmulArguments& args, int works, Cluster cluster, 
       const int64_t first = channel + i * 64 + thread % kChunks * kChunk;
       if (first < args.p.n) {
         const ChannelChunk chunk(args.p, first);
-        for (int row = thread / kChunks; row < kTokens && done.token + row < args.p.m; row += 128 / kChunks)
-          finish_row<Sum>(args, chunk, done.split, done.token + row,
-                          staged + (row * Tile::kSumsStride + thread % kChunks * kChunk) * 4);
+        finish_rows<Sum, kTokens, 128 / kChunks, Tile::kSumsStride>(
+            args, chunk, done.split, done.token, thread / kChunks, staged + thread % kChunks * kChunk * 4);
       }
     }
     if (index >= works) return;

@@ -93,6 +93,14 @@ void check_rows(Problem& problem, Params params, bool tensor_copies, const Run& 
 
 }  // namespace
 
+TEST_CASE("far offsets: persistent blocks end at the last of 2^31 - 1 works") {
+  using cuda_linear::work_after;
+  CHECK(work_after(0, 132, INT32_MAX) == 132);
+  CHECK(work_after(INT32_MAX - 133, 132, INT32_MAX) == INT32_MAX - 1);
+  for (const int step : {132, INT32_MAX}) CHECK(work_after(INT32_MAX - 132, step, INT32_MAX) == INT32_MAX);
+  CHECK(work_after(3, 4, 7) == 7);
+}
+
 TEST_CASE("far offsets: rows of x, y and the residual, 2:4 and lifted") {
   using semi_structured::Plan;
   using Kernel = Plan::Kernel;

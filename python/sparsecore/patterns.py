@@ -31,8 +31,8 @@ class NM:
         m: Group length along the inputs, 2 to 32.
         vector: Output channels that share a choice: 1, or 4, 8, 16, 32, 64.
         two_way: Whether at most two of every four neighbouring outputs are kept as well, of ``NM(2, 4)`` alone: the
-            transposed weight is 2:4 too, so that training skips zeros in both directions. A tile of 4 x 4 weights may
-            hold no eight that fit; it then keeps fewer. Source: Hubara et al. 2021 (transposable masks).
+            transposed weight is 2:4 too, so that training skips zeros in both directions. Chosen from the largest on, a
+            tile of 4 x 4 weights may end with fewer than eight. Source: Hubara et al. 2021 (transposable masks).
     """
 
     n: int

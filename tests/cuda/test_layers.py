@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import sparsecore as sc
 from sparsecore.formats.layouts import ORDER, layouts_for
-from tests.cuda.training import train_kept_weights_only
+from tests.cuda.training import exchange_connections, train_kept_weights_only
 
 pytestmark = pytest.mark.usefixtures("as_cuda")
 
@@ -130,6 +130,17 @@ def test_training_moves_kept_weights_only(
     pattern: str, layout: str, sparsity: float | None, device: str
 ) -> None:
     train_kept_weights_only(make_layer(pattern, sparsity, device), tokens=16, steps=8)
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in LAYERS if ":" in row[0] or row[2] == 0.8], ids=lambda row: row[0]
+)
+def test_connections_are_exchanged(row: tuple[str, str, float | None], device: str) -> None:
+    """Of patterns that fix how much each row keeps, and of single weights."""
+    pattern, layout, sparsity = row
+    layer = make_layer(pattern, sparsity, device)
+    exchange_connections(layer)
+    assert layer.layout == layout
 
 
 @layers

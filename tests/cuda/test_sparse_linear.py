@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import sparsecore as sc
 from sparsecore.formats.layouts import ORDER
 from sparsecore.ops.window_lift import largest_of_group, lift
-from tests.cuda.training import train_kept_weights_only
+from tests.cuda.training import exchange_connections, train_kept_weights_only
 
 pytestmark = pytest.mark.usefixtures("as_cuda")
 HALVES = (torch.bfloat16, torch.float16)
@@ -114,21 +114,7 @@ def test_training_moves_kept_weights_only(pattern: str, device: str) -> None:
 
 @each_pattern
 def test_connections_are_exchanged(pattern: str, device: str) -> None:
-    layer = make_layer(device, pattern=pattern)
-    optimizer = torch.optim.Adam(layer.parameters(), 1e-3)
-    layer(torch.randn(4, layer.in_features, device=device, dtype=torch.bfloat16)).sum().backward()
-    optimizer.step()
-    old, mask, moments = layer.weight.to_dense(), layer.weight.mask(), optimizer.state[layer.weight_values]
-    before = layer.weight.with_values(moments["exp_avg"]).to_dense()
-    count = sc.sparsify.exchange_(nn.Sequential(layer), optimizer, 0.25, init=0.1)
-    stayed, grown = mask & layer.weight.mask(), layer.weight.mask() & ~mask
-    assert 0 < count == int(grown.sum())
-    assert int(layer.weight.mask().sum()) == int(mask.sum())
-    assert torch.equal(layer.weight.to_dense()[stayed], old[stayed])
-    after = layer.weight.with_values(moments["exp_avg"]).to_dense()
-    assert torch.equal(after[stayed], before[stayed])
-    assert not after[grown].any()
-    layer.weight.validate()
+    exchange_connections(make_layer(device, pattern=pattern))
 
 
 @each_pattern

@@ -73,9 +73,47 @@ def test_columns_that_collide_are_parted() -> None:
     assert found.after == pytest.approx(16 / float(score.sum()), abs=1e-6)
 
 
+@pytest.mark.parametrize("pattern", [sc.VNM(16, 2, 8), sc.VNM(32, 2, 5), sc.NM(2, 4, two_way=True)], ids=str)
+@pytest.mark.parametrize("shape", [(64, 96), (70, 83)], ids=str)
+def test_columns_of_patterns_that_choose_twice(pattern: sc.NM | sc.VNM, shape: tuple[int, int]) -> None:
+    """Columns that are wanted together lie together at first; a run picks four of a group, and a row keeps two."""
+    torch.manual_seed(0)
+    wanted = torch.rand(shape)
+    wanted[:, : shape[1] // 3] *= 10
+    found = order_columns(wanted, pattern)
+    assert found.order.sort().values.tolist() == list(range(shape[1]))
+    assert found.after == pytest.approx(kept_score(wanted[:, found.order], pattern), rel=1e-6)
+    assert found.before == pytest.approx(kept_score(wanted, pattern), rel=1e-6)
+    tail = shape[1] % pattern.m
+    assert torch.equal(found.order[shape[1] - tail :], torch.arange(shape[1] - tail, shape[1]))
+    assert found.after > 1.04 * found.before
+    again = order_columns(wanted[:, found.order], pattern)
+    assert again.after >= found.after  # never worse
+    assert torch.equal(order_columns(wanted, pattern).order, found.order)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_columns_of_vnm_are_parted_by_either_choice(scale: float) -> None:
+    """Here rows want other columns of a group than their neighbours, there a few columns are wanted by all rows."""
+    torch.manual_seed(0)
+    pattern, score = sc.VNM(16, 2, 8), torch.rand(32, 64) ** 4
+    score[:, :12] *= scale
+    found = order_columns(score, pattern)
+    by_rows = order_columns(score, sc.NM(2, 8)).order
+    assert found.after >= kept_score(score[:, by_rows], pattern) - 1e-9
+    assert found.after > found.before
+
+
 @pytest.mark.parametrize(
     ("pattern", "sparsity"),
-    [(sc.NM(2, 4, vector=8), None), (sc.Group(8, 1), 0.5), (sc.Group(16, 1), 0.75), (sc.Group(4, 4), 0.75)],
+    [
+        (sc.VNM(16, 2, 8), None),
+        (sc.VNM(16, 2, 5), None),
+        (sc.NM(2, 4, vector=8), None),
+        (sc.Group(8, 1), 0.5),
+        (sc.Group(16, 1), 0.75),
+        (sc.Group(4, 4), 0.75),
+    ],
     ids=str,
 )
 def test_rows_of_a_kind_come_together(pattern: sc.Pattern, sparsity: float | None) -> None:
@@ -96,8 +134,10 @@ def test_row_orders_are_never_worse() -> None:
     torch.manual_seed(0)
     score = torch.rand(37, 20)
     assert order_rows(score, sc.NM(2, 4)).after == order_rows(score, sc.NM(2, 4)).before
-    found = order_rows(score, sc.NM(2, 4, vector=8), seconds=1.0)
-    assert found.after >= found.before
+    for pattern in (sc.NM(2, 4, vector=8), sc.VNM(16, 2, 8)):
+        found = order_rows(score, pattern, seconds=1.0)
+        assert found.after >= found.before
+        assert torch.equal(found.order.sort().values, torch.arange(37))
 
 
 class Gated(nn.Module):
@@ -109,7 +149,9 @@ class Gated(nn.Module):
         return self.down(torch.relu(self.gate(x)) * self.up(x))
 
 
-@pytest.mark.parametrize("pattern", [sc.NM(2, 4), sc.NM(2, 4, vector=8), sc.Group(8, 1)], ids=str)
+@pytest.mark.parametrize(
+    "pattern", [sc.NM(2, 4), sc.NM(2, 4, vector=8), sc.VNM(16, 2, 8), sc.Group(8, 1)], ids=str
+)
 def test_models_do_not_change(pattern: sc.Pattern) -> None:
     torch.manual_seed(0)
     model = Gated()
@@ -136,7 +178,9 @@ class Attention(nn.Module):
         return self.output((value * weight).flatten(-2))
 
 
-@pytest.mark.parametrize("pattern", [sc.NM(2, 4), sc.NM(2, 4, vector=16), sc.Group(16, 1)], ids=str)
+@pytest.mark.parametrize(
+    "pattern", [sc.NM(2, 4), sc.NM(2, 4, vector=16), sc.VNM(16, 2, 8), sc.Group(16, 1)], ids=str
+)
 def test_units_stay_in_their_head(pattern: sc.Pattern) -> None:
     torch.manual_seed(0)
     model = Attention()
@@ -179,7 +223,7 @@ def test_pairs_are_found_and_free() -> None:
     assert len(pairs) == 2
     x = torch.randn(7, 8)
     expected = model(x)
-    for pattern in (sc.NM(2, 4), sc.NM(2, 4, vector=8)):
+    for pattern in (sc.NM(2, 4), sc.NM(2, 4, vector=8), sc.VNM(16, 2, 8)):
         found = order_hidden_(model, pairs, pattern, progress=False)
         assert all(ordering.after > ordering.before for ordering in found.values())
         torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-5)

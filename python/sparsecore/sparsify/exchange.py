@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsecore.formats.select import top_mask
-from sparsecore.patterns import NM, Channel, Pattern
+from sparsecore.formats.select import nm_mask, spread, tiles, top_mask
+from sparsecore.patterns import NM, VNM, Channel, Pattern
 from sparsecore.sparsify.allocation import Scope
 
 
@@ -14,12 +14,12 @@ def competitors(pattern: Pattern, within: Scope, shape: torch.Size) -> tuple[int
     """Units that compete with each other: ``(sets, width)`` blocks of the units in row-major order.
 
     Args:
-        pattern: N:M groups compete alone.
+        pattern: N:M and V:N:M groups compete alone.
         within: ``"layer"``, or ``"row"`` for everything else.
         shape: ``(groups, columns)`` of the units.
     """
     groups, columns = shape
-    if isinstance(pattern, NM):
+    if isinstance(pattern, (NM, VNM)):
         return groups * -(-columns // pattern.m), pattern.m
     alone = within == "row" and not isinstance(pattern, Channel)
     return (groups, columns) if alone else (1, groups * columns)
@@ -46,7 +46,7 @@ def exchange(active: Tensor, score: Tensor, growth: Tensor, count: int, sets: tu
     cost = (-score).masked_fill(~active, -torch.inf)
     dropped = top_mask(cost.flatten(), min(count, int(active.sum()))).view_as(active) & active
     kept = active & ~dropped
-    pad = -columns % sets[1] if sets[0] > groups else 0
+    pad = -columns % sets[1] if sets[0] >= groups else 0
 
     def by_set(units: Tensor, fill: float) -> Tensor:
         padded = torch.nn.functional.pad(units.float(), (0, pad), value=fill)
@@ -59,3 +59,40 @@ def exchange(active: Tensor, score: Tensor, growth: Tensor, count: int, sets: tu
     rank.scatter_(1, order, torch.arange(sets[1], device=order.device).expand(sets).contiguous())
     grown = (rank < lost).view(groups, columns + pad)[:, :columns]
     return kept | grown
+
+
+def exchange_picked(mask: Tensor, score: Tensor, growth: Tensor, count: int, pattern: VNM) -> Tensor:
+    """The exchange under V:N:M, where a row may grow what its run has picked.
+
+    Up to half of the weights go with whole columns of runs, the weakest sums first, for which the runs pick others; the
+    rest are the weakest weights. Then every row grows, in each group, as many as it lost.
+
+    Args:
+        mask: ``(rows, columns)`` bool that follows the pattern.
+        score: Of the same shape, not negative: what a kept weight is worth.
+        growth: Of the same shape, not negative: who comes back first.
+        count: Weights to exchange; at most the kept ones.
+        pattern: Who picks together.
+
+    Returns:
+        The new mask, with as many True in every group of a row as before.
+    """
+
+    def of_runs(values: Tensor) -> Tensor:
+        return tiles(values, pattern.vector, 1).sum((1, 3))
+
+    kept = of_runs(mask.int())
+    used = kept > 0
+    weakest = of_runs(score * mask).masked_fill(~used, torch.inf).flatten().argsort(stable=True)
+    going = torch.zeros_like(used).flatten()
+    going[weakest] = kept.flatten()[weakest].cumsum(0) <= count // 2
+    stays = used & ~going.view_as(used)
+    picked = nm_mask(of_runs(growth).masked_fill(stays, torch.inf), 4, pattern.m)
+    free = spread(picked, pattern.vector, 1, (mask.shape[0], mask.shape[1]))
+    return exchange(
+        mask,
+        score.masked_fill(~free, -torch.inf),
+        growth.masked_fill(~free, -torch.inf),
+        count,
+        competitors(pattern, "layer", mask.shape),
+    )

@@ -5,8 +5,10 @@ Which channels are neighbours decides what a pattern can keep:
     columns   N:M groups keep more if large weights of a row do not meet in one (channel permutations, Pool and Yu 2021)
     rows      outputs that share a list (NM(n, m, vector=V), Group(V, c)) keep more if they like the same inputs
 
-Both searches take only exchanges that raise the kept score and stop where no single exchange does so any more; their
-result is never worse than the order that was there. :mod:`~sparsecore.sparsify.permute` applies it to a model.
+Both searches take only exchanges that raise the kept score and stop where no single exchange does so any more. Of V:N:M
+the rows of a run like the same four inputs of a group, and columns are parted by either of its two choices, the run's
+pick and the row's, since no gain of an exchange is known under both at once. The result is never worse than the order
+that was there. :mod:`~sparsecore.sparsify.permute` applies it to a model.
 """
 
 from __future__ import annotations
@@ -61,8 +63,8 @@ def kept_score(score: Tensor, pattern: Pattern, sparsity: float | None = None) -
     return float((score * mask).sum(dtype=torch.float64) / whole)
 
 
-def order_columns(score: Tensor, pattern: NM, *, seconds: float = 30.0) -> Ordering:
-    """An order of the inputs under which N:M groups keep more.
+def order_columns(score: Tensor, pattern: NM | VNM, *, seconds: float = 30.0) -> Ordering:
+    """An order of the inputs under which N:M and V:N:M groups keep more.
 
     The gain of every exchange of two columns is known at once: a group that loses column a for column b keeps, in each
     row, ``rest + max(0, b - t)`` with t the n-th largest of the rest, and the sum of ``max(0, b - t)`` over the rows is
@@ -70,7 +72,8 @@ def order_columns(score: Tensor, pattern: NM, *, seconds: float = 30.0) -> Order
 
     Args:
         score: ``(out, in)``, what each weight is worth.
-        pattern: N:M, per row or shared.
+        pattern: N:M, per row or shared, or V:N:M, of which two searches are made, one for what runs pick and one for
+            what rows keep, and the better taken. Of a two-way pattern the search is that of rows.
         seconds: When to stop. Takes about ``in^2 x out`` operations (2 s for 1536 x 384), and memory for ``in^2``
             numbers. The result is always the same unless time runs out.
 
@@ -81,18 +84,25 @@ def order_columns(score: Tensor, pattern: NM, *, seconds: float = 30.0) -> Order
         ValueError: A pattern without groups, or scores that are negative or not finite.
     """
     _check("order_columns", score, seconds)
-    if not isinstance(pattern, NM):
-        raise ValueError(f"order_columns: only N:M groups lie along the inputs, got {pattern}.")
+    if not isinstance(pattern, (NM, VNM)):
+        raise ValueError(f"order_columns: only N:M and V:N:M groups lie along the inputs, got {pattern}.")
     before = kept_score(score, pattern)
-    order = torch.arange(score.shape[1], device=score.device)
+    best = Ordering(torch.arange(score.shape[1], device=score.device), before, before)
     groups = score.shape[1] // pattern.m
-    if groups > 1:
-        width = groups * pattern.m
-        units = score_units(score[:, :width].float(), pattern)
-        search = _Columns(units / units.amax().clamp_min(1e-30), pattern.n, pattern.m, seconds)
-        order[:width] = search.run()
-    after = kept_score(score[:, order], pattern)
-    return Ordering(order, before, after) if after > before else Ordering(order.sort().values, before, before)
+    if groups < 2:
+        return best
+    width = groups * pattern.m
+    units = score_units(score[:, :width].float(), pattern)
+    searches = [(units, pattern.n)]
+    if isinstance(pattern, VNM):
+        searches.append((tiles(units, pattern.vector, 1).sum((1, 3)), 4))
+    for values, n in searches:
+        search = _Columns(values / values.amax().clamp_min(1e-30), n, pattern.m, seconds / len(searches))
+        order = torch.cat([search.run(), best.order.sort().values[width:]])
+        after = kept_score(score[:, order], pattern)
+        if after > best.after:
+            best = Ordering(order, before, after)
+    return best
 
 
 class _Columns:
@@ -211,7 +221,7 @@ def order_rows(
 
     Args:
         score: ``(out, in)``, what each weight is worth.
-        pattern: ``NM(n, m, vector=V)`` or ``Group(V, c)``.
+        pattern: ``NM(n, m, vector=V)``, ``VNM(V, 2, m)`` or ``Group(V, c)``.
         sparsity: For ``Group``.
         seconds: When to stop. The result is the same for the same seed unless time runs out.
         seed: Of the first centres.
@@ -223,8 +233,6 @@ def order_rows(
         ValueError: Scores that are negative or not finite, or a sparsity that does not fit the pattern.
     """
     _check("order_rows", score, seconds)
-    if isinstance(pattern, VNM):
-        raise ValueError(f"order_rows: {pattern} has no search yet. Use NM(n, m, vector=V) or Group(V, c).")
     rows = shared_rows(pattern)
     count = score.shape[0]
     before = kept_score(score, pattern, sparsity)
@@ -275,7 +283,9 @@ def _sums(values: Tensor, run: Tensor, runs: int) -> Tensor:
 
 
 def _lists(sums: Tensor, pattern: Pattern, sparsity: float | None) -> Tensor:
-    """The best lists of runs, as masks ``(runs, in)``."""
+    """The best lists of runs, or what they pick, as masks ``(runs, in)``."""
+    if isinstance(pattern, VNM):
+        return nm_mask(sums, 4, pattern.m)
     if isinstance(pattern, NM):
         return nm_mask(sums, pattern.n, pattern.m)
     cols = unit_shape(pattern)[1]
@@ -284,21 +294,31 @@ def _lists(sums: Tensor, pattern: Pattern, sparsity: float | None) -> Tensor:
     return spread(top_mask(units.flatten(), keep).view(units.shape), 1, cols, (sums.shape[0], sums.shape[1]))
 
 
+def _under(values: Tensor, lists: Tensor, pattern: Pattern) -> Tensor:
+    """What each row keeps under each list, ``(rows, runs)``."""
+    if not isinstance(pattern, VNM):
+        return values @ lists.to(values.dtype).T
+    kept = [
+        tiles(torch.where(picks, values, 0.0), 1, pattern.m).squeeze(1).topk(pattern.n, -1).values.sum((1, 2))
+        for picks in lists
+    ]
+    return torch.stack(kept, 1)
+
+
 def _reassign(
     values: Tensor, run: Tensor, runs: int, pattern: Pattern, sparsity: float | None, end: float
 ) -> Tensor:
     """Lists and members in turn until neither changes; a run keeps its size."""
-    run, kept = run.clone(), -1.0
+    run, best, kept = run.clone(), run, -1.0
     while time.perf_counter() <= end:
-        sums = _sums(values, run, runs)
-        lists = _lists(sums, pattern, sparsity)
-        now = float((sums * lists).sum(dtype=torch.float64))
+        under = _under(values, _lists(_sums(values, run, runs), pattern, sparsity), pattern)
+        now = float(under.gather(1, run[:, None]).sum(dtype=torch.float64))
         if now <= kept * (1.0 + 1e-7):
             break
-        kept = now
-        if not _exchange_members(values @ lists.to(values.dtype).T, run):
+        best, kept = run.clone(), now
+        if not _exchange_members(under, run):
             break
-    return run
+    return best
 
 
 def _exchange_members(under: Tensor, run: Tensor) -> int:

@@ -17,11 +17,19 @@ from sparsecore.formats.base import PackedWeight
 from sparsecore.formats.pack import pack
 from sparsecore.formats.select import mask_units, score_units, spread_units
 from sparsecore.nn._packed import PackedLayer
-from sparsecore.patterns import VNM
-from sparsecore.sparsify.exchange import competitors, exchange
+from sparsecore.patterns import NM, VNM
+from sparsecore.sparsify.exchange import competitors, exchange, exchange_picked
 from sparsecore.sparsify.scores import Magnitude, Score, SignedMagnitude, Statistics, uniform
 
-_LAYOUTS = ("row_lists", "shared_lists", "group_lists", "semi_structured", "bitmap_decode", "block_sparse")
+_LAYOUTS = (
+    "row_lists",
+    "shared_lists",
+    "group_lists",
+    "semi_structured",
+    "bitmap_decode",
+    "block_sparse",
+    "vnm",
+)
 _SCORES: dict[str, Score] = {"magnitude": Magnitude(), "signed": SignedMagnitude()}
 
 
@@ -38,12 +46,12 @@ def exchange_(
 ) -> int:
     """Drops the weakest kept weights of every packed layer and grows as many random ones (SET), in place.
 
-    Each layer keeps its count and its pattern. New weights start at ``init`` times standard normal numbers, with fresh
-    optimizer state; survivors keep theirs.
+    Each layer keeps its count and its pattern. Under V:N:M half of the exchange may be of whole columns that a run has
+    picked, for which it picks others, and rows grow among what their run picks. New weights start at ``init`` times
+    standard normal numbers, with fresh optimizer state; survivors keep theirs.
 
     Args:
-        model: Its packed layers in row lists, shared lists, group lists or, on CUDA, 2:4, 4:6, 6:8 and so on are
-            changed, convolutions too.
+        model: Its packed layers of every pattern that trains are changed, convolutions too; other layers stay.
         optimizer: That trains them, or None.
         fraction: Share of the kept weights to exchange, in ``[0, 1]``.
         step: Training step: another draw for each.
@@ -55,7 +63,7 @@ def exchange_(
         Weights exchanged.
 
     Raises:
-        ValueError: No packed layer to train, or an argument outside its range.
+        ValueError: No packed layer to train, one of a two-way pattern, or an argument outside its range.
     """
     if not 0.0 <= fraction <= 1.0 or not init >= 0.0 or score not in _SCORES:
         raise ValueError(
@@ -65,7 +73,13 @@ def exchange_(
     layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, PackedLayer)]
     layers = [(name, layer) for name, layer in layers if isinstance(layer.weight_values, nn.Parameter)]
     layers = [(name, layer) for name, layer in layers if layer.layout in _LAYOUTS]
-    layers = [(name, layer) for name, layer in layers if not isinstance(layer.pattern, VNM)]
+    for name, layer in layers:
+        if isinstance(layer.pattern, NM) and layer.pattern.two_way:
+            raise ValueError(
+                f"exchange_: {name!r} keeps {layer.pattern}, where a free place of a row is rarely free in its column, "
+                "so that single weights cannot change places. Train it under a Sparsifier with this pattern and pack "
+                "it afterwards, or pack it as NM(2, 4)."
+            )
     if not layers:
         raise ValueError(
             "exchange_: the model has no trainable SparseLinear or SparseConv2d of a layout that can change. Call "
@@ -90,13 +104,13 @@ def _exchange_layer(
     old = layer.weight
     dense, mask = old.to_dense(), old.mask()
     active = mask_units(mask, old.pattern)
-    units = exchange(
-        active,
-        score_units(score(dense.float(), Statistics()), old.pattern),
-        score_units(uniform(dense, seed, f"grow {name}", step), old.pattern),
-        int(fraction * int(active.sum())),
-        competitors(old.pattern, "layer", active.shape),
-    )
+    worth = score_units(score(dense.float(), Statistics()), old.pattern)
+    growth = score_units(uniform(dense, seed, f"grow {name}", step), old.pattern)
+    count = int(fraction * int(active.sum()))
+    if isinstance(old.pattern, VNM):
+        units = exchange_picked(active, worth, growth, count, old.pattern)
+    else:
+        units = exchange(active, worth, growth, count, competitors(old.pattern, "layer", active.shape))
     new = spread_units(units, old.pattern, old.shape)
     grown = new & ~mask
     if init:

@@ -84,7 +84,8 @@ def order_hidden_(
     """Reorders hidden units so that a pattern keeps more, in place; the model's output stays.
 
     Per-row N:M is served by the order of the reading layers' columns, patterns that rows share by the order of the
-    making layers' rows, and N:M that rows share by that of the reading layers' columns inside each run as well.
+    making layers' rows, and N:M that rows share and V:N:M by that of the reading layers' columns inside each run as
+    well.
 
     Args:
         model: Any module, not pruned yet.
@@ -105,10 +106,6 @@ def order_hidden_(
         ValueError: A pattern to which order does not matter, or layers that do not fit together.
         TypeError: A name that is not that of a linear layer or a norm over units.
     """
-    if isinstance(pattern, VNM):
-        raise ValueError(
-            f"order_hidden_: orders are searched for NM(n, m), NM(n, m, vector=V) and Group(V, c), not for {pattern}."
-        )
     if isinstance(pattern, Unstructured) or (not isinstance(pattern, NM) and shared_rows(pattern) == 1):
         raise ValueError(f"order_hidden_: the order of units does not matter to {pattern}.")
     found: dict[str, Ordering] = {}
@@ -198,7 +195,7 @@ def _search(
         mine = units
         if shared > 1 and (heads == 1 or len(units) % shared == 0):
             mine = units[order_rows(rows[units], pattern, sparsity, seconds=seconds / heads).order]
-        if isinstance(pattern, NM) and len(columns):
+        if isinstance(pattern, (NM, VNM)) and len(columns):
             run = shared if shared > 1 else len(units)
             # Groups must straddle neither heads nor the runs that were just chosen; only the last may be short.
             runs = mine.split(run) if run % pattern.m == 0 or run == len(order) else ()
@@ -216,7 +213,7 @@ def _search(
         shares = []
         if shared > 1:
             shares.append(kept_score(rows[placed], pattern, sparsity))
-        if isinstance(pattern, NM) and len(columns):
+        if isinstance(pattern, (NM, VNM)) and len(columns):
             shares.append(kept_score(columns[:, placed], pattern))
         return sum(shares) / max(len(shares), 1)
 

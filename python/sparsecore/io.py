@@ -12,15 +12,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsecore._memory import give_back_freed
 from sparsecore.formats.pack import placed
-from sparsecore.nn._packed import PackedLayer, packed_from_state, read_extra_state
+from sparsecore.nn._packed import PackedLayer, checking_only, packed_from_state, read_extra_state
 from sparsecore.nn.conv import SparseConv2d, why_dense
 from sparsecore.nn.linear import SparseLinear
 from sparsecore.patterns import pattern_name
 
 _SUFFIX = "_extra_state"
+_VERSION = "1"
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -36,11 +38,11 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
-    owners: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+    owners: dict[tuple[int, torch.dtype, torch.Size, tuple[int, ...]], str] = {}
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor):
             raise ValueError(f"save: {name} is a {type(value).__name__}; only tensors can be saved.")
-        key = (value.data_ptr(), value.shape, value.stride())
+        key = (value.data_ptr(), value.dtype, value.shape, value.stride())
         if value.numel() and key in owners:
             aliases[name] = owners[key]
         else:
@@ -52,7 +54,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
     try:
-        save_file(tensors, temporary, metadata={"format": "pt", "sparsecore": "1"} | described | shared)
+        save_file(tensors, temporary, metadata={"format": "pt", "sparsecore": _VERSION} | described | shared)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except BaseException:
@@ -70,7 +72,7 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, strict: bool = True)
     """Reads what :func:`save` wrote into a model, in place.
 
     Where the file holds a packed layer and the model an ``nn.Linear`` or ``nn.Conv2d``, that is replaced by the packed
-    layer. All packed layers are checked before the model is touched.
+    layer. Everything is checked before the model is touched: what is refused leaves it as it was.
 
     Args:
         model: A model of the saved architecture, dense or already converted.
@@ -94,11 +96,19 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, strict: bool = True)
                 state[name] = file.get_tensor(name)
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"load: {path} is not a complete safetensors file ({error}).") from error
+    version = metadata.get("sparsecore", _VERSION)
+    if version != _VERSION:
+        raise ValueError(
+            f"load: {path} is of version {version!r}, this release reads {_VERSION!r}; upgrade sparsecore."
+        )
     for key, owner in metadata.items():
         if key.startswith("sparsecore.alias."):
+            name = key.removeprefix("sparsecore.alias.")
             if owner not in state:
                 raise ValueError(f"load: {path} refers to {owner}, which it does not hold.")
-            state[key.removeprefix("sparsecore.alias.")] = state[owner]
+            if name in state:
+                raise ValueError(f"load: {path} holds {name}, and says that it is {owner}.")
+            state[name] = state[owner]
 
     replacements: dict[str, PackedLayer] = {}
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -109,7 +119,7 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, strict: bool = True)
         if isinstance(module, PackedLayer) or not isinstance(module, (nn.Linear, nn.Conv2d)):
             continue
         try:
-            replacements[name] = _packed_layer(module, state, prefix)
+            replacements[name] = _packed_layer(module, state, prefix, strict)
         except ValueError as error:
             raise ValueError(f"load: {path}, layer {name!r}: {error}") from error
     if "" in replacements:
@@ -130,7 +140,9 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, strict: bool = True)
     return model
 
 
-def _packed_layer(module: nn.Linear | nn.Conv2d, state: dict[str, Any], prefix: str) -> PackedLayer:
+def _packed_layer(
+    module: nn.Linear | nn.Conv2d, state: dict[str, Any], prefix: str, strict: bool
+) -> PackedLayer:
     """The packed layer that a file holds for this one of the model, checked and in memory of its own."""
     packed = packed_from_state(state, prefix)
     conv = read_extra_state(state[f"{prefix}_extra_state"]).get("conv")
@@ -145,6 +157,13 @@ def _packed_layer(module: nn.Linear | nn.Conv2d, state: dict[str, Any], prefix: 
     owned: dict[str, Any] = {part: tensor.clone() for part, tensor in packed.tensors().items()}
     packed = dataclasses.replace(packed, **owned)
     bias = state.get(f"{prefix}bias")
+    if strict and (bias is None) != (module.bias is None):
+        raise ValueError(
+            f"the file holds {'no bias' if bias is None else 'a bias'}, the model's layer has "
+            f"{'none' if module.bias is None else 'one'}."
+        )
+    if bias is None:
+        bias = module.bias
     if isinstance(module, nn.Linear):
         if not module.weight.is_meta:
             packed = placed(packed, module.weight.device)
@@ -171,8 +190,18 @@ def _swap(model: nn.Module, modules: dict[str, Any]) -> None:
         setattr(model.get_submodule(parent), child, module)
 
 
+class _NothingCopied(TorchDispatchMode):
+    """Leaves tensors as they are that others are copied into."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is torch.ops.aten.copy_.default else func(*args, **(kwargs or {}))
+
+
 def _load_state(model: nn.Module, state: dict[str, Any], path: str | os.PathLike[str], strict: bool) -> None:
+    """A rehearsal that copies nothing says whether all fits: torch reports what does not after copying what does."""
     try:
+        with checking_only(), _NothingCopied():  # type: ignore[no-untyped-call]
+            model.load_state_dict(state, strict=strict)
         model.load_state_dict(state, strict=strict)
     except RuntimeError as error:
         raise ValueError(f"load: {path} does not fit the model: {error}") from error

@@ -108,6 +108,11 @@ class PackedWeight(ABC):
     ) -> Tensor:
         """``activation(input @ weight.T + bias)`` by the kernels of this layout."""
 
+    @property
+    def proves_pattern(self) -> bool:
+        """Whether ``validate()`` leaves no doubt that the weight follows its pattern; else its mask is looked at."""
+        return False
+
     @classmethod
     def runs_on(cls, device: str) -> bool:
         """Whether this installation has kernels of the layout for a kind of device; on ``meta`` nothing runs."""

@@ -145,6 +145,11 @@ class BlockSparse(PackedWeight):
         """:attr:`transposed`, for the gradient of the input."""
         return self.transposed
 
+    @property
+    def proves_pattern(self) -> bool:
+        """Its arrays can hold nothing else."""
+        return True
+
     def to_dense(self) -> Tensor:
         """``(out_features, in_features)`` in the dtype of the values; differentiable in them."""
         return self._unpack(self.values)

@@ -35,6 +35,11 @@ class NMDecode(PackedWeight):
             raise ValueError(f"nm_decode: the pattern must be a per-row NM(n, m), got {self.pattern!r}.")
         return self.pattern.n, self.pattern.m
 
+    @property
+    def proves_pattern(self) -> bool:
+        """Its arrays can hold nothing else along the inputs."""
+        return isinstance(self.pattern, NM) and not self.pattern.two_way
+
     def to_dense(self) -> Tensor:
         """``(out_features, in_features)`` in the dtype of the values (int8: float32, scaled)."""
         return self._scaled(self._unpack(self.values))

@@ -13,7 +13,7 @@ from sparsecore.formats.base import VALUE_DTYPES, PackedWeight
 from sparsecore.formats.bitmap_decode import BitmapDecode
 from sparsecore.formats.block_sparse import BlockSparse
 from sparsecore.formats.channels import Channels
-from sparsecore.formats.check import mask_violations
+from sparsecore.formats.check import mask_violations, require_pattern
 from sparsecore.formats.group_lists import GroupLists
 from sparsecore.formats.layouts import LAYOUTS, default_layout, layouts_for
 from sparsecore.formats.nm_decode import NMDecode
@@ -233,11 +233,22 @@ def placed(weight: PackedWeight, device: torch.device | str) -> PackedWeight:
     ):
         return weight.to(device=there)
     layout = default_layout("placed", weight.pattern, there.type)
+    _require_own_pattern("placed", weight)
     mask = weight.mask().to(there)
     if weight.scale is None:
         return pack_stored(weight.to_dense().to(there), None, mask, weight.pattern, layout)
     dense = weight.integers().to(there)
     return pack_stored(dense, weight.scale.to(there), mask, weight.pattern, layout)
+
+
+def _require_own_pattern(owner: str, weight: PackedWeight) -> None:
+    """Raises ValueError unless a packed weight follows the pattern it names."""
+    if weight.proves_pattern or weight.values.is_meta:
+        return
+    two_way = isinstance(weight.pattern, NM) and weight.pattern.two_way
+    # Where a row keeps fewer than two of four, a zero takes the free slot, in any column.
+    mask = weight.to_dense() != 0 if two_way else weight.mask()
+    require_pattern(owner, mask, weight.pattern)
 
 
 def from_tensors(
@@ -250,10 +261,13 @@ def from_tensors(
     """A packed weight from its parts, validated.
 
     Raises:
-        ValueError: A part is missing or wrong.
+        ValueError: A part is missing or wrong, or they do not follow the pattern.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"from_tensors: no layout is called {layout!r}; there are {', '.join(LAYOUTS)}.")
+    if layout not in layouts_for(pattern, None):
+        choices = " or ".join(layouts_for(pattern, None))
+        raise ValueError(f"from_tensors: {pattern} is stored as {choices}, not as {layout}.")
     kind = LAYOUTS[layout]
     needed = ("values", *kind.index_names)
     missing = [name for name in needed if name not in tensors]
@@ -265,7 +279,7 @@ def from_tensors(
             f"from_tensors: a {layout} weight has the attributes {wanted}, got {set(attributes)}."
         )
     indices = {name: tensors[name] for name in kind.index_names}
-    return kind(
+    packed = kind(
         shape=shape,
         pattern=pattern,
         values=tensors["values"],
@@ -273,3 +287,5 @@ def from_tensors(
         **indices,
         **attributes,
     ).validate()
+    _require_own_pattern(f"from_tensors: a {layout} weight", packed)
+    return packed

@@ -72,6 +72,11 @@ class SemiStructured(PackedWeight):
         """Columns of the 2:4 matrix that is stored."""
         return lifted_inputs(self.shape[1], self.group) if self.group > 4 else self.shape[1]
 
+    @property
+    def proves_pattern(self) -> bool:
+        """Its arrays can hold nothing else along the inputs."""
+        return isinstance(self.pattern, NM) and not self.pattern.two_way
+
     def to_dense(self) -> Tensor:
         """``(out_features, in_features)`` in the dtype of the values (int8: float32, scaled)."""
         return self._scaled(self._unpack(self.values))

@@ -50,6 +50,11 @@ class VNM(PackedWeight):
         assert isinstance(self.pattern, VNMPattern)
         return self.pattern.vector
 
+    @property
+    def proves_pattern(self) -> bool:
+        """Its arrays can hold nothing else."""
+        return True
+
     def to_dense(self) -> Tensor:
         """``(out_features, in_features)`` in the dtype of the values."""
         return self._unpack(self.values)

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -28,6 +30,18 @@ from sparsecore.patterns import pattern as parse_pattern
 FORMAT_VERSION = 1
 COMPUTE_NAMES = {None: "float32", torch.float16: "float16", torch.int8: "int8"}
 COMPUTE_DTYPES = {name: dtype for dtype, name in COMPUTE_NAMES.items()}
+
+_checking_only: ContextVar[bool] = ContextVar("checking_only", default=False)
+
+
+@contextmanager
+def checking_only() -> Iterator[None]:
+    """Packed layers that are given a state dict meanwhile check it, say what is wrong, and stay as they are."""
+    token = _checking_only.set(True)
+    try:
+        yield
+    finally:
+        _checking_only.reset(token)
 
 
 def _as_buffer(index: Tensor) -> Tensor:
@@ -259,11 +273,22 @@ class PackedLayer(nn.Module):
                     if here.layout != packed.layout:
                         state_dict = _state_with(state_dict, prefix, here)
                     packed = here
-                self._make_room(packed)
+                self._check_shapes(packed, state_dict.get(f"{prefix}bias"))
             except ValueError as error:
                 error_msgs.append(f"{prefix.rstrip('.') or type(self).__name__}: {error}")
                 return
-        elif f"{prefix}weight_values" in state_dict:
+            if _checking_only.get():
+                bias = set() if self.bias is None else {f"{prefix}bias"}
+                known = (
+                    {f"{prefix}weight_{name}" for name in packed.tensors()} | {f"{prefix}_extra_state"} | bias
+                )
+                missing_keys += sorted(bias - set(state_dict))
+                unexpected_keys += [
+                    key for key in state_dict if strict and key.startswith(prefix) and key not in known
+                ]
+                return
+            self._make_room(packed)
+        elif any(key.startswith(f"{prefix}weight_") for key in state_dict):
             error_msgs.append(f"{prefix}_extra_state is missing: without it the indices cannot be checked.")
             return
         super()._load_from_state_dict(
@@ -271,13 +296,22 @@ class PackedLayer(nn.Module):
         )
         self._forget_derived()
 
-    def _make_room(self, packed: PackedWeight) -> None:
-        """Gives parameter and buffers the shapes of a checked weight, so that copying its tensors in succeeds."""
+    def _check_shapes(self, packed: PackedWeight, bias: Any = None) -> None:
+        """Raises ValueError unless a weight, and a bias where there is one, have the shapes of this layer."""
         if packed.shape != self.matrix_shape:
             raise ValueError(
                 f"the checkpoint holds a {packed.shape[0]} x {packed.shape[1]} weight, "
                 f"this layer is {self.matrix_shape[0]} x {self.matrix_shape[1]}."
             )
+        if self.bias is not None and bias is not None and getattr(bias, "shape", None) != self.bias.shape:
+            raise ValueError(
+                f"the checkpoint holds a bias of shape {tuple(getattr(bias, 'shape', ()))}, this layer has one of "
+                f"shape {tuple(self.bias.shape)}."
+            )
+
+    def _make_room(self, packed: PackedWeight) -> None:
+        """Gives parameter and buffers the shapes of a checked weight, so that copying its tensors in succeeds."""
+        self._check_shapes(packed)
         for name in LAYOUTS[self.layout].index_names:
             delattr(self, f"weight_{name}")
         for name in packed.index_names:
@@ -301,6 +335,25 @@ class PackedLayer(nn.Module):
         return text + (f", activation={self.activation!r}" if self.activation != "none" else "")
 
 
+def bias_parameter(
+    owner: str, bias: Tensor | None, weight: PackedWeight, trainable: bool
+) -> nn.Parameter | None:
+    """A copy of a bias as the parameter of a layer with this weight.
+
+    Raises:
+        ValueError: Its shape or dtype does not fit.
+    """
+    if bias is None:
+        return None
+    fits = bias.is_floating_point() and (bias.dtype != torch.float64 or weight.dtype == torch.float64)
+    if bias.shape != (weight.shape[0],) or not fits:
+        raise ValueError(
+            f"{owner}: bias must be ({weight.shape[0]},) of float32, bfloat16 or float16 (float64 beside float64 "
+            f"values alone), got {bias.dtype} of shape {tuple(bias.shape)}."
+        )
+    return nn.Parameter(bias.detach().clone(), requires_grad=trainable)
+
+
 def _written(described: Mapping[str, Any]) -> Tensor:
     return torch.tensor(list(json.dumps(described, sort_keys=True).encode()), dtype=torch.uint8)
 
@@ -322,7 +375,7 @@ def read_extra_state(state: Any) -> dict[str, Any]:
     """
     try:
         described = json.loads(bytes(state.to(torch.uint8).tolist()).decode())
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the description of a sparse layer is not readable JSON ({error}).") from error
     if not isinstance(described, dict) or described.get("version") != FORMAT_VERSION:
         raise ValueError(
@@ -333,7 +386,7 @@ def read_extra_state(state: Any) -> dict[str, Any]:
         raise ValueError(f"the description of a sparse layer must have the keys {sorted(wanted)}.")
     if not _are_sizes(described["shape"], 2, 0):
         raise ValueError(f"the shape of a sparse layer must be two sizes, got {described['shape']!r}.")
-    if described["activation"] not in ACTIVATIONS or described["compute"] not in (None, "float16", "int8"):
+    if described["activation"] not in [*ACTIVATIONS] or described["compute"] not in [None, "float16", "int8"]:
         raise ValueError("the description of a sparse layer names an unknown activation or compute type.")
     if not isinstance(described["layout"], str) or not isinstance(described["attributes"], dict):
         raise ValueError("the description of a sparse layer has a malformed layout or attributes.")
@@ -378,6 +431,9 @@ def packed_from_state(state_dict: dict[str, Any], prefix: str) -> PackedWeight:
     described = read_extra_state(state_dict[f"{prefix}_extra_state"])
     start = f"{prefix}weight_"
     stored = {key[len(start) :]: value for key, value in state_dict.items() if key.startswith(start)}
+    for name, value in stored.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"weight_{name} must be a tensor, got {type(value).__name__}.")
     aligned = {name: value.clone() if value.storage_offset() % 2 else value for name, value in stored.items()}
     kind, values = LAYOUTS.get(described["layout"]), aligned.get("values")
     wide = (
@@ -389,4 +445,10 @@ def packed_from_state(state_dict: dict[str, Any], prefix: str) -> PackedWeight:
     except TypeError as error:
         raise ValueError(str(error)) from error
     shape = (described["shape"][0], described["shape"][1])
-    return from_tensors(described["layout"], shape, pattern, tensors, described["attributes"])
+    packed = from_tensors(described["layout"], shape, pattern, tensors, described["attributes"])
+    if described["compute"] == "int8" and not (packed.int8_products and packed.dtype == torch.int8):
+        raise ValueError(
+            f"products of int8 need int8 values in shared lists, group lists or semi_structured, and the checkpoint "
+            f"holds {packed.dtype} in {packed.layout}. Its description is of another weight; save the layer again."
+        )
+    return packed

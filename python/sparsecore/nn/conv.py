@@ -18,7 +18,7 @@ from sparsecore.formats.base import PackedWeight
 from sparsecore.formats.group_lists import GroupLists
 from sparsecore.formats.matrices import from_matrix, to_matrix
 from sparsecore.formats.pack import pack
-from sparsecore.nn._packed import COMPUTE_NAMES, PackedLayer, read_extra_state
+from sparsecore.nn._packed import COMPUTE_NAMES, PackedLayer, bias_parameter, read_extra_state
 from sparsecore.ops import group_lists_conv2d
 from sparsecore.ops.group_lists_conv import checked_scale
 from sparsecore.patterns import Pattern
@@ -168,8 +168,9 @@ class SparseConv2d(PackedLayer):
         nn.Module.__init__(layer)
         layer._set_geometry(geometry)
         layer.in_channels = weight.shape[1] // (high * wide)
-        bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=trainable)
-        layer._set_up(weight.validate(), bias, activation, compute_dtype, trainable)
+        weight.validate()
+        bias = bias_parameter("SparseConv2d.from_packed", bias, weight, trainable)
+        layer._set_up(weight, bias, activation, compute_dtype, trainable)
         layer.input_scale = checked_scale("SparseConv2d", input_scale, COMPUTE_NAMES[compute_dtype]) or None
         return layer
 

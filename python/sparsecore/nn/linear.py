@@ -9,7 +9,7 @@ from typing_extensions import Self
 from sparsecore.formats.base import PackedWeight
 from sparsecore.formats.layouts import LAYOUTS
 from sparsecore.formats.pack import pack, placed
-from sparsecore.nn._packed import COMPUTE_NAMES, PackedLayer
+from sparsecore.nn._packed import COMPUTE_NAMES, PackedLayer, bias_parameter
 from sparsecore.patterns import Pattern
 from sparsecore.reference import activate
 
@@ -71,8 +71,9 @@ class SparseLinear(PackedLayer):
         """A layer around a packed weight (validated here) and a bias ``(out_features,)``."""
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
-        bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=trainable)
-        layer._set_up(weight.validate(), bias, activation, compute_dtype, trainable)
+        weight.validate()
+        bias = bias_parameter("SparseLinear.from_packed", bias, weight, trainable)
+        layer._set_up(weight, bias, activation, compute_dtype, trainable)
         return layer
 
     @classmethod

@@ -10,7 +10,8 @@ import torch
 from benchmarks.gpu.families import FAMILIES
 from torch import Tensor
 
-from sparsecore import Unstructured
+from sparsecore import NM, Group, Unstructured, pack
+from sparsecore.formats import select_mask
 from sparsecore.nn import SparseConv2d
 from sparsecore.ops import semi_structured_compress, semi_structured_linear
 from tests.cuda.conftest import EMULATED
@@ -210,3 +211,33 @@ def test_convolutions_say_where_their_kernels_are(device: str) -> None:
     layer = SparseConv2d.from_dense(torch.nn.Conv2d(16, 32, 1), Unstructured(), sparsity=0.9).to(device)
     with pytest.raises(RuntimeError, match="kernels run on the CPU"):
         layer(torch.randn(1, 16, 8, 8, device=device))
+
+
+def test_load_time_work_stays_on_the_device(device: str) -> None:
+    """Raw operators without a kernel of their name: no copy to the host, which the debug mode would report."""
+    weight = torch.randn(70, 150)
+    for pattern, name in ((Group(4, 1), "group_lists"), (NM(2, 8, vector=16), "shared_lists")):
+        sparsity = 0.6 if name == "group_lists" else None
+        mask = select_mask(weight.abs(), pattern, sparsity)
+        on_host = pack(weight, pattern, mask, layout=name)
+        there = pack(weight.to(device), pattern, mask.to(device), layout=name).validate()
+        for mine, theirs in zip(there.tensors().values(), on_host.tensors().values(), strict=True):
+            assert mine.is_cuda and torch.equal(mine.cpu(), theirs)
+        assert torch.equal(there.to_dense().cpu(), on_host.to_dense())
+    lists = pack(weight, Group(4, 1), sparsity=0.6, layout="group_lists")
+    arrays, sizes = (lists.index, lists.order, lists.starts), (lists.rows, lists.cols, 70, 150)
+    moved = tuple(array.to(device) for array in arrays)
+    ops, windows = torch.ops.sparsecore, (lists.depth, lists.window)
+    expected = ops.group_lists_transpose(*arrays, *sizes, *windows, 128, 64)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = ops.group_lists_transpose(*moved, *sizes, *windows, 128, 64)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.equal(mine.cpu(), theirs) for mine, theirs in zip(found, expected, strict=True))
+    damaged = (moved[0].clone().fill_(255), *moved[1:])
+    verdict = ops.group_lists_validate(*damaged, *sizes, *windows)
+    assert verdict != (0, -1)
+    assert verdict == ops.group_lists_validate(*(array.cpu() for array in damaged), *sizes, *windows)
+    with pytest.raises(RuntimeError, match=r"row_lists_pack: .*sparsecore\.pack"):
+        ops.row_lists_pack(weight.to(device), torch.ones(70, 150, dtype=torch.bool, device=device), 64)

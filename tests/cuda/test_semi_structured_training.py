@@ -184,6 +184,30 @@ def test_layers_train(selection: str, device: str) -> None:
     )  # of weights that bfloat16 makes equal, others may stay
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", [(64, 64), (70, 131), (3, 5), (0, 8)], ids=str)
+def test_the_kernel_chooses_two_way_masks(shape: tuple[int, int], dtype: torch.dtype, device: str) -> None:
+    """Of 16 bits those of the plain form, zeros and ties among them; of float32 nearly."""
+    torch.manual_seed(0)
+    for scale in (1e-8, 1.0, 1e4):
+        weight = (scale * torch.randn(shape)).to(device, torch.float32 if scale == 1e-8 else dtype)
+        weight = weight.to(torch.bfloat16) if scale == 1e-8 and dtype != torch.float32 else weight
+        weight[:, ::3] = weight[:, :1]
+        weight[::5] = 0
+        score = weight.float().square()
+        mask, want = sc.formats.select.two_way_mask(score), reference.two_way_mask(score)
+        assert not sc.formats.check.mask_violations(mask, sc.NM(2, 4, two_way=True))[0].any()
+        if weight.dtype == torch.float32:
+            assert float((score * mask).sum()) >= 0.999 * float((score * want).sum())
+        else:
+            assert torch.equal(mask, want)
+        gone = torch.rand(shape, device=device) < 0.3
+        left = sc.formats.select.two_way_mask(score.masked_fill(gone, -1.0))
+        assert not (left & gone).any()
+        if weight.dtype != torch.float32:
+            assert torch.equal(left, reference.two_way_mask(score.masked_fill(gone, -1.0)) & ~gone)
+
+
 @pytest.mark.parametrize("autocast", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("selection", ["by_row", "two_way", "a sparsifier's"])
 def test_float32_weights_decay_in_float32(selection: str, autocast: torch.dtype, device: str) -> None:
@@ -347,13 +371,18 @@ def test_a_sparsifier_s_model_compiles_whole(device: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*should not be instantiated:DeprecationWarning"
+)  # torch's compiler does it
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("selection", ["by_row", "two_way"])
-def test_compiles_whole(selection: str, device: str) -> None:
-    layer = sparsify.MaskedLinear(72, 40, selection=selection, device=device, dtype=torch.bfloat16)
+def test_compiles_whole(selection: str, dtype: torch.dtype, device: str) -> None:
+    layer = sparsify.MaskedLinear(72, 40, selection=selection, device=device, dtype=dtype)
     clone = copy.deepcopy(layer)
-    input = torch.randn(3, 72, device=device, dtype=torch.bfloat16)
-    got = torch.compile(layer, fullgraph=True, backend="aot_eager")(input)
-    want = clone(input)
+    input = torch.randn(3, 72, device=device, dtype=dtype)
+    with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.float32):
+        got = torch.compile(layer, fullgraph=True, backend="aot_eager")(input)
+        want = clone(input)
     assert torch.equal(got, want)
     got.float().square().sum().backward()
     want.float().square().sum().backward()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsecore import reference
+from sparsecore._library import has_kernel
 from sparsecore.formats.variable_select import choose_codes, codes_of_mask, variable_mask
+from sparsecore.ops.semi_structured import semi_structured_compress, semi_structured_decompress
 from sparsecore.patterns import NM, VNM, Channel, Group, Pattern, VariableNM, fixed_sparsity
-from sparsecore.reference.semi_structured import two_way_mask
 
 
 def top_mask(score: Tensor, keep: int) -> Tensor:
@@ -38,6 +40,27 @@ def nm_mask(units: Tensor, n: int, m: int) -> Tensor:
 def choose_nm(units: Tensor, pattern: NM) -> Tensor:
     """The units that an N:M pattern keeps, by their scores, in both directions where it is two-way."""
     return two_way_mask(units) if pattern.two_way else nm_mask(units, pattern.n, pattern.m)
+
+
+def two_way_mask(score: Tensor) -> Tensor:
+    """At most two of four neighbours along both directions of each 4 x 4 tile, from the largest score on.
+
+    On a GPU the kernel that packs chooses, in one pass, among roots of the scores that are rounded to float16: by
+    magnitudes of 16 bits that is the choice of the plain form, but for those 2^14 times smaller than the largest.
+
+    Args:
+        score: ``(rows, columns)``; what is negative comes last and is left out where the kernel chooses.
+    """
+    if not score.numel() or score.is_meta or not has_kernel("semi_structured_compress", score.device.type):
+        return reference.two_way_mask(score)
+    size = score.float().clamp_min(0.0).sqrt()
+    size = torch.ldexp(
+        size, -torch.frexp(size.amax()).exponent
+    ).half()  # a power of two: no rounding of its own
+    size = size.clamp_min(2.0**-24).masked_fill(score < 0, 0.0)  # what is kept is not zero
+    values, metadata = semi_structured_compress(size, selection="two_way")
+    rows, columns = score.shape
+    return semi_structured_decompress(values, metadata, out_features=rows, in_features=columns) != 0
 
 
 def unit_shape(pattern: Pattern) -> tuple[int, int]:

@@ -250,5 +250,3 @@ def test_pruning_training_and_recipes(pattern: str) -> None:
                 schedule=sc.sparsify.Constant(10),
                 grow=sc.sparsify.RandomGrow(sc.sparsify.Fraction(0.3)),
             )
-        with pytest.raises(ValueError, match="orders are searched for"):
-            sc.sparsify.order_hidden_(model, [("0", "2")], sc.pattern(pattern))

@@ -138,6 +138,8 @@ def test_memory_that_runs_out(call: Call, views: bool) -> None:
     few = call.arguments.get("input", call.tensors[call.varied]).shape[0] == TOKENS
     if few and (call.operator.endswith("_linear") or call.operator == "block_sparse_input_grad"):
         assert {"the output", "the workspace"} <= purposes
+    if call.operator == "bitmap_decode_linear" and not few:
+        assert {"the dense weight", "the dense product"} <= purposes
     if views and few and "input" in before:
         assert "a copy of input in one piece" in purposes
 

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <sys/mman.h>
 
+#include "cuda/tests/bitmap_decode_dense_problem.h"
 #include "cuda/tests/bitmap_decode_problem.h"
 #include "cuda/tests/block_sparse_problem.h"
 #include "cuda/tests/group_lists_problem.h"
@@ -455,17 +456,23 @@ TEST_CASE("far offsets: values of 2:4 and V:N:M weights") {
   {
     using semi_structured::Plan;
     using Kernel = Plan::Kernel;
-    ProblemOptions options;
-    options.residual = true;
-    MatmulProblem problem(3, 64, 72, options);
-    SemiStructuredMatmulParams p = problem.params(0);
-    constexpr int64_t rows = int64_t{1} << 20;  // of two blocks of 2048 values
-    const FarPacked far(p.weight, rows);
-    p.weight = far.weight;
-    for (const Plan& plan :
-         {Plan{Kernel::kSmallSm80, 8, 1}, Plan{Kernel::kTiledSm80, 64, 1}, Plan{Kernel::kWgmmaSm90, 64, 1}}) {
-      CAPTURE(static_cast<int>(plan.kernel));
-      check_last_channels(problem, p, rows, [&](const auto& p) { return semi_structured::run_plan(plan, p, nullptr); });
+    for (const int32_t group : {4, 6}) {
+      CAPTURE(group);
+      ProblemOptions options;
+      options.residual = true;
+      options.group = group;
+      MatmulProblem problem(3, 64, 72, options);
+      constexpr int64_t rows = int64_t{1} << 20;  // of two blocks of 2048 values
+      SemiStructuredMatmulParams p = problem.params(3 * semi_structured::lifted_row_bytes(72, options.dtype, group));
+      const FarPacked far(p.weight, rows);
+      REQUIRE(far.weight.value_bytes > 2 * kFar);
+      p.weight = far.weight;
+      for (const Plan& plan :
+           {Plan{Kernel::kSmallSm80, 8, 1}, Plan{Kernel::kTiledSm80, 64, 1}, Plan{Kernel::kWgmmaSm90, 64, 1}}) {
+        CAPTURE(static_cast<int>(plan.kernel));
+        check_last_channels(problem, p, rows,
+                            [&](const auto& p) { return semi_structured::run_plan(plan, p, nullptr); });
+      }
     }
   }
   {
@@ -483,4 +490,63 @@ TEST_CASE("far offsets: values of 2:4 and V:N:M weights") {
       check_last_channels(problem, p, rows, [&](const auto& p) { return cuda_vnm::run_plan(plan, p, nullptr); });
     }
   }
+}
+
+TEST_CASE("far offsets: lifted rows of x") {
+  using semi_structured::Plan;
+  const Plan plan{Plan::Kernel::kWgmmaSm90, 64, 1};
+  ProblemOptions options;
+  options.group = 6;
+  MatmulProblem problem(3, 40, 72, options);
+  SemiStructuredMatmulParams p = problem.params(0);
+  // The problem's tokens are the last of so many.
+  const int64_t lifted_row = semi_structured::lifted_row_bytes(72, options.dtype, 6);
+  constexpr int64_t tokens = int64_t{1} << 25, before = tokens - 3;
+  REQUIRE(before * lifted_row > 2 * kFar);
+  const FarArray<char> x(problem.x.data(), problem.x.buffer.size(), before * p.x_row_stride * 2);
+  const FarArray<float> token_scale(problem.token_scale.data(), 3, before);
+  const FarMemory y(tokens * p.y_row_stride * 4), workspace(tokens * lifted_row);
+  p.m = tokens, p.x = x.data(), p.y = y.data();
+  if (p.token_scale) p.token_scale = token_scale.data();
+  p.workspace = workspace.data(), p.workspace_bytes = tokens * lifted_row;
+  cuda_emulation::Options emulated = next_adversary(90);
+  emulated.only_last = 3;
+  emulated.multiprocessors = kEnough;
+  const cuda_emulation::ScopedOptions scoped(emulated);
+  REQUIRE(semi_structured::run_plan(plan, p, nullptr) == Status::kOk);
+  for (int64_t t = 0; t < 3; ++t) std::memcpy(problem.y.at(t, 0), y.data() + (before + t) * p.y_row_stride * 4, 40 * 4);
+  CHECK(problem.first_wrong() == -1);
+}
+
+TEST_CASE("far offsets: a dense matrix from a bitmap, and values taken from one") {
+  // The last row of many, whose values are the last that 32 bits count.
+  constexpr int64_t k = 1 << 16, words = k / 64, rows = kFar / k;
+  BitmapDenseProblem problem(1, k, DType::kBFloat16, DType::kBFloat16, 0.1);
+  const int64_t first = INT32_MAX - problem.nnz();
+  const FarArray<uint64_t> bitmap(problem.bitmap.data(), words, rows * words);
+  cuda_emulation::GlobalBuffer<int32_t> row_ptr(
+      std::vector<int32_t>(static_cast<size_t>(rows) + 2, static_cast<int32_t>(first)));
+  row_ptr[static_cast<size_t>(rows) + 1] = INT32_MAX;
+  const FarArray<char> values(problem.values.data(), problem.nnz() * 2, first * 2);
+  const FarArray<char> from(problem.from.data(), k * 2, rows * k * 2);
+  const FarMemory dense((rows + 1) * k * 2), taken(int64_t{INT32_MAX} * 2);
+  cuda_emulation::Options options = next_adversary(80);
+  options.only_last = words / cuda_bitmap_decode::kPartWords / (cuda_bitmap_decode::kDenseThreads / 32);
+  const cuda_emulation::ScopedOptions scoped(options);
+  BitmapDecodeDenseParams unpack;
+  unpack.weight = {values.data(), bitmap.data(), row_ptr.data(), INT32_MAX};
+  unpack.dense = dense.data();
+  unpack.n = rows + 1, unpack.k = k;
+  unpack.weight_dtype = unpack.dtype = DType::kBFloat16;
+  REQUIRE(bitmap_decode_to_dense(unpack, nullptr) == Status::kOk);
+  std::memcpy(problem.dense.data(), dense.data() + rows * k * 2, k * 2);
+  CHECK(problem.first_wrong_weight() == -1);
+
+  BitmapDecodeGatherParams gather;
+  gather.weight = {nullptr, bitmap.data(), row_ptr.data(), INT32_MAX};
+  gather.dense = from.data(), gather.values = taken.data();
+  gather.n = rows + 1, gather.k = k, gather.dtype = DType::kBFloat16;
+  REQUIRE(bitmap_decode_gather(gather, nullptr) == Status::kOk);
+  std::memcpy(problem.taken.data(), taken.data() + first * 2, static_cast<size_t>(problem.nnz()) * 2);
+  CHECK(problem.first_wrong_value() == -1);
 }

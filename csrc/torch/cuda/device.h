@@ -14,10 +14,11 @@ namespace sparsecore {
 // The number of the CUDA device that a tensor is on, or -1: elsewhere.
 int32_t device_index(const Tensor& tensor);
 
-// Memory on the device of `like`, and a contiguous copy in new memory. Both throw where there is none, and then
-// allocation_failure() is what torch said about it.
+// Memory on the device of `like`, a contiguous copy in new memory, and torch's dense product. They throw where there is
+// no memory, and then allocation_failure() is what torch said about it.
 Tensor empty_on_device(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType type);
 Tensor copy_on_device(const Tensor& tensor);
+Tensor matmul_on_device(const Tensor& a, const Tensor& b);
 std::string allocation_failure();
 
 // While it lives, launches go to the tensor's device, and `stream` is torch's current stream there.

@@ -32,6 +32,8 @@ Tensor copy_on_device(const Tensor& tensor) {
   return tensor.is_contiguous() ? torch::stable::clone(tensor) : torch::stable::contiguous(tensor);
 }
 
+Tensor matmul_on_device(const Tensor& a, const Tensor& b) { return torch::stable::matmul(a, b); }
+
 // torch's stable functions throw without its reason; since 2.13 there is a function that tells it.
 std::string allocation_failure() {
   using Reason = const char* (*)();

@@ -63,6 +63,11 @@ Tensor copy_on_device(const Tensor& tensor) {
   return tensor.is_contiguous() ? torch::stable::clone(tensor) : torch::stable::contiguous(tensor);
 }
 
+Tensor matmul_on_device(const Tensor& a, const Tensor& b) {
+  count_allocation(a.numel() * b.size(1));
+  return torch::stable::matmul(a, b);
+}
+
 std::string allocation_failure() { return "CUDA out of memory."; }
 
 DeviceScope::DeviceScope(const Tensor&) {}

@@ -84,7 +84,7 @@ Tensor allocate(const char* function, const char* what, const Tensor& like, cons
 
 Tensor multiply(const char* function, const Tensor& a, const Tensor& b) {
   const int64_t bytes = leading_count(a) * b.size(1) * static_cast<int64_t>(a.element_size());
-  return allocated(function, "the dense product", a, bytes, [&] { return torch::stable::matmul(a, b); });
+  return allocated(function, "the dense product", a, bytes, [&] { return matmul_on_device(a, b); });
 }
 
 Tensor allocate_workspace(const char* function, const Tensor& like, int64_t bytes) {

@@ -311,6 +311,7 @@ void bulk_copy_to_block(uint32_t destination, const void* shared, uint32_t bytes
   check_run(shared, nullptr, bytes, instruction);
   std::byte* to = static_cast<std::byte*>(shared_pointer(destination));
   Cta* block = owner_of_shared(to);
+  if (block == &cta()) violation("%s: the destination is in the block that copies", instruction);
   load(instruction, {{to, static_cast<uint64_t*>(shared_pointer(barrier)), block}}, bytes, 16, 0,
        [=] { return fetch(shared, bytes, 0, instruction); });
 }

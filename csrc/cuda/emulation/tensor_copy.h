@@ -43,7 +43,7 @@ TensorMap encode_tensor_map(const TensorShape& shape);
 void bulk_load(void* shared, const void* global, uint32_t bytes, uint64_t* barrier);
 // To the same place, and with the same place's barrier, of every block of the cluster whose bit is set.
 void bulk_load_multicast(void* shared, const void* global, uint32_t bytes, uint64_t* barrier, uint16_t blocks);
-// 32-bit addresses of another block, or of the own one.
+// 32-bit addresses of another block.
 void bulk_copy_to_block(uint32_t destination, const void* shared, uint32_t bytes, uint32_t barrier);
 void bulk_store(void* global, const void* shared, uint32_t bytes);
 void bulk_add_float(float* global, const float* shared, uint32_t bytes);

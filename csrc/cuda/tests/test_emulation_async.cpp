@@ -696,6 +696,18 @@ TEST_CASE("copies from block to block") {
               options) == "");
     for (size_t i = 0; i < 64; i++) CHECK(out[i] == static_cast<float>(100 * (1 - i / 32) + i % 32));
   }
+  const auto to_itself = [] {
+    uint64_t* arrived = shared_at<uint64_t>(256);
+    if (threadIdx.x == 0) {
+      mbarrier_init(arrived, 1);
+      fence_mbarrier_init();
+      mbarrier_arrive_expect_tx(arrived, 128);
+      const uint32_t own = cluster_block_rank();
+      bulk_copy_to_block(map_shared_rank(shared_offset(shared_at(128)), own), shared_at(0), 128,
+                         map_shared_rank(shared_offset(arrived), own));
+    }
+  };
+  CHECK(contains(violation_of(clusters(2, 2, 32, 512), to_itself), "in the block that copies"));
 }
 
 TEST_CASE("warpgroups: register counts") {

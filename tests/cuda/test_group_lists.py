@@ -45,7 +45,7 @@ def dense(weight: GroupLists) -> Tensor:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
-@pytest.mark.parametrize("tokens", [0, 1, 5, 35, 70])
+@pytest.mark.parametrize("tokens", [0, 1, 5, 16, 20, 35, 70])
 def test_linear_is_the_dense_product(tokens: int, pattern: Pattern, dtype: torch.dtype, device: str) -> None:
     weight = packed(96, 320, pattern, dtype, device)
     input = whole_numbers(tokens, 320, dtype=dtype, device=device)
@@ -88,10 +88,11 @@ def test_views_with_strides_and_offsets(device: str) -> None:
         assert torch.equal(replace(weight, **shifted).linear(input[:tokens]), weight.linear(input[:tokens]))
 
 
-def test_what_few_tokens_do_not_keep_is_not_multiplied(device: str) -> None:
+@pytest.mark.parametrize("tokens", [3, 16])
+def test_what_few_tokens_do_not_keep_is_not_multiplied(tokens: int, device: str) -> None:
     weight = packed(64, 96, Unstructured(), torch.bfloat16, device)
     weight = weight.with_values(torch.ones_like(weight.values))
-    input = whole_numbers(3, 96, device=device)
+    input = whole_numbers(tokens, 96, device=device)
     expected = weight.linear(input)
     input[1, 40] = float("inf")
     output, spared = weight.linear(input), dense(weight)[:, 40] == 0

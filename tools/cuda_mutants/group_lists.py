@@ -43,6 +43,10 @@ MUTANTS = [
     ),
     _lists("starts below zero are followed", "at < 0 ? 0 : ", place=0),
     _lists("starts past the end are followed", "at > records ? records : at", "at"),
+    _lists("elements are all the first record's", "left.first + (e >> record_bits)", "left.first"),
+    _lists("elements are counted through all records", "e & ((1 << record_bits) - 1)", "e"),
+    _lists("a record has one column", "element >> lists.row_bits", "0"),
+    _lists("a record has one row", "element & (lists.weight.rows - 1)", "0"),
     _lists(
         "places past the window are not looked at",
         "/ w.window * w.window + w.window",
@@ -59,7 +63,7 @@ MUTANTS = [
     _lists("one round for every list", "count == team_lanes);", "false);"),
     _lists("a record is skipped", "left.first += count;", "left.first += count + 1;"),
     _lists("indices of 16 bits are read as 8", "lists.wide ?", "false ?"),
-    _lists("columns of blocks are not widened", "return index * lists.weight.cols;", "return index;"),
+    _lists("columns of blocks are not widened", "return index << lists.column_bits;", "return index;"),
     # few tokens
     _small("no wait for copies", "      ptx::cp_async_wait<Tile::kStages - 2>();\n"),
     _small(
@@ -182,6 +186,16 @@ MUTANTS = [
     _small("columns past k are read", "token >= args.p.m || column >= args.p.k", "token >= args.p.m"),
     _small("pairs past k are read", "const bool both = column + 1 < args.p.k;", "const bool both = true;"),
     _small("x is loaded as pairs wherever it begins", "if (args.x_vectors && both)", "if (both)"),
+    _small(
+        "columns are looked for in their order", "column, !decltype(single_columns)::value)", "column, false)"
+    ),
+    _small("columns of single weights change places", "weight.cols > 1, keep", "true, keep"),
+    _small("neighbours that change places are not exchanged", "if (place % 2) {", "if (false) {"),
+    _small(
+        "neighbours that change places lie one place on",
+        "place / 2 * 4 * kTokens",
+        "(place / 2 + place % 2) * 4 * kTokens",
+    ),
     _small("half of the columns are loaded", "i += 2 * kThreads", "i += 4 * kThreads"),
     _small("the first token tile for all", "blockIdx.x % args.token_tiles) * kTokens", "0) * kTokens"),
     # gradients

@@ -40,8 +40,8 @@ struct Plan {
 struct Lists {
   GroupLists weight;
   int32_t groups = 0, panels = 0, panel_turns = 0;
-  int32_t column_bits = 0;  // 2 to their power are weight.cols
-  bool wide = false;        // indices of 16 bits
+  int32_t row_bits = 0, column_bits = 0;  // 2 to their power are weight.rows and weight.cols
+  bool wide = false;                      // indices of 16 bits
 };
 inline Lists lists_of(const GroupLists& weight, int64_t n, int64_t k) {
   Lists lists;
@@ -49,6 +49,7 @@ inline Lists lists_of(const GroupLists& weight, int64_t n, int64_t k) {
   lists.panels = static_cast<int32_t>(ceil_div(k, weight.depth));
   lists.groups = lists.panels > 0 ? static_cast<int32_t>(ceil_div(n, weight.rows)) : 0;
   lists.panel_turns = static_cast<int32_t>(ceil_div(weight.depth, 64));
+  lists.row_bits = std::countr_zero(static_cast<uint32_t>(weight.rows));
   lists.column_bits = std::countr_zero(static_cast<uint32_t>(weight.cols));
   lists.wide = group_lists_index_bytes(weight.cols, weight.depth) == 2;
   return lists;
@@ -68,7 +69,8 @@ struct GradArguments {
   bool grad_y_vectors = false, x_vectors = false;  // every row begins at a multiple of 16 bytes
 };
 
-Plan choose_plan(int64_t m, int64_t n, int64_t k, int32_t depth);
+// Of the weight its shape: sides and number of its groups, depth of its panels.
+Plan choose_plan(int64_t m, int64_t n, int64_t k, const GroupLists& weight);
 // With a plan given, as the tests do. Checks the parameters first.
 Status run_plan(const Plan& plan, const GroupListsParams& params, void* stream);
 

@@ -17,10 +17,21 @@ namespace {
 using cuda_linear::launched;
 using cuda_linear::refuse;
 
-// A kept weight costs the small kernel about the same for each token, and the other one nothing, which pays for making
-// its tiles dense, whatever is kept of them: at 10 % kept they meet at some 16 tokens, at 50 % at 8
-// (docs/kernels/cuda_group_lists.md). More than 8 would not have one pass over the lists. The visit asks.
-constexpr int64_t kFewTokens = 8;
+// Of the kernel for few tokens: its largest tile, and how many tokens it may take in several of them.
+constexpr int64_t kSmallTileTokens = 8, kFewTokens = 32;
+
+// Whether few tokens one by one take less time than tiles that are made dense for all of them. Cycles of a
+// multiprocessor for 32 kept weights: one by one for each eight tokens, and to write them into a tile, of which 64 x 64
+// take kTile whatever is kept; 32 / 64^2 of that for each of the n k weights (docs/kernels/cuda_group_lists.md). The
+// visit asks.
+bool one_by_one(int64_t m, int64_t n, int64_t k, const GroupLists& weight) {
+  if (m <= kSmallTileTokens) return true;
+  constexpr double kTile = 400;
+  const double product = weight.rows == 1 ? 14 : 9, expansion = weight.rows == 1 ? 24 : 14;
+  const double kept = static_cast<double>(weight.records) * weight.rows * weight.cols;
+  return kept * (product * static_cast<double>(ceil_div(m, kSmallTileTokens)) - expansion) <=
+         kTile * 32 / (64 * 64) * static_cast<double>(n) * static_cast<double>(k);
+}
 
 constexpr int32_t kEverySide = 1 + 2 + 4 + 8 + 16 + 32;
 constexpr cuda_linear::Capability kRows[] = {
@@ -106,13 +117,14 @@ Status launch_small(LinearArguments args, void* stream) {
 
 const cuda_linear::Capabilities& capabilities() { return kCapabilities; }
 
-Plan choose_plan(int64_t m, int64_t n, int64_t k, int32_t depth) {
+Plan choose_plan(int64_t m, int64_t n, int64_t k, const GroupLists& weight) {
   Plan plan;
   const cuda_linear::Capability* const row = cuda_linear::choose(kProducts, {.tokens = m});
-  const bool spans = depth <= kLongestPanel || cuda_linear::asked_kernel() == row->name;  // run_plan then refuses
-  plan.kernel = row->kernel == kSmall && spans ? kSmall : kExpanding;
+  const bool asked = cuda_linear::asked_kernel() == row->name;  // run_plan refuses what it cannot do
+  const bool small = row->kernel == kSmall && weight.depth <= kLongestPanel && one_by_one(m, n, k, weight);
+  plan.kernel = asked ? static_cast<Kernel>(row->kernel) : small ? kSmall : kExpanding;
   plan.tokens = plan.kernel == kSmall ? (m <= 2 ? 2 : m <= 4 ? 4 : 8) : m <= 64 ? 32 : 128;
-  const int64_t panels = ceil_div(k, std::max(depth, 1));
+  const int64_t panels = ceil_div(k, std::max(weight.depth, 1));
   plan.splits = static_cast<int32_t>(std::min<int64_t>(
       cuda_linear::splits_of(
           ceil_div(n, plan.kernel == kSmall ? kSmallTileChannels : kTileChannels) * ceil_div(m, plan.tokens),
@@ -160,16 +172,16 @@ Status run_plan(const Plan& plan, const GroupListsParams& params, void* stream) 
 
 }  // namespace group_lists_cuda
 
-int64_t group_lists_cuda_workspace(int64_t m, int64_t n, int64_t k, int32_t depth) {
+int64_t group_lists_cuda_workspace(int64_t m, int64_t n, int64_t k, const GroupLists& weight) {
   using namespace group_lists_cuda;
   if (m <= 0 || n <= 0 || k < 0) return 0;
-  return cuda_linear::partial_sum_bytes(choose_plan(m, n, k, depth).splits, m, n);
+  return cuda_linear::partial_sum_bytes(choose_plan(m, n, k, weight).splits, m, n);
 }
 
 Status group_lists_cuda_linear(const GroupListsParams& p, void* stream) {
   using namespace group_lists_cuda;
   const auto length = [](int64_t value) { return std::max<int64_t>(value, 0); };
-  return run_plan(choose_plan(length(p.m), length(p.n), length(p.k), p.weight.depth), p, stream);
+  return run_plan(choose_plan(length(p.m), length(p.n), length(p.k), p.weight), p, stream);
 }
 
 Status group_lists_cuda_weight_grad(const GroupListsGradParams& p, void* stream) {

@@ -3,8 +3,8 @@
 // lists would have to be expanded (linear_sm80.cuh does so for more tokens).
 //
 //   grid     x: channel tiles of 32, the token tiles of one next to each other; y: splits of the panels
-//   a span   up to kSpanPanels panels, of span_columns(kTokens) columns at most together: its x, [column][token], and
-//            tables of where its lists are, in shared memory
+//   a span   up to kSpanPanels panels, of span_columns(kTokens) columns at most together: its x, [place of the
+//            column][token], and tables of where its lists are, in shared memory
 //   a piece  16 bytes of a list's values: kColumns columns of kRows channels. With groups of more than 8 channels a
 //            thread takes one of their slices of 8
 //   threads  thread = slice, share of the list, group, share of the panels, slice first: each goes on its own through
@@ -123,6 +123,15 @@ class PieceWalk {
   int64_t begin_ = 0;                   // the first column of the first piece
 };
 
+// Where column `column` of a span lies in shared memory, in columns: for groups of more than one column not in its own
+// place. They begin at multiples of 4, 8 or 16, and lanes that are at the same place of different groups would all read
+// the same few banks. So 128 bytes of columns keep together, and change places by the number of these 128 bytes.
+template <int kTokens>
+SC_DEVICE int place_of_column(int column, bool spread) {
+  constexpr int kLine = 64 / kTokens;  // columns of 128 bytes
+  return spread ? column ^ ((column / kLine ^ column / (4 * kLine)) & (kLine - 1)) : column;
+}
+
 // Elements (token, column) and (token, column + 1) of x; zeros where there are none.
 SC_DEVICE uint32_t token_pair(const LinearArguments& args, int64_t token, int64_t column, uint64_t keep) {
   if (token >= args.p.m || column >= args.p.k) return 0;
@@ -132,10 +141,11 @@ SC_DEVICE uint32_t token_pair(const LinearArguments& args, int64_t token, int64_
   return from[0] | (both ? static_cast<uint32_t>(from[1]) << 16 : 0);
 }
 
-// `columns` columns of x from `column` on, kTokens tokens from `token` on, to [column][token]; by kThreads threads.
+// `columns` columns of x, an even number, from `column` on, kTokens tokens from `token` on, to [place of the
+// column][token]; by kThreads threads.
 template <int kTokens, int kThreads>
 SC_DEVICE void load_columns(const LinearArguments& args, int64_t token, int64_t column, int columns, int thread,
-                            uint64_t keep, char* shared) {
+                            bool spread, uint64_t keep, char* shared) {
   for (int i = 2 * thread; i < columns; i += 2 * kThreads) {
     uint32_t words[kTokens];  // first those of column i, then those of the next one
 #pragma unroll
@@ -145,7 +155,17 @@ SC_DEVICE void load_columns(const LinearArguments& args, int64_t token, int64_t 
       words[t / 2] = __byte_perm(even, odd, 0x5410);
       words[(kTokens + t) / 2] = __byte_perm(even, odd, 0x7632);
     }
-    char* to = shared + i * 2 * kTokens;
+    // Neighbours stay neighbours, but the second one may come first.
+    const int place = place_of_column<kTokens>(i, spread);
+    if (place % 2) {
+#pragma unroll
+      for (int w = 0; w < kTokens / 2; ++w) {
+        const uint32_t first = words[w];
+        words[w] = words[kTokens / 2 + w];
+        words[kTokens / 2 + w] = first;
+      }
+    }
+    char* to = shared + place / 2 * 4 * kTokens;
     if constexpr (kTokens == 2) {
       ptx::store_shared_8(to, {words[0], words[1]});
     } else {
@@ -276,9 +296,9 @@ __global__ void __launch_bounds__(SmallTile<kRows, kTokens>::kThreads, 2)
                                : (block << lists.column_bits) + static_cast<int>((first + i) & (weight.cols - 1u));
         // What is not the list's, or lies outside of the panel, is 0 times 0.
         const bool kept = at.has(i) && column < weight.depth;
+        const int place = place_of_column<kTokens>(panel_column + column, !decltype(single_columns)::value);
         float x[kTokens];
-        load_tokens_of_column<T, kTokens>(
-            x, shared + (kept ? panel_column + column : Tile::kSpanColumns) * Tile::kColumnBytes);
+        load_tokens_of_column<T, kTokens>(x, shared + (kept ? place : Tile::kSpanColumns) * Tile::kColumnBytes);
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
           const float w = kept ? weights[i * kRows + r] : 0.0f;
@@ -302,7 +322,8 @@ __global__ void __launch_bounds__(SmallTile<kRows, kTokens>::kThreads, 2)
       find_lists(lists, static_cast<int32_t>(span) + panel, static_cast<int32_t>(channel / weight.rows), tile_groups,
                  lane, 32, of_panel);
     }
-    load_columns<kTokens, Tile::kThreads>(args, token, span * weight.depth, count * weight.depth, thread, keep, shared);
+    load_columns<kTokens, Tile::kThreads>(args, token, span * weight.depth, count * weight.depth, thread,
+                                          weight.cols > 1, keep, shared);
     __syncthreads();
 
     PieceWalk<Tile> copied(lists, found, count, group, of_panels, of_list), multiplied = copied;

@@ -47,14 +47,14 @@ struct Walk {
   static SC_DEVICE int32_t column(const Lists& lists, int32_t record) {
     const int32_t index = lists.wide ? static_cast<const uint16_t*>(lists.weight.index)[record]
                                      : static_cast<const uint8_t*>(lists.weight.index)[record];
-    return index * lists.weight.cols;
+    return index << lists.column_bits;
   }
 
   // Calls each(record, element, row, col, column) for the elements of all records left of this panel's columns
   // [.., end), and leaves the records behind. By whole warps.
   template <class Each>
   SC_DEVICE void take(const Lists& lists, int32_t end, Each each) {
-    const int32_t rows = lists.weight.rows, size = rows * lists.weight.cols;
+    const int32_t record_bits = lists.row_bits + lists.column_bits;  // 2 to their power are a record's elements
     const uint32_t team = (team_lanes == 32 ? 0xffffffffu : (1u << team_lanes) - 1)
                           << threadIdx.x % 32 / team_lanes * team_lanes;
     bool more;
@@ -62,9 +62,9 @@ struct Walk {
       const int32_t record = left.first + team_lane;
       const bool in = record < left.last && column(lists, record) < end;
       const int32_t count = __popc(__ballot_sync(0xffffffffu, in) & team);
-      for (int32_t e = team_lane; e < count * size; e += team_lanes) {
-        const int32_t of = left.first + e / size, element = e % size;
-        each(of, element, element % rows, element / rows, column(lists, of));
+      for (int32_t e = team_lane; e < count << record_bits; e += team_lanes) {
+        const int32_t of = left.first + (e >> record_bits), element = e & ((1 << record_bits) - 1);
+        each(of, element, element & (lists.weight.rows - 1), element >> lists.row_bits, column(lists, of));
       }
       left.first += count;
       more = __any_sync(0xffffffffu, count == team_lanes);

@@ -13,6 +13,7 @@ namespace sparsecore {
 struct GroupOptions : LinearOptions {
   int64_t list_offset = 0;  // elements in front of values and indices
   double density = 0.3;
+  int64_t of_panel = 0;  // where not 0, every group keeps so many blocks of every panel
 };
 
 struct GroupProblem : LinearProblem<GroupOptions> {
@@ -26,9 +27,16 @@ struct GroupProblem : LinearProblem<GroupOptions> {
   cuda_emulation::GlobalBuffer<int32_t> starts;
   cuda_emulation::GlobalBuffer<float> out;
 
-  static std::vector<uint8_t> draw(int64_t groups, int64_t blocks, const GroupOptions& o) {
+  static std::vector<uint8_t> draw(int64_t groups, int64_t blocks, int64_t panel_blocks, const GroupOptions& o) {
     std::mt19937 random(o.seed + 100);
     std::vector<uint8_t> mask(groups * blocks);
+    if (o.of_panel > 0) {
+      for (auto panel = mask.begin(); panel != mask.end(); panel += panel_blocks) {
+        std::fill(panel, panel + o.of_panel, 1);
+        std::shuffle(panel, panel + panel_blocks, random);
+      }
+      return mask;
+    }
     // The densities of groups differ, and one keeps nothing.
     for (int64_t group = 0; group < groups; ++group) {
       const double density = group == 1 ? 0.0 : std::min(1.0, o.density * (0.3 + random() % 100 / 60.0));
@@ -44,7 +52,7 @@ struct GroupProblem : LinearProblem<GroupOptions> {
         cols(cols),
         depth(depth),
         window(window),
-        mask(draw(cuda_linear::ceil_div(n, rows), cuda_linear::ceil_div(k, cols), o)),
+        mask(draw(cuda_linear::ceil_div(n, rows), cuda_linear::ceil_div(k, cols), depth / cols, o)),
         groups(cuda_linear::ceil_div(n, rows)),
         panels(cuda_linear::ceil_div(k, depth)),
         records(std::count(mask.begin(), mask.end(), 1)),

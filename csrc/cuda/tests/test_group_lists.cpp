@@ -120,33 +120,58 @@ TEST_CASE("group lists on CUDA: with few tokens, what a list does not keep is no
 
 namespace {
 
-// Of accesses to shared memory whose places do not depend on the lists: rings, not x.
-template <int kRows>
-void check_banks(int32_t depth) {
-  using Tile = group_lists_cuda::sm80::SmallTile<kRows, 2>;
-  GroupProblem problem(2, 32, 2048, kRows, 1, depth, 16, {});
+// One block of threads, by the kernel for few tokens, with the bank conflicts of its accesses to shared memory.
+template <int kRows, int kTokens>
+cuda_emulation::Report run_small(GroupProblem& problem) {
+  using Tile = group_lists_cuda::sm80::SmallTile<kRows, kTokens>;
   group_lists_cuda::LinearArguments args;
   args.p = problem.params(1);
   args.lists = group_lists_cuda::lists_of(problem.weight(), problem.n, problem.k);
   args.token_tiles = args.channel_tiles = 1;
   args.x_vectors = args.value_vectors = args.index_vectors = true;
-  args.span_panels = 2048 / depth;
+  args.span_panels = group_lists_cuda::span_columns(kTokens) / problem.depth;
   args.panel_shares = group_lists_cuda::panel_shares(args.lists.panels, 1, args.span_panels);
   cuda_emulation::Config config;
   config.grid = dim3(1);
   config.block = dim3(Tile::kThreads);
   config.shared_bytes = Tile::kSharedBytes;
-  const cuda_emulation::Report report =
-      cuda_emulation::launch(config, [&] { group_lists_cuda::sm80::group_lists_small<BFloat16, kRows, 2>(args); });
+  const cuda_emulation::Report report = cuda_emulation::launch(
+      config, [&] { group_lists_cuda::sm80::group_lists_small<BFloat16, kRows, kTokens>(args); });
   CHECK(problem.first_wrong() == -1);
+  return report;
+}
+
+// Of accesses whose places do not depend on the lists: rings, not x.
+template <int kRows>
+void check_banks(int32_t depth) {
+  GroupProblem problem(2, 32, 2048, kRows, 1, depth, 16, {});
   int64_t executions = 0;
-  for (const cuda_emulation::BankConflicts& place : report.bank_conflicts)
+  for (const cuda_emulation::BankConflicts& place : run_small<kRows, 2>(problem).bank_conflicts)
     if (place.instruction == "ld.shared.v4.b32" || place.instruction == "ld.shared.v2.b32") {
       CAPTURE(place.instruction);
       CHECK(place.worst == 1);
       executions += place.executions;
     }
   CHECK(executions > 0);
+}
+
+// Of x, whose columns are random. Random places take 2.4 to 3.1 passes, those of groups of 8 and more columns would
+// take 5 to 8 if columns lay in their order.
+template <int kTokens>
+void check_columns(int32_t cols, const char* instruction) {
+  CAPTURE(cols);
+  CAPTURE(kTokens);
+  GroupOptions options;
+  options.of_panel = 512 / cols / 4;  // lists of one length: lanes take their steps together
+  GroupProblem problem(kTokens, 32, 2048, 1, cols, 512, 1, options);
+  int64_t executions = 0, passes = 0;
+  for (const cuda_emulation::BankConflicts& place : run_small<1, kTokens>(problem).bank_conflicts)
+    if (place.instruction == instruction && place.worst > 1) {
+      executions += place.executions;
+      passes += place.passes;
+    }
+  REQUIRE(executions > 0);
+  CHECK(static_cast<double>(passes) / static_cast<double>(executions) < 3.3);
 }
 
 }  // namespace
@@ -156,6 +181,14 @@ TEST_CASE("group lists on CUDA: with few tokens, rings are read without bank con
     check_banks<1>(depth);
     check_banks<4>(depth);
     check_banks<8>(depth);
+  }
+}
+
+TEST_CASE("group lists on CUDA: with few tokens, groups of more columns find x in as many banks as single weights") {
+  for (const int32_t cols : {1, 4, 8, 16, 32}) {
+    check_columns<2>(cols, "ld.shared.b32");
+    check_columns<4>(cols, "ld.shared.v2.b32");
+    check_columns<8>(cols, "ld.shared.v4.b32");
   }
 }
 
@@ -291,14 +324,37 @@ TEST_CASE("group lists on CUDA: what cannot be done is said, with what there is"
   grad = problem.grad_params();
   grad.m = -1;
   CHECK(group_lists_cuda_weight_grad(grad, nullptr) == Status::kBadShape);
-  const auto plan = [](int64_t m, int32_t depth) { return group_lists_cuda::choose_plan(m, 4096, 4096, depth); };
+  const auto plan_of = [](int64_t m, int64_t k, int32_t rows, int32_t cols, int32_t depth, double density) {
+    GroupLists weight;
+    weight.rows = rows, weight.cols = cols, weight.depth = depth;
+    weight.records = static_cast<int64_t>(density * 4096 * static_cast<double>(k) / (rows * cols));
+    return group_lists_cuda::choose_plan(m, 4096, k, weight);
+  };
+  const auto plan = [&](int64_t m, int32_t depth) { return plan_of(m, 4096, 1, 1, depth, 0.5); };
   for (const auto& [m, tokens] :
        {std::pair{1, 2}, std::pair{2, 2}, std::pair{3, 4}, std::pair{4, 4}, std::pair{5, 8}, std::pair{8, 8}}) {
     CHECK(plan(m, 128).kernel == kSmall);
     CHECK(plan(m, 128).tokens == tokens);
   }
-  CHECK(plan(9, 128).kernel == kExpanding);
-  CHECK(plan(9, 128).tokens == 32);
+  // More than a tile, one by one: up to which density, if at all.
+  struct Few {
+    int64_t m;
+    int32_t rows, cols;
+    double most;
+  };
+  for (const Few& few :
+       {Few{9, 1, 1, 0.78}, Few{16, 1, 16, 0.78}, Few{17, 1, 1, 0.17}, Few{24, 1, 4, 0.17}, Few{25, 1, 1, 0.097},
+        Few{32, 1, 1, 0.097}, Few{16, 4, 1, 0.78}, Few{24, 4, 1, 0.24}, Few{32, 2, 1, 0.142}, Few{32, 16, 4, 0.142}}) {
+    CAPTURE(few.m);
+    CAPTURE(few.rows);
+    CHECK(plan_of(few.m, 4096, few.rows, few.cols, 128, few.most - 0.01).kernel == kSmall);
+    CHECK(plan_of(few.m, 4096, few.rows, few.cols, 128, few.most - 0.01).tokens == 8);
+    CHECK(plan_of(few.m, 1024, few.rows, few.cols, 128, few.most - 0.01).kernel == kSmall);
+    CHECK(plan_of(few.m, 4096, few.rows, few.cols, 128, few.most + 0.01).kernel == kExpanding);
+    CHECK(plan_of(few.m, 4096, few.rows, few.cols, 128, few.most + 0.01).tokens == 32);
+  }
+  CHECK(plan_of(33, 4096, 4, 1, 128, 0.01).kernel == kExpanding);
+  CHECK(plan_of(9, 4096, 1, 1, 2064, 0.01).kernel == kExpanding);
   CHECK(plan(1, 2048).kernel == kSmall);
   CHECK(plan(1, 2064).kernel == kExpanding);
   for (const auto& [name, kernel] : {std::pair{"group_lists_small_sm80", kSmall}, {"group_lists_sm80", kExpanding}}) {
@@ -309,7 +365,12 @@ TEST_CASE("group lists on CUDA: what cannot be done is said, with what there is"
     CHECK(plan(1, 2064).kernel == kernel);
   }
   cuda_linear::ask_for_kernel("");
-  CHECK(group_lists_cuda_workspace(4096, 4096, 4096, 128) == 0);
-  CHECK(group_lists_cuda_workspace(1, 508, 16384, 128) ==
-        group_lists_cuda::choose_plan(1, 508, 16384, 128).splits * int64_t{512} * 4);
+  GroupLists weight;
+  weight.rows = weight.cols = 1, weight.depth = 128, weight.records = 508 * 16384 / 20;
+  CHECK(group_lists_cuda_workspace(4096, 4096, 4096, weight) == 0);
+  for (const int64_t m : {1, 20, 40}) {  // of whichever kernel takes them
+    const Plan chosen = group_lists_cuda::choose_plan(m, 508, 16384, weight);
+    CHECK(chosen.splits > 1);
+    CHECK(group_lists_cuda_workspace(m, 508, 16384, weight) == chosen.splits * m * int64_t{512} * 4);
+  }
 }

@@ -9,8 +9,8 @@ namespace sparsecore {
 struct GroupListsParams : DeviceLinear {
   GroupLists weight;
 };
-// Depends on shapes alone.
-SPARSECORE_API int64_t group_lists_cuda_workspace(int64_t m, int64_t n, int64_t k, int32_t depth);
+// Depends on shapes alone, of the weight on its sides, depth and number of records.
+SPARSECORE_API int64_t group_lists_cuda_workspace(int64_t m, int64_t n, int64_t k, const GroupLists& weight);
 // Kernels stay inside their buffers whatever the lists hold; the answer is defined for lists that group_lists_validate
 // accepts.
 SPARSECORE_API Status group_lists_cuda_linear(const GroupListsParams& params, void* stream);

@@ -7,7 +7,7 @@
 // cudaStream_t: it waits for nothing, allocates nothing, and can be captured in a graph. Sums are float32, int32 for
 // int8, and are added in an order that depends on the shape alone: the same bits on every call and every device of one
 // kernel family. A weight that the format left out is never multiplied, except behind a bitmap and, with more than 8
-// tokens, in group lists, whose kernels multiply it as zero: an x that is not finite then makes all of its token NaN.
+// tokens, in group lists, whose kernels may multiply it as zero: an x that is not finite then makes its token NaN.
 #pragma once
 
 #include "sparsecore/types.h"

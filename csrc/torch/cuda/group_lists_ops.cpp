@@ -62,7 +62,7 @@ Tensor linear(const Tensor& input, const Tensor& values, const Tensor& index, co
   params.weight =
       view(function, index, order, starts, values.size(2), values.size(1), depth, window, params.n, params.k, input);
   params.weight.values = values.const_data_ptr();
-  side.add_workspace(function, &params, group_lists_cuda_workspace(params.m, params.n, params.k, params.weight.depth));
+  side.add_workspace(function, &params, group_lists_cuda_workspace(params.m, params.n, params.k, params.weight));
   const DeviceScope scope(input);
   raise_unless_launched(group_lists_cuda_linear(params, scope.stream()));
   return side.output;

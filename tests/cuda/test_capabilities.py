@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import sparsecore
-from sparsecore import NM
-from sparsecore.formats import BlockSparse, SharedLists
+from sparsecore import NM, Unstructured
+from sparsecore.formats import BitmapDecode, BlockSparse, SharedLists
 from sparsecore.ops import (
     block_sparse_linear,
     semi_structured_compress,
@@ -38,6 +38,26 @@ def test_vectors_of_shared_lists(device: str) -> None:
     assert "matmul_small_sm80: bfloat16, float16 on sm_80+, vectors of 8, 16, 32, 64," in message
     assert "up to 32 tokens;" in message
     assert "Convert or pack the weight for one of these" in message
+
+
+def test_types_behind_a_bitmap(device: str) -> None:
+    weight = sparsecore.pack(
+        torch.randn(16, 100, dtype=torch.bfloat16), Unstructured(), sparsity=0.5, layout="bitmap_decode"
+    )
+    assert isinstance(weight, BitmapDecode)
+    bitmap, row_ptr = weight.bitmap.to(device), weight.row_ptr.to(device)
+    stored = weight.values.numel()
+    narrow = torch.zeros(16, 100, device=device, dtype=torch.int8)
+    message = (
+        r"bitmap_decode_gather: no kernel for int8 on sm_\d+\. There are .*bitmap_to_dense_sm80 with int8 values: "
+        r"float32, bfloat16, float16, int8 on sm_80\+; bitmap_gather_sm80: float32, bfloat16, float16 on sm_80\+"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.sparsecore.bitmap_decode_gather(narrow, bitmap, row_ptr, stored)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.int8):
+        values = torch.ones(stored, device=device, dtype=dtype)
+        dense = torch.ops.sparsecore.bitmap_decode_unpack(values, bitmap, row_ptr, 16, 100)
+        assert int(dense.float().sum()) == stored
 
 
 def test_types_of_lifted_products(device: str) -> None:

@@ -9,7 +9,12 @@ using namespace cuda_bitmap_decode;
 
 namespace {
 
-Status arguments(const char* function, const BitmapDecode& weight, int64_t n, int64_t k, DenseArguments* args) {
+Status arguments(const char* function, Kernel kernel, DType dtype, const BitmapDecode& weight, int64_t n, int64_t k,
+                 DenseArguments* args) {
+  if (const Status refused =
+          check_kernel(function, capabilities(), kernel, {.dtype = dtype, .capability = current_device().capability});
+      refused != Status::kOk)
+    return refused;
   if (n < 0 || k < 0 || n > INT32_MAX || k > INT32_MAX || weight.nnz < 0 || weight.nnz > INT32_MAX)
     return refuse(Status::kBadShape, "%s: needs 0 <= n, k, values < 2^31, got n=%lld k=%lld values=%lld", function,
                   static_cast<long long>(n), static_cast<long long>(k), static_cast<long long>(weight.nnz));
@@ -45,43 +50,38 @@ struct Bits32 {
 Status bitmap_decode_to_dense(const BitmapDecodeDenseParams& p, void* stream) {
   constexpr const char* kName = "bitmap_decode_to_dense";
   DenseArguments args;
-  if (const Status status = arguments(kName, p.weight, p.n, p.k, &args); status != Status::kOk) return status;
+  const Kernel kernel = p.weight_dtype == DType::kInt8 ? kDenseOfInt8 : kDense;
+  if (const Status status = arguments(kName, kernel, p.dtype, p.weight, p.n, p.k, &args); status != Status::kOk)
+    return status;
+  if (kernel == kDense && p.weight_dtype != p.dtype)
+    return refuse(Status::kUnsupportedDType, "%s: values are of the type of the dense matrix, %s, or int8, not %s",
+                  kName, name_of(p.dtype), name_of(p.weight_dtype));
   if (p.n == 0 || p.k == 0) return Status::kOk;
   if (!p.dense || (p.weight.nnz > 0 && !p.weight.values))
     return refuse(Status::kNullPointer, "%s: needs values and the dense matrix", kName);
   args.dense = p.dense;
-  if (p.weight_dtype == p.dtype) {
-    switch (size_of(p.dtype)) {
-      case 1: return launch_parts(kName, args, stream, sm80::to_dense<int8_t, int8_t>);
-      case 2: return launch_parts(kName, args, stream, sm80::to_dense<BFloat16, BFloat16>);
-      case 4: return launch_parts(kName, args, stream, sm80::to_dense<Bits32, Bits32>);
-    }
+  if (kernel == kDense)
+    return size_of(p.dtype) == 2 ? launch_parts(kName, args, stream, sm80::to_dense<BFloat16, BFloat16>)
+                                 : launch_parts(kName, args, stream, sm80::to_dense<Bits32, Bits32>);
+  switch (p.dtype) {
+    case DType::kInt8: return launch_parts(kName, args, stream, sm80::to_dense<int8_t, int8_t>);
+    case DType::kBFloat16: return launch_parts(kName, args, stream, sm80::to_dense<int8_t, BFloat16>);
+    case DType::kFloat16: return launch_parts(kName, args, stream, sm80::to_dense<int8_t, Float16>);
+    default: return launch_parts(kName, args, stream, sm80::to_dense<int8_t, float>);
   }
-  if (p.weight_dtype == DType::kInt8) {
-    switch (p.dtype) {
-      case DType::kBFloat16: return launch_parts(kName, args, stream, sm80::to_dense<int8_t, BFloat16>);
-      case DType::kFloat16: return launch_parts(kName, args, stream, sm80::to_dense<int8_t, Float16>);
-      case DType::kFloat32: return launch_parts(kName, args, stream, sm80::to_dense<int8_t, float>);
-      default: break;
-    }
-  }
-  return refuse(Status::kUnsupportedDType, "%s: values are of the type of the dense matrix, %s, or int8, not %s", kName,
-                name_of(p.dtype), name_of(p.weight_dtype));
 }
 
 Status bitmap_decode_gather(const BitmapDecodeGatherParams& p, void* stream) {
   constexpr const char* kName = "bitmap_decode_gather";
   DenseArguments args;
-  if (const Status status = arguments(kName, p.weight, p.n, p.k, &args); status != Status::kOk) return status;
+  if (const Status status = arguments(kName, kGather, p.dtype, p.weight, p.n, p.k, &args); status != Status::kOk)
+    return status;
   if (p.n == 0 || p.k == 0 || p.weight.nnz == 0) return Status::kOk;
   if (!p.dense || !p.values) return refuse(Status::kNullPointer, "%s: needs values and the dense matrix", kName);
   args.dense = const_cast<void*>(p.dense);
   args.values = p.values;
-  switch (size_of(p.dtype)) {
-    case 2: return launch_parts(kName, args, stream, sm80::gather<BFloat16>);
-    case 4: return launch_parts(kName, args, stream, sm80::gather<Bits32>);
-  }
-  return refuse(Status::kUnsupportedDType, "%s: needs float32, bfloat16 or float16, got %s", kName, name_of(p.dtype));
+  return size_of(p.dtype) == 2 ? launch_parts(kName, args, stream, sm80::gather<BFloat16>)
+                               : launch_parts(kName, args, stream, sm80::gather<Bits32>);
 }
 
 }  // namespace sparsecore

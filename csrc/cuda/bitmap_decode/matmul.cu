@@ -12,10 +12,14 @@ namespace cuda_bitmap_decode {
 namespace {
 
 constexpr const char* kName = "bitmap_decode_matmul";
+constexpr Types kFloats = kHalves | type(DType::kFloat32);
 constexpr Capability kRows[] = {
     {.kernel = kOwnValues, .name = "bitmap_matmul_sm80", .types = kHalves},
     {.kernel = kInt8Values, .name = "bitmap_matmul_sm80 with int8 values", .types = kHalves},
     {.kernel = kValidate, .name = "bitmap_validate_sm80", .types = 0},
+    {.kernel = kDense, .name = "bitmap_to_dense_sm80", .types = kFloats},
+    {.kernel = kDenseOfInt8, .name = "bitmap_to_dense_sm80 with int8 values", .types = kFloats | type(DType::kInt8)},
+    {.kernel = kGather, .name = "bitmap_gather_sm80", .types = kFloats},
 };
 constexpr Capabilities kCapabilities = {kRows};
 

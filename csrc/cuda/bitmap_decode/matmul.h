@@ -24,8 +24,9 @@ struct MatmulArguments : Arguments {
   bool value_vectors = false;    // the values begin at a multiple of 16 bytes
 };
 
-// What there is: products by the type of x, with values of it or of int8, and validation.
-enum Kernel { kOwnValues, kInt8Values, kValidate };
+// What there is: products by the type of x, with values of it or of int8; validation; by the type of the dense matrix,
+// that matrix from values of its type or of int8, and values from it.
+enum Kernel { kOwnValues, kInt8Values, kValidate, kDense, kDenseOfInt8, kGather };
 const Capabilities& capabilities();
 Plan choose_plan(int64_t m, int64_t n, int64_t k);
 // With a plan given, as the tests do. Checks the parameters first.

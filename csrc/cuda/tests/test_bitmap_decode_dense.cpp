@@ -38,6 +38,7 @@ TEST_CASE("Bitmap to dense: arrays that do not belong together lead nowhere outs
 
 TEST_CASE("Bitmap to dense: no size at all, and refusals that say what there is") {
   const auto says = [](const char* text) { return std::string(cuda_message()).find(text) != std::string::npos; };
+  const cuda_emulation::ScopedOptions scoped(next_adversary(80));
   for (const auto& [n, k] : {std::pair<int64_t, int64_t>{0, 0}, {0, 9}, {4, 0}}) {
     BitmapDenseProblem problem(n, k, DType::kBFloat16, DType::kBFloat16, 0.5);
     CHECK(problem.unpack() == Status::kOk);
@@ -49,6 +50,14 @@ TEST_CASE("Bitmap to dense: no size at all, and refusals that say what there is"
   CHECK(says("of the type of the dense matrix, float32, or int8, not bfloat16"));
   problem.dtype = DType::kInt8;
   CHECK(problem.gather() == Status::kUnsupportedDType);
+  CHECK(says("bitmap_decode_gather: no kernel for int8 on sm_80"));
+  CHECK(says("bitmap_gather_sm80: float32, bfloat16, float16 on sm_80+"));
+  problem.weight_dtype = problem.dtype = kFloat8E4M3;
+  CHECK(problem.unpack() == Status::kUnsupportedDType);
+  CHECK(says("bitmap_decode_to_dense: no kernel for float8_e4m3 on sm_80"));
+  CHECK(
+      says("bitmap_to_dense_sm80: float32, bfloat16, float16 on sm_80+; "
+           "bitmap_to_dense_sm80 with int8 values: float32, bfloat16, float16, int8 on sm_80+;"));
   BitmapDecodeDenseParams dense;
   dense.n = -1;
   CHECK(bitmap_decode_to_dense(dense, nullptr) == Status::kBadShape);

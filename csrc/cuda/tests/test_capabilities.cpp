@@ -7,6 +7,7 @@
 
 #include "cuda/linear/capabilities.h"
 #include "cuda/linear/message.h"
+#include "cuda/tests/bitmap_decode_dense_problem.h"
 #include "cuda/tests/bitmap_decode_problem.h"
 #include "cuda/tests/block_sparse_problem.h"
 #include "cuda/tests/group_lists_problem.h"
@@ -426,6 +427,18 @@ TEST_CASE("capabilities: group lists") {
 TEST_CASE("capabilities: behind a bitmap") {
   using namespace cuda_bitmap_decode;
   check_rows(capabilities(), [](const Need& need, int kernel) {
+    if (kernel == kDense || kernel == kDenseOfInt8 || kernel == kGather) {
+      const bool int8 = kernel == kDenseOfInt8;
+      const DType built =
+          need.dtype == DType::kFloat32 || (int8 && need.dtype == DType::kInt8) ? need.dtype : half_or(need.dtype);
+      BitmapDenseProblem problem(20, 200, int8 ? DType::kInt8 : built, built, 0.5);
+      problem.dtype = need.dtype;
+      const cuda_emulation::ScopedOptions scoped(next_adversary(need.capability));
+      const Status status = kernel == kGather ? problem.gather() : problem.unpack();
+      if (status == Status::kOk)
+        CHECK((kernel == kGather ? problem.first_wrong_value() : problem.first_wrong_weight()) == -1);
+      return status;
+    }
     BitmapOptions options;
     options.dtype = half_or(need.dtype);
     options.weight_dtype = kernel == kInt8Values ? DType::kInt8 : options.dtype;

@@ -117,7 +117,7 @@ Tensor gather(const Tensor& given, const Tensor& bitmap, const Tensor& row_ptr, 
   params.weight = places(function, bitmap, row_ptr, params.n, params.k, dense);
   params.weight.nnz = stored;
   params.dense = dense.const_data_ptr();
-  params.dtype = dtype_of(function, "dense", dense);
+  params.dtype = dtype_of(function, "dense", dense, true);
   Tensor values = allocate(function, "the values", dense, {stored}, dense.scalar_type());
   params.values = values.mutable_data_ptr();
   const DeviceScope scope(dense);

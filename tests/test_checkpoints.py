@@ -201,3 +201,16 @@ def test_two_ways(layout: str, tmp_path: Path) -> None:
     packed = sc.pack(weight, one, layout=layout)
     with pytest.raises(ValueError, match="breaks it at row 0, column 0"):
         sc.formats.from_tensors(layout, packed.shape, both, packed.tensors(), packed.attributes())
+
+
+def test_int8_products_of_a_gpu_become_float32_ones_on_a_cpu() -> None:
+    packed = sc.pack(torch.randn(48, 64), "2:4", dtype=torch.int8, layout="semi_structured")
+    there = sc.nn.SparseLinear.from_packed(packed, torch.randn(48), compute_dtype=torch.int8)
+    here, input = sc.nn.SparseLinear(64, 48, pattern="2:4"), torch.randn(3, 64)
+    here.load_state_dict(there.state_dict())
+    again = sc.nn.SparseLinear(64, 48, pattern="2:4")
+    again.load_state_dict(here.state_dict())
+    for layer in (here, again):
+        assert (layer.layout, layer.compute_dtype) == ("row_lists", torch.int8)
+        with torch.no_grad():
+            assert torch.allclose(layer(input), input @ packed.to_dense().T + there.bias, atol=1e-4)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import sparsecore as sc
 
@@ -138,3 +140,44 @@ def test_environment_and_backends() -> None:
     assert sc.cpu.isa() == sc.cpu.available()[-1]
     with pytest.raises(ValueError, match="no instruction set"):
         sc.cpu.use("avx1024")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("pattern", ["2:4", "channels", "unstructured"])
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_transformer_encoders_of_torch(pattern: str, norm_first: bool) -> None:
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, norm_first=norm_first)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=not norm_first).eval()
+    sc.sparsify_(model, pattern, sparsity=None if pattern == "2:4" else 0.5)
+    dense = sc.densify_(copy.deepcopy(model))
+    input, padding = torch.randn(3, 7, 32), torch.arange(7) >= torch.tensor([[7], [5], [4]])
+    for options in ({}, {"src_key_padding_mask": padding}):
+        with torch.no_grad():  # torch would hand all weights of a layer to one operator
+            mine, theirs = model(input, **options), dense(input, **options)
+        kept = ~padding if options else torch.ones(3, 7, dtype=torch.bool)
+        assert torch.allclose(mine[kept], theirs[kept], atol=1e-5)
+    with pytest.raises(TypeError, match=r"torch\.linear: a packed weight"):
+        nn.functional.linear(torch.randn(3, 32), model.layers[0].linear1.weight)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_weights_that_are_computed_at_each_call_are_up_to_date() -> None:
+    for prepare in (
+        lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+        nn.utils.weight_norm,
+    ):
+        layer, input = nn.Linear(16, 8), torch.randn(3, 16)
+        prepare(layer)
+        with torch.no_grad():
+            layer(input)
+            for part in layer.parameters():
+                part.mul_(2)  # a step: the weight of the layer is that of before
+        packed = sc.sparsify_(nn.Sequential(layer), "unstructured")
+        assert torch.allclose(packed(input), layer(input), atol=1e-5)
+
+
+def test_convolutions_stay_dense_under_patterns_of_matrices() -> None:
+    for pattern in ("n:16", "channels"):
+        model = nn.Sequential(nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(16, 16))
+        sc.sparsify_(model, pattern, sparsity=0.5)
+        assert [type(part) for part in model] == [nn.Conv2d, nn.Flatten, sc.nn.SparseLinear]

@@ -13,7 +13,7 @@ from sparsecore._sharding import refuse_sharded
 from sparsecore.nn._packed import PackedLayer
 from sparsecore.nn.conv import SparseConv2d, why_dense
 from sparsecore.nn.linear import SparseLinear
-from sparsecore.patterns import Channel, Pattern
+from sparsecore.patterns import Channel, Pattern, VariableNM
 from sparsecore.patterns import pattern as parse_pattern
 
 Filter = Callable[[nn.Module, str], bool]
@@ -42,8 +42,27 @@ def _replace_all(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.
 def can_pack(module: nn.Module, pattern: Pattern) -> bool:
     """Whether :func:`sparsify_` can convert a layer."""
     if type(module) is nn.Conv2d:
-        return why_dense(module) is None and not isinstance(pattern, Channel)
+        return (why_dense(module) or _why_not(pattern)) is None
     return type(module) is nn.Linear
+
+
+def _why_not(pattern: Pattern) -> str | None:
+    """Why convolutions stay dense under a pattern; None where they need not."""
+    if isinstance(pattern, Channel):
+        return "cannot leave out whole channels yet"
+    if isinstance(pattern, VariableNM):
+        return "cannot have blocks with an N of their own"
+    return None
+
+
+def _bring_up_to_date(layer: nn.Module) -> None:
+    """Computes the weight of a layer under ``torch.nn.utils.prune``, ``weight_norm`` or ``spectral_norm``.
+
+    They do so when the layer is called: after a step of an optimizer or ``load_state_dict`` it is still the one before.
+    """
+    for hook in layer._forward_pre_hooks.values():
+        if getattr(hook, "name", getattr(hook, "_tensor_name", None)) == "weight":
+            hook(layer, ())
 
 
 def _chosen(model: nn.Module, pattern: Pattern, filter_fn: Filter | None) -> dict[str, nn.Linear | nn.Conv2d]:
@@ -54,10 +73,8 @@ def _chosen(model: nn.Module, pattern: Pattern, filter_fn: Filter | None) -> dic
             if filter_fn is None or filter_fn(module, name):
                 found[name] = module
         elif type(module) is nn.Conv2d:
-            reason = why_dense(module)
-            if isinstance(pattern, Channel):
-                reason = reason or "cannot leave out whole channels yet"
-            elif filter_fn is None and module.in_channels <= STEM_CHANNELS:
+            reason = why_dense(module) or _why_not(pattern)
+            if filter_fn is None and module.in_channels <= STEM_CHANNELS:
                 reason = (
                     reason
                     or f"sees only {module.in_channels} channels; choose it with filter_fn to convert it"
@@ -82,8 +99,8 @@ def sparsify_(
     """Replaces the chosen linear layers and convolutions by packed ones, in place.
 
     Depthwise and grouped convolutions, those that pad with something else than zeros, and all convolutions under
-    ``Channel`` stay dense. So does, unless ``filter_fn`` chooses it, a convolution with at most 4 input channels: the
-    first layer of an image network. Why, is logged at level debug.
+    ``Channel`` and ``VariableNM`` stay dense. So does, unless ``filter_fn`` chooses it, a convolution with at most 4
+    input channels: the first layer of an image network. Why, is logged at level debug.
 
     Args:
         model: Any module; a bare ``nn.Linear`` or ``nn.Conv2d`` is returned converted.
@@ -117,6 +134,7 @@ def sparsify_(
         if id(layer) not in converted:  # a layer used twice stays one layer
             mask = (masks or {}).get(name)
             share = None if masks and name in masks else sparsity
+            _bring_up_to_date(layer)
             try:
                 if isinstance(layer, nn.Linear):
                     converted[id(layer)] = SparseLinear.from_dense(

@@ -160,3 +160,14 @@ def test_pruning_and_growing(side: str) -> None:
     x = torch.randn(3, 16)
     expected = model(x)
     torch.testing.assert_close(sparsifier.finalize()(x), expected)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_autocast_is_that_of_the_dense_layer(bias: bool) -> None:
+    layer = sc.nn.SparseLinear.from_dense(nn.Linear(16, 8, bias), "channels", sparsity=0.5)
+    input, dense = torch.randn(3, 16), layer.to_dense()
+    with torch.autocast("cpu", torch.bfloat16):
+        for training in (False, True):
+            with torch.set_grad_enabled(training):
+                assert layer(input).dtype == dense(input).dtype == torch.bfloat16
+                assert torch.allclose(layer(input), dense(input), atol=0.02)

@@ -183,6 +183,22 @@ def test_compiled_training(pattern: sc.Pattern, layout: str, sparsity: float | N
 
 
 @packings
+@pytest.mark.parametrize("dtype", [None, torch.int8])
+def test_gradients_of_inputs_compile(
+    pattern: sc.Pattern, layout: str, sparsity: float | None, dtype: torch.dtype | None
+) -> None:
+    dense = nn.Linear(70, 48)
+    model = sc.nn.SparseLinear.from_dense(dense, pattern, sparsity=sparsity, layout=layout, dtype=dtype)
+    input, other = torch.randn(6, 70, requires_grad=True), torch.randn(6, 70)
+    other.copy_(input.detach())
+    other.requires_grad_()
+    torch.compile(model, fullgraph=True, backend="aot_eager")(input).square().sum().backward()
+    model(other).square().sum().backward()
+    assert torch.allclose(input.grad, other.grad, atol=1e-4)
+    assert copy.deepcopy(model).to("meta")(torch.empty(3, 70, device="meta")).shape == (3, 48)
+
+
+@packings
 def test_exports(pattern: sc.Pattern, layout: str, sparsity: float | None) -> None:
     model = _layer(pattern, layout, sparsity).eval().requires_grad_(False)
     input = torch.randn(6, 70)

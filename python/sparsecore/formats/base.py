@@ -153,6 +153,24 @@ class PackedWeight(ABC):
         """Of the values."""
         return self.values.dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Of the values."""
+        return self.values.device
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Refuses functions of torch, which know dense weights alone.
+
+        That there is this method also tells the layers of torch that look at ``linear1.weight``, such as
+        ``nn.TransformerEncoderLayer``, not to hand the weights of their parts to one fused operator.
+        """
+        name = getattr(function, "__name__", function)
+        raise TypeError(
+            f"torch.{name}: a packed weight ({cls.layout}) is no tensor. Call the layer or weight.linear(input, bias); "
+            "weight.to_dense() is the dense matrix."
+        )
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything stored, by name: ``values``, the indices of the layout, ``scale`` where there is one."""
         stored = {"values": self.values} | {name: getattr(self, name) for name in self.index_names}

@@ -93,6 +93,6 @@ class Channels(PackedWeight):
         y = activate(torch.nn.functional.linear(x, self._kept().to(input.dtype), used), activation)
         if whole:
             return y
-        rest = y.new_zeros(self.shape[0]) if bias is None else bias
+        rest = y.new_zeros(self.shape[0]) if bias is None else bias.to(y.dtype)
         idle = activate(rest, activation).expand(*y.shape[:-1], self.shape[0])
         return idle.index_copy(-1, self.rows, y)

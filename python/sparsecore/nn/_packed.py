@@ -189,7 +189,8 @@ class PackedLayer(nn.Module):
 
     def _transposition(self, weight: PackedWeight) -> tuple[Tensor, ...] | None:
         """The transposed structure, kept for the next backward pass."""
-        if self._transposed is None and not torch.compiler.is_compiling() and weight.dtype != torch.float64:
+        real = not weight.values.is_meta and weight.dtype != torch.float64
+        if self._transposed is None and real and not torch.compiler.is_compiling():
             self._transposed = weight.transposed_structure()
         return self._transposed
 
@@ -446,9 +447,9 @@ def packed_from_state(state_dict: dict[str, Any], prefix: str) -> PackedWeight:
         raise ValueError(str(error)) from error
     shape = (described["shape"][0], described["shape"][1])
     packed = from_tensors(described["layout"], shape, pattern, tensors, described["attributes"])
-    if described["compute"] == "int8" and not (packed.int8_products and packed.dtype == torch.int8):
+    if described["compute"] == "int8" and packed.dtype != torch.int8:
         raise ValueError(
-            f"products of int8 need int8 values in shared lists, group lists or semi_structured, and the checkpoint "
-            f"holds {packed.dtype} in {packed.layout}. Its description is of another weight; save the layer again."
+            f"products of int8 need int8 values, and the checkpoint holds {packed.dtype}. Its description is of another "
+            "weight; save the layer again."
         )
     return packed

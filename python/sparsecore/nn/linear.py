@@ -170,6 +170,8 @@ class SparseLinear(PackedLayer):
         if isinstance(weight, Tensor):
             return activate(nn.functional.linear(input, weight, self.bias), self.activation)
         compute = COMPUTE_NAMES[self.compute_dtype]
+        if compute == "int8" and not weight.int8_products:  # of a layer that came from another kind of device
+            compute = "float32"
         return weight.linear(input, self.bias, activation=self.activation, compute=compute)
 
     def _differentiable(self, input: Tensor) -> Tensor:

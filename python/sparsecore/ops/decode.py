@@ -130,6 +130,13 @@ def _nm_decode_linear_fake(
     return fake_linear(input, out_features)
 
 
+@fake_kernel("nm_decode_unpack")
+def _nm_decode_unpack_fake(
+    values: Tensor, codes: Tensor, out_features: int, in_features: int, *nm: int
+) -> Tensor:
+    return values.new_empty((out_features, in_features))
+
+
 @fake_kernel("bitmap_decode_unpack")
 def _bitmap_decode_unpack_fake(
     values: Tensor, bitmap: Tensor, row_ptr: Tensor, out_features: int, in_features: int

@@ -449,7 +449,7 @@ def packed_from_state(state_dict: dict[str, Any], prefix: str) -> PackedWeight:
     packed = from_tensors(described["layout"], shape, pattern, tensors, described["attributes"])
     if described["compute"] == "int8" and packed.dtype != torch.int8:
         raise ValueError(
-            f"products of int8 need int8 values, and the checkpoint holds {packed.dtype}. Its description is of another "
-            "weight; save the layer again."
+            f"products of int8 need int8 values, and the checkpoint holds {packed.dtype}. Its description is of "
+            "another weight; save the layer again."
         )
     return packed

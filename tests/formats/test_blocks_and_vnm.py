@@ -243,10 +243,3 @@ def test_pruning_training_and_recipes(pattern: str) -> None:
     sparsifier.finalize()
     assert str(model[0].pattern) == str(sc.pattern(pattern))
     assert sc.check_pattern(model[0].weight.to_dense(), pattern).ok
-    if fixed is not None:
-        with pytest.raises(ValueError, match="exchanges single weights"):
-            sc.sparsify.Recipe(
-                sc.pattern(pattern),
-                schedule=sc.sparsify.Constant(10),
-                grow=sc.sparsify.RandomGrow(sc.sparsify.Fraction(0.3)),
-            )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import sparsecore as sc
-from sparsecore.patterns import NM, Group, Unstructured
+from sparsecore.patterns import NM, VNM, Group, Unstructured
 from sparsecore.sparsify import (
     SRSTE,
     STE,
@@ -148,11 +148,13 @@ def test_exchanges_keep_every_count(grow: object, within: str) -> None:
     assert sparsifier.explored() > 0.2
 
 
-@pytest.mark.parametrize("pattern", [NM(2, 4), NM(2, 8, vector=8), Group(8, 1), Group(4, 4)], ids=str)
+@pytest.mark.parametrize(
+    "pattern", [NM(2, 4), NM(2, 8, vector=8), VNM(16, 2, 8), Group(8, 1), Group(4, 4)], ids=str
+)
 def test_exchanges_keep_the_pattern(pattern: sc.Pattern) -> None:
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    allocation = Uniform(None) if isinstance(pattern, NM) else Uniform(0.5, "layer")
+    allocation = Uniform(None) if isinstance(pattern, (NM, VNM)) else Uniform(0.5, "layer")
     recipe = Recipe(
         pattern,
         allocation=allocation,

@@ -138,7 +138,7 @@ class Recipe:
                 "Recipe: EveryForward with Hard() would never let a weight return. Use SRSTE() or STE()."
             )
         two_way = isinstance(self.pattern, NM) and self.pattern.two_way
-        if self.grow is not None and (two_way or isinstance(self.pattern, (VNM, VariableNM))):
+        if self.grow is not None and (two_way or isinstance(self.pattern, VariableNM)):
             raise ValueError(
                 f"Recipe: {type(self.grow).__name__} exchanges single weights, which {self.pattern} does not hold. "
                 f"Leave grow out, or use Unstructured()."

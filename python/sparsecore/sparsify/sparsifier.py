@@ -17,10 +17,10 @@ from torch.utils.hooks import RemovableHandle
 from sparsecore.convert import can_pack, sparsify_
 from sparsecore.formats.matrices import from_matrix, to_matrix
 from sparsecore.formats.select import mask_units, score_units, spread_units
-from sparsecore.patterns import NM, Pattern
+from sparsecore.patterns import NM, VNM, Pattern
 from sparsecore.sparsify import distributed
 from sparsecore.sparsify.budget import choose_masks
-from sparsecore.sparsify.exchange import competitors, exchange
+from sparsecore.sparsify.exchange import competitors, exchange, exchange_picked
 from sparsecore.sparsify.gradients import MaskedWeight
 from sparsecore.sparsify.grow import Candidates
 from sparsecore.sparsify.kinds import as_matrix, as_weight, stored_pattern
@@ -308,13 +308,13 @@ class Sparsifier:
             def units_of(values: Tensor, weight: Tensor = weight, pattern: Pattern = pattern) -> Tensor:
                 return score_units(as_matrix(from_matrix(values, weight), recipe.pattern)[0], pattern)
 
-            units = exchange(
-                active,
-                units_of(recipe.score(matrix, stats)),
-                units_of(grow(matrix, candidates)),
-                int(share * int(active.sum())),
-                competitors(pattern, recipe.allocation.within, active.shape),
-            )
+            worth, growth = units_of(recipe.score(matrix, stats)), units_of(grow(matrix, candidates))
+            count = int(share * int(active.sum()))
+            if isinstance(pattern, VNM):
+                units = exchange_picked(active, worth, growth, count, pattern)
+            else:
+                sets = competitors(pattern, recipe.allocation.within, active.shape)
+                units = exchange(active, worth, growth, count, sets)
             whole = spread_units(units, pattern, (mask.shape[0], mask.shape[1]))
             found[name] = as_weight(whole, weight, recipe.pattern)
         return found

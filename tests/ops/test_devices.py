@@ -13,7 +13,9 @@ from torch import Tensor
 import sparsecore as sc
 from sparsecore import reference
 from sparsecore._library import has_kernel
+from sparsecore.formats.check import mask_violations
 from sparsecore.formats.layouts import ORDER
+from sparsecore.formats.variable_select import codes_of_mask, variable_mask
 from sparsecore.ops import _on_cuda
 from sparsecore.ops._on_cuda import COMPOSED, REFUSED, refusal
 
@@ -164,6 +166,23 @@ def test_packing_on_a_device_stays_there(family: str) -> None:
         nowhere = packed("meta")
     for mine, theirs in zip(nowhere, packed("cpu"), strict=True):
         assert mine.is_meta and (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["2:4", "2:4/16", "2:4-two-way", "16:2:8", "4x4", "unstructured", "channels"]
+)
+def test_choosing_on_a_device_stays_there(pattern: str) -> None:
+    free = sc.patterns.fixed_sparsity(sc.pattern(pattern)) is None
+    score = torch.empty(64, 128, device="meta")
+    mask = sc.formats.select_mask(score, sc.pattern(pattern), 0.5 if free else None)
+    assert mask.is_meta and mask.shape == score.shape
+    assert mask_violations(mask, sc.pattern(pattern))[0].is_meta
+
+
+def test_choosing_among_blocks_stays_on_a_device() -> None:
+    codes = codes_of_mask(torch.empty(64, 128, device="meta", dtype=torch.bool))
+    assert codes.is_meta and codes.shape == (4, 8)
+    assert variable_mask(torch.empty(64, 128, device="meta"), codes).is_meta
 
 
 def test_the_transposed_structure_of_groups_is_made_without_waiting() -> None:

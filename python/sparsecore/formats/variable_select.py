@@ -59,38 +59,38 @@ def choose_codes(
     sums = torch.nn.functional.pad(blocks.sort(-1, descending=True).values.double().cumsum(-1), (1, 0))
     kept = sums.sum(2).flatten(0, 1)[:, levels]  # (blocks, levels)
     if nbytes is not None:
-        cost = torch.tensor([block_bytes(code, value_bytes) for code in levels])
+        cost = [block_bytes(code, value_bytes) for code in levels]
         budget = nbytes
     else:
-        cost = torch.tensor([BLOCK * code for code in levels])
+        cost = [BLOCK * code for code in levels]
         budget = round((1.0 - (sparsity or 0.0)) * score.numel())
-    spent = int(cost[0]) * len(kept)
+    spent = cost[0] * len(kept)
     if spent > budget:
         raise ValueError(
             f"choose_codes: the budget {budget} is below the {spent} that N={levels[0]} in every block takes. "
             f"Raise it or pass empty=True."
         )
-    step = cost.diff()
+    step = torch.tensor(cost, device=score.device).diff()
     # A later doubling waits for the earlier ones, so it never comes with a higher priority than they.
     priority = (kept.diff(dim=1) / step).cummin(1).values
     order = priority.flatten().argsort(dim=0, descending=True, stable=True)
     taken = order[step.repeat(len(kept))[order].cumsum(0) <= budget - spent]
     doublings = torch.bincount(taken // len(step), minlength=len(kept))
-    return torch.tensor(levels, dtype=torch.uint8)[doublings].view(grid)
+    return torch.tensor(levels, dtype=torch.uint8, device=score.device)[doublings].view(grid)
 
 
 def codes_of_mask(mask: Tensor) -> Tensor:
     """The least N that holds what a mask keeps, by block."""
     most = _blocks(mask).sum(-1).amax(-1)
-    codes = torch.tensor(CODES)
+    codes = torch.tensor(CODES, device=mask.device)
     return codes[torch.searchsorted(codes, most.contiguous())].to(torch.uint8)
 
 
 def variable_mask(score: Tensor, codes: Tensor) -> Tensor:
     """True at the N best of every 16 inputs of a row; of equal ones the first are taken."""
     blocks = _blocks(score.float())
-    rank = torch.empty(blocks.shape, dtype=torch.int64)
     order = blocks.argsort(dim=-1, descending=True, stable=True)
-    rank.scatter_(-1, order, torch.arange(BLOCK).expand(blocks.shape))
+    rank = torch.empty_like(order)
+    rank.scatter_(-1, order, torch.arange(BLOCK, device=score.device).expand(blocks.shape))
     kept = rank < codes.to(torch.int64)[:, :, None, None]
     return kept.transpose(1, 2).reshape(score.shape)

@@ -45,6 +45,51 @@ float clamp(float value, float low, float high) {
   return value > high ? high : value;
 }
 
+// Channels [channel, channel + R::kRows) that exist; a pixel's sums go through memory one by one. By value: an array
+// whose address is known elsewhere would not stay in registers. Not inline: a copy for each sum of each tile would take
+// compilers half a minute.
+template <typename R>
+__attribute__((noinline)) typename R::F load_sum(const Tile& tile, int64_t channel, int p) {
+  alignas(64) float column[R::kRows] = {};
+  if (tile.before)
+    for (int64_t r = 0; r < R::kRows && channel + r < tile.channels; ++r)
+      column[r] = tile.before[(channel + r) * tile.before_stride + p];
+  return R::load(column);
+}
+
+template <typename Rows>
+SPARSECORE_INLINE void finish_rows(const Finish& finish, int64_t channel, Rows rows, int pixel, float* column) {
+  if (finish.scale)
+    for (int64_t r = 0; r < rows; ++r) column[r] *= finish.scale[channel + r];
+  if (finish.bias)
+    for (int64_t r = 0; r < rows; ++r) column[r] += finish.bias[channel + r];
+  if (finish.residual)
+    for (int64_t r = 0; r < rows; ++r) column[r] += finish.residual[(channel + r) * finish.residual_stride + pixel];
+  if (finish.hard_swish)
+    for (int64_t r = 0; r < rows; ++r) column[r] = column[r] * clamp(column[r] + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f);
+  else
+    for (int64_t r = 0; r < rows; ++r) column[r] = clamp(column[r], finish.low, finish.high);
+}
+
+// Where `rows` is a constant, compilers finish all of them at once.
+template <typename Rows>
+SPARSECORE_INLINE void store_rows(const Tile& tile, Rows rows, int64_t channel, int p, float* column) {
+  if (tile.finish) finish_rows(*tile.finish, channel, rows, p, column);
+  float* out = tile.sums + channel * tile.sums_stride + p;
+  for (int64_t r = 0; r < rows; ++r, out += tile.sums_stride) *out = column[r];
+}
+
+template <typename R>
+__attribute__((noinline)) void store_sum(const Tile& tile, int64_t channel, int p, typename R::F sum) {
+  alignas(64) float column[R::kRows];
+  R::store(column, sum);
+  const int64_t present = tile.channels - channel;
+  if (present >= R::kRows)
+    store_rows(tile, std::integral_constant<int64_t, R::kRows>(), channel, p, column);
+  else
+    store_rows(tile, present, channel, p, column);
+}
+
 // R: rows in a register, P: pixels of the tile. Index: of blocks of one column, or void for all others.
 template <typename R, int P, typename Index>
 struct FewLoop {
@@ -87,48 +132,6 @@ struct FewLoop {
     }
   }
 
-  // Channels [channel, channel + R::kRows) that exist; a pixel's sums go through memory one by one. By value: an array
-  // whose address is known elsewhere would not stay in registers.
-  F load_sum(int64_t channel, int p) const {
-    alignas(64) float column[R::kRows] = {};
-    if (tile.before)
-      for (int64_t r = 0; r < R::kRows && channel + r < tile.channels; ++r)
-        column[r] = tile.before[(channel + r) * tile.before_stride + p];
-    return R::load(column);
-  }
-  void store_sum(int64_t channel, int p, F sum) const {
-    alignas(64) float column[R::kRows];
-    R::store(column, sum);
-    const int64_t present = tile.channels - channel;
-    if (present >= R::kRows)
-      store_rows(std::integral_constant<int64_t, R::kRows>(), channel, p, column);
-    else
-      store_rows(present, channel, p, column);
-  }
-
-  // Where `rows` is a constant, compilers finish all of them at once.
-  template <typename Rows>
-  SPARSECORE_INLINE void store_rows(Rows rows, int64_t channel, int p, float* column) const {
-    if (tile.finish) finish_rows(*tile.finish, channel, rows, p, column);
-    float* out = tile.sums + channel * tile.sums_stride + p;
-    for (int64_t r = 0; r < rows; ++r, out += tile.sums_stride) *out = column[r];
-  }
-
-  template <typename Rows>
-  static SPARSECORE_INLINE void finish_rows(const Finish& finish, int64_t channel, Rows rows, int pixel,
-                                            float* column) {
-    if (finish.scale)
-      for (int64_t r = 0; r < rows; ++r) column[r] *= finish.scale[channel + r];
-    if (finish.bias)
-      for (int64_t r = 0; r < rows; ++r) column[r] += finish.bias[channel + r];
-    if (finish.residual)
-      for (int64_t r = 0; r < rows; ++r) column[r] += finish.residual[(channel + r) * finish.residual_stride + pixel];
-    if (finish.hard_swish)
-      for (int64_t r = 0; r < rows; ++r) column[r] = column[r] * clamp(column[r] + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f);
-    else
-      for (int64_t r = 0; r < rows; ++r) column[r] = clamp(column[r], finish.low, finish.high);
-  }
-
   template <int kCount>
   void run_places(int64_t place) const {
     const int64_t height = kOneColumn && R::kRows < 16 ? R::kRows : rows, width = cols, pitch = tile.x_stride;
@@ -145,7 +148,7 @@ struct FewLoop {
         shortest = count[g] < shortest ? count[g] : shortest;
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) {
-          sums[g][p] = load_sum(tile.order[place + g] * rows + part, p);
+          sums[g][p] = load_sum<R>(tile, tile.order[place + g] * rows + part, p);
         }
       }
       for (int64_t i = 0; i < shortest; ++i)
@@ -161,7 +164,7 @@ struct FewLoop {
         }
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) {
-          store_sum(tile.order[place + g] * rows + part, p, sums[g][p]);
+          store_sum<R>(tile, tile.order[place + g] * rows + part, p, sums[g][p]);
         }
       }
     }

@@ -34,6 +34,14 @@ MUTANTS = [
     _linear("columns of records in front of the turn", "column < begin || ", ""),
     _linear("columns are not counted from the turn", "2 * (column - begin + c)", "2 * (column + c)"),
     _linear("columns of a record are all the first", "column - begin + c", "column - begin"),
+    _linear("row vectors are copied by elements", "      if (run_bits) {", "      if (false) {"),
+    _linear(
+        "every record has vectors",
+        "args.row_vectors ? 3 : 0;",
+        "lists.row_bits + lists.column_bits < 3 ? 0 : 3;",
+    ),
+    _lists("runs of a record are all the first", "- 1)) << run_bits;", "- 1)) * 0;"),
+    _lists("runs are counted as elements", "+ lists.column_bits - run_bits;", "+ lists.column_bits;"),
     _linear("rows of a record are all the first", "walk.group * rows + r,", "walk.group * rows,"),
     _linear(
         "x of the panel's first turn for all", "turn % lists.panel_turns * cuda_linear::kTurnColumns +", "0 +"

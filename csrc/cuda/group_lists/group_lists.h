@@ -55,8 +55,14 @@ inline Lists lists_of(const GroupLists& weight, int64_t n, int64_t k) {
   return lists;
 }
 
+// Whether records are whole vectors of 16 bytes of one channel.
+inline bool has_row_vectors(const GroupLists& weight) {
+  return weight.rows == 1 && weight.cols >= 8 && reinterpret_cast<uintptr_t>(weight.values) % 16 == 0;
+}
+
 struct LinearArguments : cuda_linear::Arguments {
   Lists lists;
+  bool row_vectors = false;  // for tiles that are made dense: copied as vectors
   // For few tokens: whether values and indices begin at multiples of 16 bytes, the panels of a span, and how many
   // threads share them; the others share lists.
   bool value_vectors = false, index_vectors = false;

@@ -27,7 +27,8 @@ constexpr int64_t kSmallTileTokens = 8, kFewTokens = 32;
 bool one_by_one(int64_t m, int64_t n, int64_t k, const GroupLists& weight) {
   if (m <= kSmallTileTokens) return true;
   constexpr double kTile = 400;
-  const double product = weight.rows == 1 ? 14 : 9, expansion = weight.rows == 1 ? 24 : 14;
+  const bool vectors = weight.rows == 1 && weight.cols >= 8;
+  const double product = vectors ? 11 : weight.rows == 1 ? 14 : 9, expansion = vectors ? 4 : weight.rows == 1 ? 24 : 14;
   const double kept = static_cast<double>(weight.records) * weight.rows * weight.cols;
   return kept * (product * static_cast<double>(ceil_div(m, kSmallTileTokens)) - expansion) <=
          kTile * 32 / (64 * 64) * static_cast<double>(n) * static_cast<double>(k);
@@ -150,6 +151,7 @@ Status run_plan(const Plan& plan, const GroupListsParams& params, void* stream) 
   LinearArguments args;
   args.p = params;
   args.lists = lists_of(params.weight, params.n, params.k);
+  args.row_vectors = has_row_vectors(params.weight);
   args.splits = plan.splits;
   cuda_linear::note_alignment(&args);
   if (small) {

@@ -6,9 +6,9 @@
 //   a turn    64 inputs of one panel: a tile of kTokens x 128 bytes of x by cp.async, kStages of them, and a tile of 64
 //             channels x 64 inputs of weights, two of them
 //   expansion a team of lanes for each group: it makes the group's rows of the tile zero and then writes the records
-//   that
-//             lie in the turn's columns, walking on along its list. Only its own warp touches these rows, so that one
-//             barrier a turn serves x and weights. The weights of turn t + 1 are made beside the product of turn t
+//             that lie in the turn's columns, walking on along its list, by elements or, of row vectors, by 16 bytes.
+//             Only its own warp touches these rows, so that one barrier a turn serves x and weights. The weights of
+//             turn t + 1 are made beside the product of turn t
 //   panels    which list a group has in a panel is found a panel ahead
 #pragma once
 
@@ -73,12 +73,18 @@ __global__ void __launch_bounds__(Tile<kTokens>::kThreads) group_lists(const Lin
     __syncwarp();
     const int32_t begin = part * cuda_linear::kTurnColumns;
     const int32_t end = begin + cuda_linear::kTurnColumns;
-    walk.take(lists, end, [&](int32_t record, int32_t element, int32_t r, int32_t c, int32_t column) {
+    const int run_bits = args.row_vectors ? 3 : 0;
+    walk.take(lists, end, run_bits, [&](int32_t record, int32_t element, int32_t r, int32_t c, int32_t column) {
       if (column < begin || column >= end) return;  // lists that do not ascend
-      const uint16_t* values = static_cast<const uint16_t*>(lists.weight.values);
-      *reinterpret_cast<uint16_t*>(tile + cuda_linear::place<kTileChannels, cuda_linear::kTurnColumns>(
-                                              walk.group * rows + r, 2 * (column - begin + c))) =
-          values[static_cast<int64_t>(record) * (rows * lists.weight.cols) + element];
+      const uint16_t* from = static_cast<const uint16_t*>(lists.weight.values) +
+                             (static_cast<int64_t>(record) << (lists.row_bits + lists.column_bits)) + element;
+      char* to = tile + cuda_linear::place<kTileChannels, cuda_linear::kTurnColumns>(walk.group * rows + r,
+                                                                                     2 * (column - begin + c));
+      if (run_bits) {
+        ptx::store_shared_16(to, *reinterpret_cast<const uint4*>(from));
+      } else {
+        *reinterpret_cast<uint16_t*>(to) = *from;
+      }
     });
   };
 

@@ -51,10 +51,10 @@ struct Walk {
   }
 
   // Calls each(record, element, row, col, column) for the elements of all records left of this panel's columns
-  // [.., end), and leaves the records behind. By whole warps.
+  // [.., end), for the first of every 2^run_bits of them, and leaves the records behind. By whole warps.
   template <class Each>
-  SC_DEVICE void take(const Lists& lists, int32_t end, Each each) {
-    const int32_t record_bits = lists.row_bits + lists.column_bits;  // 2 to their power are a record's elements
+  SC_DEVICE void take(const Lists& lists, int32_t end, int run_bits, Each each) {
+    const int32_t record_bits = lists.row_bits + lists.column_bits - run_bits;  // 2 to their power are a record's runs
     const uint32_t team = (team_lanes == 32 ? 0xffffffffu : (1u << team_lanes) - 1)
                           << threadIdx.x % 32 / team_lanes * team_lanes;
     bool more;
@@ -63,7 +63,7 @@ struct Walk {
       const bool in = record < left.last && column(lists, record) < end;
       const int32_t count = __popc(__ballot_sync(0xffffffffu, in) & team);
       for (int32_t e = team_lane; e < count << record_bits; e += team_lanes) {
-        const int32_t of = left.first + (e >> record_bits), element = e & ((1 << record_bits) - 1);
+        const int32_t of = left.first + (e >> record_bits), element = (e & ((1 << record_bits) - 1)) << run_bits;
         each(of, element, element & (lists.weight.rows - 1), element >> lists.row_bits, column(lists, of));
       }
       left.first += count;

@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(GradTile::kThreads) group_lists_grad(const Gra
   Walk walk(lists, thread, GradTile::kThreads);
   if (walk.works(lists)) walk.left = found[walk.group];
   const int32_t size = weight.rows * weight.cols;
-  walk.take(lists, begin + cuda_linear::kTurnColumns,
+  walk.take(lists, begin + cuda_linear::kTurnColumns, 0,
             [&](int32_t record, int32_t element, int32_t r, int32_t c, int32_t column) {
               if (column < begin || column >= begin + cuda_linear::kTurnColumns) return;
               const int32_t o = walk.group * weight.rows + r;

@@ -44,6 +44,7 @@ void spoil(GroupProblem& problem, int damage) {
 #if defined(KERNEL_LINEAR) || defined(KERNEL_SMALL)
 #if defined(KERNEL_LINEAR)
 constexpr Shape kShapes[] = {{35, 150, 500, 1, 1, 128, 128, 1, true, 0}, {7, 70, 300, 16, 4, 64, 3, 2, true, 0},
+                             {9, 70, 300, 1, 16, 64, 8, 1, true, 0},     {9, 70, 300, 1, 8, 96, 8, 1, true, 0, 3},
                              {5, 66, 600, 1, 1, 512, 5, 1, false, 0},    {5, 66, 210, 4, 1, 96, 5, 1, false, 0},
                              {5, 64, 200, 4, 1, 128, 8, 1, true, 1},     {5, 64, 200, 4, 1, 128, 8, 1, true, 2},
                              {5, 64, 200, 4, 1, 128, 8, 1, true, 3},     {5, 64, 200, 4, 1, 128, 8, 1, true, 4},
@@ -100,6 +101,7 @@ std::string run(const Shape& shape) {
   LinearArguments args;
   args.p = problem.params(shape.splits);
   args.lists = lists_of(problem.weight(), shape.n, shape.k);
+  args.row_vectors = has_row_vectors(args.lists.weight);
   args.splits = shape.splits;
   args.x_vectors = shape.vectors;
   args.y_vectors = true;

@@ -22,11 +22,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sparsecore.formats.bitmask24 import write_bitmask24
+from sparsecore.formats.bitmask24 import HELD, write_bitmask24
 from sparsecore.formats.pack import pack
 from sparsecore.formats.select import select_mask
 from sparsecore.nn.linear import SparseLinear
-from sparsecore.patterns import NM, Pattern, pattern_name
+from sparsecore.patterns import Pattern, pattern_name
 
 _NAMES = {
     torch.float64: "F64",
@@ -202,7 +202,7 @@ def prune_file(
         targets: As in :func:`is_target`.
         ignore: As in :func:`is_target`.
         format: ``"sparsecore"`` (packed, for ``sparsecore.load``), ``"dense"`` (exact zeros), or
-            ``"sparse-24-bitmask"`` (of compressed-tensors; 2:4 only).
+            ``"sparse-24-bitmask"`` (of compressed-tensors; 2:4 only, two-way or not).
         advance: Called after each tensor.
 
     Returns:
@@ -213,8 +213,8 @@ def prune_file(
     """
     if format not in FORMATS:
         raise ValueError(f"prune_file: format must be one of {', '.join(FORMATS)}, got {format!r}.")
-    if format == "sparse-24-bitmask" and pattern != NM(2, 4):
-        raise ValueError(f"prune_file: sparse-24-bitmask holds 2:4 only, got {pattern}.")
+    if format == "sparse-24-bitmask" and pattern not in HELD:
+        raise ValueError(f"prune_file: sparse-24-bitmask holds 2:4 only, two-way or not, got {pattern}.")
     done: list[Pruned] = []
     with opened("prune_file", source) as file:
         names = list(file.keys())

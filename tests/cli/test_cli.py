@@ -96,14 +96,16 @@ def test_dense_output_has_exact_zeros(file: Path, tmp_path: Path, pattern: str) 
         call("inspect", tmp_path / "all", "--check", "2:4")
 
 
-def test_bitmask_output_is_read_by_the_integration(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pattern", ["2:4", "2:4-two-way"])
+def test_bitmask_output_is_read_by_the_integration(file: Path, tmp_path: Path, pattern: str) -> None:
     from sparsecore.integrations.compressed_tensors import load_bitmask24
 
     out = tmp_path / "bitmask.safetensors"
-    call("prune", file, "--pattern", "2:4", "--format", "sparse-24-bitmask", "--output", out)
+    call("prune", file, "--pattern", pattern, "--format", "sparse-24-bitmask", "--output", out)
     loaded = load_bitmask24(model(), out, strict=False)
     dense = load_file(file)["0.weight"]
-    assert torch.equal(loaded[0].weight.to_dense(), dense * loaded[0].weight.mask())
+    kept = sc.formats.select_mask(dense.abs(), sc.patterns.pattern(pattern))
+    assert torch.equal(loaded[0].weight.to_dense(), dense * kept)
 
 
 def test_targets_and_ignore(file: Path, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from sparsecore.patterns import NM
 PARTS = ("shape", "compressed", "bitmask")
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _PATTERN = NM(2, 4)
+#: Patterns whose masks the format holds.
+HELD = (NM(2, 4), NM(2, 4, two_way=True))
 
 
 def bitmask24_keys(name: str) -> dict[str, str]:

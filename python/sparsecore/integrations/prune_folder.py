@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsecore.formats.bitmask24 import HELD
 from sparsecore.integrations._folders import INDEX, read_json, replaced_folder, weight_files
-from sparsecore.patterns import NM, Pattern, pattern_name
+from sparsecore.patterns import Pattern, pattern_name
 from sparsecore.stream import DEFAULT_IGNORE, FORMATS, Pruned, is_target, opened, prune_file
 
 CONFIG = "config.json"
@@ -46,7 +47,7 @@ def prune_folder(
         targets: As in :func:`sparsecore.stream.is_target`.
         ignore: The same. Tied weights, the output head and what is no ``nn.Linear`` stay dense in the packed forms.
         format: ``"sparsecore"`` (packed, for ``from_pretrained`` after ``register()``), ``"dense"`` (exact zeros), or
-            ``"sparse-24-bitmask"`` (of compressed-tensors; 2:4 only).
+            ``"sparse-24-bitmask"`` (of compressed-tensors; 2:4 only, two-way or not).
         advance: Called after each tensor.
 
     Returns:
@@ -60,8 +61,8 @@ def prune_folder(
     source, target = Path(source), Path(target)
     if format not in FORMATS:
         raise ValueError(f"prune_folder: format must be one of {', '.join(FORMATS)}, got {format!r}.")
-    if format == "sparse-24-bitmask" and pattern != NM(2, 4):
-        raise ValueError(f"prune_folder: sparse-24-bitmask holds 2:4 only, got {pattern}.")
+    if format == "sparse-24-bitmask" and pattern not in HELD:
+        raise ValueError(f"prune_folder: sparse-24-bitmask holds 2:4 only, two-way or not, got {pattern}.")
     files = weight_files("prune_folder", source)
     if format == "dense":
         content, skeleton = {}, None

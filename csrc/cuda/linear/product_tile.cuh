@@ -158,7 +158,7 @@ struct ProductSums {
     const int64_t first = first_channel + thread % kChunks * kChunk;
     if (first >= args.p.n) return;
     const ChannelChunk chunk(args.p, first);
-    finish_rows<float, Tile::kTokens, Tile::kThreads / kChunks, Tile::kSumsStride>(
+    finish_rows<float, Tile::kTokens, Tile::kThreads / kChunks, Tile::kSumsStride, 1>(
         args, chunk, split, first_token, thread / kChunks, shared + thread % kChunks * kChunk * 4);
   }
 };

@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(256) matmul(const MatmulArguments args) {
   const int64_t first = channel + thread % kChunks * kChunk;
   if (first >= args.p.n) return;
   const ChannelChunk chunk(args.p, first);
-  finish_rows<Sum, kTokens, Tile::kThreads / kChunks, Tile::kSumsStride, 2>(
+  finish_rows<Sum, kTokens, Tile::kThreads / kChunks, Tile::kSumsStride, 1>(
       args, chunk, blockIdx.z, token, thread / kChunks, shared + thread % kChunks * kChunk * 4);
 }
 

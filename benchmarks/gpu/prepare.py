@@ -3,7 +3,7 @@
 python/sparsecore   the package, its operator libraries in lib/: they use torch's stable ABI and no Python symbol,
 so that one build serves every Python from 3.10 and every torch from 2.11 on
 bin/                cuda_conformance and cuda_questions, the CUDA runtime inside
-benchmarks/gpu      the visit itself; tests/cuda and pyproject.toml for pytest
+benchmarks/gpu      the visit itself; tests/cuda, the page that they run and pyproject.toml for pytest
 prepared.json       commit, compilers, date
 """
 
@@ -59,13 +59,14 @@ def sources(folder: str) -> list[Path]:
 def prepare(folder: Path) -> None:
     """Builds, then writes the folder anew; a record in it stays."""
     built = build()
-    for name in ("python", "bin", "benchmarks", "tests"):
+    for name in ("python", "bin", "benchmarks", "docs", "tests"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for path in (
         *sources("python/sparsecore"),
         *(path for path in sources("benchmarks/gpu") if path.suffix == ".py"),
         *sources("tests/cuda"),
         Path("tests/__init__.py"),
+        Path("docs/cuda.md"),
         Path("pyproject.toml"),
     ):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

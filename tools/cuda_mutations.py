@@ -7,19 +7,22 @@ of this emulator can notice is listed as uncatchable with the reason, and has to
 day, it belongs into the other list.
 
     python tools/cuda_mutations.py               every mutant
-    python tools/cuda_mutations.py --sample 12   a dozen of them, spread over the kernels; others for each commit
+    python tools/cuda_mutations.py --seconds 60  as many as fit, spread over the kernels; others for each commit
     python tools/cuda_mutations.py --family semi_structured --kernel TILED
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -52,6 +55,29 @@ def turn(count: int) -> int:
     """A number below ``count`` that follows from the commit, 0 where there is none."""
     found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return int(found.stdout.strip() or "0", 16) % count
+
+
+def spread(mutants: Sequence[tuple[Family, Mutant]], first: int) -> list[tuple[Family, Mutant]]:
+    """The same mutants in an order whose every beginning is spread over the kernels, four of a kernel at a time.
+
+    A kernel's unbroken test is built once, so that one mutant of each would cost twice as much.
+    """
+    of_kernel: dict[tuple[str, str], list[tuple[Family, Mutant]]] = {}
+    for family, mutant in mutants:
+        of_kernel.setdefault((family.name, mutant.kernel), []).append((family, mutant))
+    handfuls = []
+    for found in of_kernel.values():
+        count = -(-len(found) // 4)
+        handfuls += [found[i::count] for i in range(count)]
+    step = next(s for s in range(round(0.618 * len(handfuls)), 0, -1) if math.gcd(s, len(handfuls)) == 1)
+    places = ((first + i * step) % len(handfuls) for i in range(len(handfuls)))
+    return [pair for place in places for pair in handfuls[place]]
+
+
+def processor_seconds() -> float:
+    """Of all compilers and tests that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def compiler() -> str:
@@ -113,7 +139,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sample", type=int, help="so many mutants, spread evenly over the list")
+    parser.add_argument(
+        "--seconds", type=float, help="so many of each processor, for what fits, spread over the kernels"
+    )
     parser.add_argument(
         "--family", choices=[family.name for family in FAMILIES], help="the mutants of one family"
     )
@@ -126,39 +154,52 @@ def main() -> int:
     uncatchable = [(family, m) for family in families for m, _ in family.uncatchable if wanted(m)]
     if not mutants:
         parser.error(f"no mutant of kernel {arguments.kernel}")
-    if arguments.sample and arguments.sample < len(mutants):
-        first = turn(len(mutants))
-        print(f"every {len(mutants) / arguments.sample:.0f}th of {len(mutants)} mutants, from number {first}")
-        places = (first + i * len(mutants) // arguments.sample for i in range(arguments.sample))
-        mutants = [mutants[place % len(mutants)] for place in places]
-        uncatchable = []
+    listed = len(mutants)
+    if arguments.seconds:
+        mutants, uncatchable = spread(mutants, turn(listed)), []
+    tried = [*mutants, *uncatchable]
+    end = processor_seconds() + arguments.seconds * arguments.jobs if arguments.seconds else math.inf
 
     folder = Path(tempfile.mkdtemp(prefix="cuda_mutations_"))
     try:
         objects = build_support(folder)
-        bad = 0
-        for family, kernel in dict.fromkeys((family, m.kernel) for family, m in mutants):
-            status, said = run(family, None, kernel, folder, objects, f"unbroken_{family.name}_{kernel}")
-            if status:
-                print(f"{family.name} {kernel}: fails unbroken: {said}")
-                bad += 1
-        if bad:
-            return 1
+        unbroken = {(family, m.kernel): threading.Lock() for family, m in tried}
+        said_unbroken: dict[tuple[Family, str], str] = {}
+
+        def fails_unbroken(family: Family, kernel: str) -> str:
+            """What a kernel's test says of the kernel as it is, asked once."""
+            with unbroken[family, kernel]:
+                if (family, kernel) not in said_unbroken:
+                    name = f"unbroken_{family.name}_{kernel}"
+                    status, said = run(family, None, kernel, folder, objects, name)
+                    said_unbroken[family, kernel] = f"fails unbroken: {said}" if status else ""
+            return said_unbroken[family, kernel]
+
+        def attempt(at: int) -> tuple[int, str] | None:
+            if processor_seconds() > end:
+                return None
+            family, mutant = tried[at]
+            if said := fails_unbroken(family, mutant.kernel):
+                return 2, said
+            return run(family, mutant, mutant.kernel, folder, objects, f"mutant_{at}")
+
+        ran = bad = 0
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            tried = [*mutants, *uncatchable]
-            results = pool.map(
-                lambda at: run(*tried[at], tried[at][1].kernel, folder, objects, f"mutant_{at}"),
-                range(len(tried)),
-            )
-            for at, ((family, mutant), (status, said)) in enumerate(zip(tried, results, strict=True)):
+            results = pool.map(attempt, range(len(tried)))
+            for at, ((family, mutant), result) in enumerate(zip(tried, results, strict=True)):
+                if result is None:
+                    continue
+                status, said = result
                 expected = 1 if at < len(mutants) else 0
                 verdict = {0: "SURVIVED", 1: "caught", 2: "BROKEN"}[status]
                 if status == expected == 0:
                     verdict = "survived, as listed"
+                ran += 1
                 bad += status != expected
                 print(f"{verdict:9} {family.name} {mutant.kernel:8} {mutant.what}: {said[:150]}", flush=True)
         print(
-            f"{len(mutants)} mutants, {bad} not as they should be; {len(uncatchable)} listed as uncatchable"
+            f"{ran - len(uncatchable)} of {listed} mutants, {bad} not as they should be"
+            + (f"; {len(uncatchable)} listed as uncatchable" if uncatchable else "")
         )
         return 1 if bad else 0
     finally:

@@ -9,6 +9,8 @@ failure: there the tools are installed first.
 from __future__ import annotations
 
 import os
+import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -49,12 +51,30 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> None:
     subprocess.run(list(map(str, command)), cwd=cwd, env={**os.environ, **environment}, check=True)
 
 
+def hear(*command: str | Path, **environment: str) -> str:
+    """As :func:`run`, and returns what the command printed."""
+    arguments = list(map(str, command))
+    lines = []
+    with subprocess.Popen(
+        arguments, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            lines.append(line)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, arguments)
+    return "".join(lines)
+
+
 def lint() -> None:
     run(sys.executable, "tools/lint.py")
 
 
 def python() -> None:
-    run(sys.executable, "-m", "pytest", "-q")
+    """All but tests/cuda, which the part ``cuda`` gives an emulator."""
+    pytest("--ignore=tests/cuda")
 
 
 def cpp() -> None:
@@ -81,14 +101,17 @@ def cuda() -> None:
     """CUDA kernels and operators as C++ on the emulator, kernels sanitized too; by nvcc where it is. No GPU."""
     # CuTe's headers, which the maps of the PTX layer are compared with where a toolkit is
     run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "nvidia-cutlass")
-    cmake_preset("cuda", "-DSPARSECORE_TORCH=ON", f"-DPython3_EXECUTABLE={sys.executable}")
+    note_slowest(
+        "C++", cmake_preset("cuda", "-DSPARSECORE_TORCH=ON", f"-DPython3_EXECUTABLE={sys.executable}")
+    )
     operators = "sparsecore_torch_cuda_emulated"
     programs = ("cuda_conformance_emulated", "cuda_questions_emulated")
     run("cmake", "--build", "--preset", "cuda", "--target", operators, *programs, "--parallel", JOBS)
     library = next((BUILD / "cuda").rglob(f"lib{operators}.so"))
-    run(sys.executable, "-m", "pytest", "-q", "tests/cuda", SPARSECORE_CUDA_EMULATED=str(library))
-    cmake_preset("cuda-asan")
-    run(sys.executable, "tools/cuda_mutations.py", "--sample", "12")
+    note_slowest("Python", pytest("tests/cuda", SPARSECORE_CUDA_EMULATED=str(library)))
+    note_slowest("C++, sanitized", cmake_preset("cuda-asan"))
+    mutations = hear(sys.executable, "tools/cuda_mutations.py", "--seconds", "60")
+    notes.append(mutations.splitlines()[-1])
     if shutil.which("nvcc"):
         cuda_wheel()
     else:
@@ -210,11 +233,39 @@ def abi() -> None:
     shutil.rmtree(environment.parent.parent)
 
 
-def cmake_preset(name: str, *options: str) -> None:
-    """Configures, builds and tests one preset of CMakePresets.json."""
+def processor_seconds() -> float:
+    """What all the processes that have ended took of the processors: tells waste from a busy machine."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def pytest(*arguments: str, **environment: str) -> str:
+    """A process for each processor, of one thread unless a test asks for more; returns what was printed."""
+    if JOBS != "1":
+        arguments = ("-n", JOBS, "--dist", "worksteal", *arguments)
+        environment["OMP_NUM_THREADS"] = "1"
+    return hear(sys.executable, "-m", "pytest", "-q", "--durations=8", *arguments, **environment)
+
+
+def cmake_preset(name: str, *options: str) -> str:
+    """Configures, builds and tests one preset of CMakePresets.json; returns what the tests said."""
     run("cmake", "--preset", name, f"-DDOCTEST_INCLUDE_DIR={doctest_folder()}", *options)
     run("cmake", "--build", "--preset", name, "--parallel", JOBS)
-    run("ctest", "--preset", name, "--parallel", JOBS)
+    return hear("ctest", "--preset", name, "--parallel", JOBS)
+
+
+TEST_LINES = (
+    re.compile(r"Test +#\d+: (?P<name>\S+) [. ]*Passed +(?P<seconds>[\d.]+) sec"),
+    re.compile(r"(?P<seconds>[\d.]+)s call +(?:\S+/)?(?P<name>\S+)"),
+)
+
+
+def note_slowest(what: str, said: str) -> None:
+    """For the summary: how long emulated tests took together, and the slowest of them."""
+    tests = [(float(found["seconds"]), found["name"]) for line in TEST_LINES for found in line.finditer(said)]
+    total = re.findall(r"(?:Total Test time \(real\) = +| passed.* in )([\d.]+) ?s", said)[-1]
+    slowest = ", ".join(f"{name} {seconds:.0f} s" for seconds, name in sorted(tests, reverse=True)[:3])
+    notes.append(f"emulated tests, {what}: {float(total):.0f} s; slowest {slowest}")
 
 
 def doctest_folder() -> Path:
@@ -282,11 +333,11 @@ def main(names: list[str]) -> int:
     failed = skipped = 0
     for name in names:
         print(f"\n===== {name}", flush=True)
-        start = time.monotonic()
+        start, processor = time.monotonic(), processor_seconds()
         notes.clear()
         try:
             PARTS[name]()
-            outcome = "; ".join(["passed", *notes])
+            outcome = "".join(["passed", *(f"\n{'':32}{note}" for note in notes)])
         except Skip as reason:
             # A release of torch that cannot be had is nobody's fault; a tool missing in CI is.
             excused = not IN_CI or name == "abi"
@@ -300,12 +351,13 @@ def main(names: list[str]) -> int:
         except RuntimeError as error:
             outcome = f"FAILED: {error}"
             failed += 1
-        results[name] = f"{time.monotonic() - start:7.1f} s  {outcome}"
+        wall, processor = time.monotonic() - start, processor_seconds() - processor
+        results[name] = f"{wall:7.1f} s {processor:8.1f} s  {outcome}"
         print(f"===== {name}: {outcome}", flush=True)
         if failed:
             break
 
-    print("\nparts")
+    print("\n  part        passed  processors")
     for name in names:
         print(f"  {name:8s}{results.get(name, '      -    not run')}")
     passed = len(results) - failed - skipped

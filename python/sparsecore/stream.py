@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sparsecore._rules import fits
 from sparsecore.formats.bitmask24 import HELD, write_bitmask24
 from sparsecore.formats.pack import pack
 from sparsecore.formats.select import select_mask
@@ -37,9 +37,15 @@ _NAMES = {
     torch.int32: "I32",
     torch.int16: "I16",
     torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
     torch.uint8: "U8",
     torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
 }
+_PRUNED = ("F64", "F32", "F16", "BF16")
 FORMATS = ("sparsecore", "dense", "sparse-24-bitmask")
 # Matrices that are looked up or stand at the end of a model lose more than they save.
 DEFAULT_IGNORE = (r"re:(.*\.)?(\w*embed\w*|emb|wte|wpe|lm_head|classifier|\w*norm\w*|ln_\w+)(\..*)?",)
@@ -151,9 +157,7 @@ def is_target(name: str, shape: Sequence[int], targets: Sequence[str], ignore: S
     layer = name.removesuffix(".weight")
 
     def named(rules: Sequence[str]) -> bool:
-        return any(
-            re.fullmatch(rule[3:], layer) if rule.startswith("re:") else rule == layer for rule in rules
-        )
+        return any(fits(rule, layer) for rule in rules)
 
     return (not targets or named(targets)) and not named(ignore)
 
@@ -194,6 +198,8 @@ def prune_file(
 ) -> list[Pruned]:
     """Prunes the matrices of a safetensors file by magnitude, holding one tensor at a time.
 
+    Tensors of integers and of 8-bit floating types are copied as they are.
+
     Args:
         source: File to read.
         target: File to write; replaced when the new one is complete.
@@ -218,8 +224,12 @@ def prune_file(
     done: list[Pruned] = []
     with opened("prune_file", source) as file:
         names = list(file.keys())
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-        chosen = [name for name in names if is_target(name, shapes[name], targets, ignore)]
+        slices = {name: file.get_slice(name) for name in names}
+        chosen = [
+            name
+            for name, part in slices.items()
+            if part.get_dtype() in _PRUNED and is_target(name, part.get_shape(), targets, ignore)
+        ]
         if not chosen:
             raise ValueError(
                 f"prune_file: {source} holds no matrix to prune among {len(names)} tensors. Name layers in targets, or "
@@ -230,10 +240,13 @@ def prune_file(
         with Writer(target, metadata) as writer:
             for name in names:
                 tensor = file.get_tensor(name)
-                if name not in chosen or not tensor.is_floating_point():
+                if name not in chosen:
                     writer.add(name, tensor)
                 else:
-                    done.append(_write_pruned(writer, name, tensor, pattern, sparsity, format))
+                    try:
+                        done.append(_write_pruned(writer, name, tensor, pattern, sparsity, format))
+                    except ValueError as error:
+                        raise ValueError(f"prune_file: {name!r}: {error}") from error
                 advance()
     return done
 
@@ -242,7 +255,7 @@ def _write_pruned(
     writer: Writer, name: str, weight: Tensor, pattern: Pattern, sparsity: float | None, format: str
 ) -> Pruned:
     if not torch.isfinite(weight).all():
-        raise ValueError(f"prune_file: {name!r} is not finite everywhere; the checkpoint is damaged.")
+        raise ValueError("it is not finite everywhere; the checkpoint is damaged.")
     mask = select_mask(weight.float().abs(), pattern, sparsity)
     layer = name.removesuffix(".weight")
     layout = None

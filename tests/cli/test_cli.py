@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner
@@ -31,7 +32,10 @@ def model() -> nn.Sequential:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "model.safetensors"
-    state = dict(model().state_dict()) | {"embed.weight": torch.randn(50, 64), "steps": torch.arange(3)}
+    state = dict(model().state_dict()) | {
+        "embed.weight": torch.randn(50, 64),
+        "steps": torch.arange(3),
+    }
     save_file({name: value.contiguous() for name, value in state.items()}, path)
     return path
 
@@ -132,6 +136,8 @@ def test_targets_and_ignore(file: Path, tmp_path: Path) -> None:
         (["--pattern", "2:4", "--method", "alps"], "Pass --data"),
         (["--pattern", "2:4", "--format", "zip"], "--format must be one of"),
         (["--pattern", "1:4", "--format", "sparse-24-bitmask"], "holds 2:4 only"),
+        (["--pattern", "2:4", "--targets", "re:["], "'re:[' is no regular expression"),
+        (["--pattern", "2:4", "--network", "nowhere:x"], "--network nowhere:x: No module"),
         ([], "give --pattern or --recipe"),
     ],
 )
@@ -139,6 +145,37 @@ def test_mistakes(file: Path, tmp_path: Path, arguments: list[str], message: str
     out = tmp_path / "out.safetensors"
     assert message in call("prune", file, *arguments, "--output", out, code=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors"]
+
+
+def test_matrices_that_are_not_pruned_are_copied(tmp_path: Path) -> None:
+    small = torch.randn(32, 32).to(torch.float8_e4m3fn)
+    tensors = {
+        "a.weight": torch.randn(16, 32),
+        "eight.weight": small,
+        "five.weight": small.to(torch.float8_e5m2),
+        "whole.weight": torch.randint(0, 9, (16, 16)),
+        "places.weight": torch.arange(16).view(4, 4).to(torch.uint16),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    out = tmp_path / "list[0] :x:.safetensors"
+    text = call("prune", tmp_path / "model.safetensors", "--pattern", "2:4", "--output", out)
+    assert "list[0] :x:.safetensors" in text
+    with safe_open(out, framework="pt") as file:
+        for name in list(tensors)[1:]:
+            assert torch.equal(file.get_tensor(name).view(torch.uint8), tensors[name].view(torch.uint8))
+        described = {key for key in file.metadata() if key.startswith("sparsecore.layer.")}
+    assert described == {"sparsecore.layer.a"}
+
+
+def test_errors_name_the_matrix(tmp_path: Path) -> None:
+    save_file(
+        {"even.weight": torch.randn(16, 16), "odd.weight": torch.randn(7, 9)}, tmp_path / "a.safetensors"
+    )
+    arguments = ("--pattern", "n:16", "--sparsity", "0.5", "--output", tmp_path / "b.safetensors")
+    assert "prune_file: 'odd.weight': VariableNM" in call(
+        "prune", tmp_path / "a.safetensors", *arguments, code=2
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_existing_outputs(file: Path, tmp_path: Path) -> None:

@@ -155,6 +155,14 @@ def test_autocast_narrows_the_input(device: str) -> None:
     assert output.dtype == torch.bfloat16
 
 
+@pytest.mark.usefixtures("as_cuda")
+def test_float16_products_are_allowed_and_change_nothing(device: str) -> None:
+    _, packed = packed_weight(16, 64, torch.bfloat16, device)
+    input = whole_numbers(2, 64, device=device)
+    allowed = bitmap_decode_linear(input, *packed, out_features=16, compute="float16")
+    assert torch.equal(allowed, bitmap_decode_linear(input, *packed, out_features=16))
+
+
 def test_refusals(device: str) -> None:
     _, (values, bitmap, row_ptr) = packed_weight(16, 100, torch.bfloat16, device)
     input = whole_numbers(2, 100, device=device)
@@ -171,7 +179,7 @@ def test_refusals(device: str) -> None:
     with pytest.raises(RuntimeError, match=r"row_ptr must be contiguous, int32"):
         bitmap_decode_linear(input, values, bitmap, row_ptr.long(), out_features=16)
     with pytest.raises(RuntimeError, match="compute must be float32"):
-        bitmap_decode_linear(input, values, bitmap, row_ptr, out_features=16, compute="float16")
+        bitmap_decode_linear(input, values, bitmap, row_ptr, out_features=16, compute="int8")
     damaged = sc.formats.BitmapDecode((16, 100), sc.Unstructured(), values, None, bitmap, row_ptr.flip(0))
     with pytest.raises(ValueError, match="bitmap_decode"):
         damaged.validate()

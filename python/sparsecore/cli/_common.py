@@ -22,7 +22,8 @@ FAILED, UNUSABLE = 1, 2
 
 def fail(message: str, code: int = UNUSABLE) -> NoReturn:
     """Ends the command with a message on standard error."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"sparsecore: {message}", markup=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console.print(f"sparsecore: {message}")
     raise typer.Exit(code)
 
 
@@ -49,7 +50,9 @@ def emit(document: Any, as_json: bool, show: Callable[[Console], object]) -> Non
     if as_json:
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
     else:
-        show(Console() if sys.stdout.isatty() else Console(width=240))
+        # Names of the user are shown as they are: "[0]" is no style and ":x:" no picture.
+        width = None if sys.stdout.isatty() else 240
+        show(Console(width=width, markup=False, emoji=False))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:

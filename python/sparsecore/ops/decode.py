@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparsecore import reference
 from sparsecore.formats.base import ACTIVATIONS, COMPUTE
+from sparsecore.ops import _common
 from sparsecore.ops._common import (
     fake_kernel,
     fake_linear,
@@ -102,7 +103,7 @@ def bitmap_decode_linear(
         out_features: Rows of W.
         activation: Fused: ``none``, ``relu``, ``gelu``, ``gelu_tanh``, ``silu``, ``relu6``, ``hard_swish``,
             ``hard_sigmoid`` or ``sigmoid``.
-        compute: ``"float32"``.
+        compute: ``"float32"``, or ``"float16"``, which changes nothing on a GPU.
 
     Returns:
         ``(..., out_features)`` in the dtype of ``input``.
@@ -111,6 +112,8 @@ def bitmap_decode_linear(
         return reference.bitmap_decode_linear(
             input, values, bitmap, row_ptr, scale, bias, out_features, activation
         )
+    if input.device.type in _common.SIXTEEN_BITS and compute == "float16":
+        compute = "float32"  # what it permits is so there anyway: products are of 16 bits, sums of 32
     input, values = narrowed(input, values)
     return torch.ops.sparsecore.bitmap_decode_linear(  # type: ignore[no-any-return]
         input, values, bitmap, row_ptr, scale, bias, out_features, ACTIVATIONS[activation], COMPUTE[compute]

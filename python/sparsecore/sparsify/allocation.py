@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
@@ -16,6 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
+from sparsecore._rules import fits
 from sparsecore.formats.select import top_mask
 
 Scope = Literal["row", "block", "layer"]
@@ -437,7 +437,7 @@ class PerLayer:
         for name, layer in layers.items():
             sparsity = self.default
             for rule, value in self.rules.items():
-                if re.fullmatch(rule[3:], name) if rule.startswith("re:") else rule == name:
+                if fits(rule, name):
                     sparsity = value
                     unused.discard(rule)
                     break

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from torch import nn
 
+from sparsecore._rules import fits
 from sparsecore._sharding import refuse_sharded
 
 
@@ -23,13 +23,7 @@ def matches(name: str, module: nn.Module, rules: Sequence[str]) -> bool:
         True if at least one rule fits.
     """
     classes = {cls.__name__ for cls in type(module).__mro__}
-    for rule in rules:
-        if rule.startswith("re:"):
-            if re.fullmatch(rule[3:], name):
-                return True
-        elif rule == name or rule in classes:
-            return True
-    return False
+    return any(rule in classes or fits(rule, name) for rule in rules)
 
 
 def find_targets(

@@ -100,7 +100,9 @@ def sparsify_(
 
     Depthwise and grouped convolutions, those that pad with something else than zeros, and all convolutions under
     ``Channel`` and ``VariableNM`` stay dense. So does, unless ``filter_fn`` chooses it, a convolution with at most 4
-    input channels: the first layer of an image network. Why, is logged at level debug.
+    input channels: the first layer of an image network. Why, is logged at level debug. ``nn.MultiheadAttention`` and
+    recurrent layers hold matrices of their own and stay dense, as do subclasses of ``nn.Linear`` and ``nn.Conv2d``,
+    parametrized layers among them (``torch.nn.utils.parametrize.remove_parametrizations`` makes plain ones of them).
 
     Args:
         model: Any module; a bare ``nn.Linear`` or ``nn.Conv2d`` is returned converted.

@@ -85,6 +85,24 @@ def test_damaged_files(tmp_path: Path) -> None:
         load_recipe(file)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- {preset: [alps], pattern: '2:4'}", "unknown preset"),
+        ("- {preset: magnitude, pattern: [2, 4]}", "needs a pattern or its name, got list"),
+        ("- {path}", "mapping or a list of mappings, got str"),
+        ("{path}", "mapping or a list of mappings, got str"),
+        ("[]", "mapping or a list of mappings, got list"),
+    ],
+)
+def test_mistakes_in_a_file_name_it(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text.replace("{path}", str(path)))  # a file that names itself
+    with pytest.raises(ValueError, match=message) as raised:
+        load_recipe(path)
+    assert str(raised.value).startswith(str(path))
+
+
 def test_several_recipes_in_one_pass(tmp_path: Path) -> None:
     model = network()
     recipe = [

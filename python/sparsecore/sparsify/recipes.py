@@ -79,14 +79,25 @@ def load_recipe(source: RecipeLike) -> tuple[Assignment, ...]:
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         try:
-            return load_recipe(_read_yaml(path))
-        except ValueError as error:
+            return _assignments(_read_yaml(path))
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from error
     if isinstance(source, Mapping):
         return (_assignment(source),)
     if not isinstance(source, Sequence) or not source:
         raise ValueError(f"load_recipe: needs a mapping or a list of mappings, got {type(source).__name__}.")
     return tuple(found for item in source for found in load_recipe(item))
+
+
+def _assignments(document: Any) -> tuple[Assignment, ...]:
+    """What a file says; a text in it names no other file."""
+    items = document if isinstance(document, list) and document else [document]
+    for item in items:
+        if not isinstance(item, Mapping):
+            raise ValueError(
+                f"load_recipe: needs a mapping or a list of mappings, got {type(item).__name__}."
+            )
+    return tuple(_assignment(item) for item in items)
 
 
 def _read_yaml(path: Path) -> Any:
@@ -116,7 +127,7 @@ def _assignment(given: Mapping[str, Any]) -> Assignment:
         return Assignment(Recipe.from_dict(state), **place)
     preset = state.pop("preset", "magnitude")
     sparsity = state.pop("sparsity", None)
-    if preset not in _PRESETS:
+    if preset not in [*_PRESETS]:
         raise ValueError(f"load_recipe: unknown preset {preset!r}, have {sorted(_PRESETS)}.")
     if sparsity is not None and not isinstance(sparsity, (int, float)):
         raise ValueError(f"load_recipe: sparsity is a fraction of zeros, got {sparsity!r}.")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from benchmarks.gpu.families.base import capability_of
 from torch import Tensor
 
+import sparsecore
 from sparsecore import reference
 from sparsecore.ops import vnm_compress, vnm_decompress, vnm_linear, vnm_validate
 
@@ -68,7 +70,7 @@ def test_magnitude_picks_inputs_then_weights(device: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("vector", [16, 32, 64, 128])
-@pytest.mark.parametrize("tokens", [0, 1, 9, 70])
+@pytest.mark.parametrize("tokens", [0, 1, 9, 70, 130])
 def test_linear_is_the_dense_product(tokens: int, vector: int, dtype: torch.dtype, device: str) -> None:
     n, k = 72, 200
     packed = vnm_compress(whole_numbers(n, k, dtype=dtype, device=device), vector=vector)
@@ -77,6 +79,34 @@ def test_linear_is_the_dense_product(tokens: int, vector: int, dtype: torch.dtyp
     output = vnm_linear(input, *packed, bias=bias, out_features=n, vector=vector, out_dtype=torch.float32)
     weight = vnm_decompress(*packed, out_features=n, in_features=k, vector=vector)
     assert torch.equal(output.double(), input.double() @ weight.double().T + bias.double())
+
+
+@pytest.mark.parametrize("vector", [32, 64])
+@pytest.mark.parametrize("m", [4, 8, 12, 16])
+def test_picked_from_whole_tiles(m: int, vector: int, device: str) -> None:
+    if capability_of(device) != 90:
+        pytest.skip("a kernel for sm_90")
+    n, k = 300, 21 * m - 3
+    packed = vnm_compress(whole_numbers(n, k, device=device), vector=vector, m=m)
+    input = whole_numbers(140, k, device=device)
+    with sparsecore.cuda.use("matmul_picked_sm90"):
+        output = vnm_linear(input, *packed, out_features=n, vector=vector, out_dtype=torch.float32)
+    weight = vnm_decompress(*packed, out_features=n, in_features=k, vector=vector)
+    assert torch.equal(output.double(), input.double() @ weight.double().T)
+
+
+@pytest.mark.parametrize(("k", "m", "groups"), [(64, 8, ""), (500, 20, "groups of 20 inputs, ")])
+def test_groups_that_cannot_be_picked_from(k: int, m: int, groups: str, device: str) -> None:
+    """64 inputs are eight groups of 8 and of 9."""
+    packed = vnm_compress(whole_numbers(64, k, device=device), vector=64, m=m)
+    input = whole_numbers(140, k, device=device)
+    expected = vnm_linear(input, *packed, out_features=64, vector=64)
+    message = (
+        rf"no kernel for bfloat16 on sm_\d+, runs of 64, {groups}140 tokens.* known groups of up to 16 inputs"
+    )
+    with sparsecore.cuda.use("matmul_picked_sm90"), pytest.raises(RuntimeError, match=message):
+        vnm_linear(input, *packed, out_features=64, vector=64)
+    assert torch.equal(vnm_linear(input, *packed, out_features=64, vector=64), expected)
 
 
 def test_epilogue_in_its_order(device: str) -> None:

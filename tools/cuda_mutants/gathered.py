@@ -17,6 +17,8 @@ VNM = "cuda/vnm/weights_sm80.cuh"
 WGMMA = "cuda/gathered/matmul_sm90.cuh"
 EPILOGUE = "cuda/linear/epilogue.cuh"
 VNM_WGMMA = "cuda/vnm/weights_sm90.cuh"
+PICKED = "cuda/vnm/picked_sm90.cuh"
+CLUSTER = "cuda/linear/block_cluster.cuh"
 
 _tiled = Kernel("TILED", TILED).mutant
 _small = Kernel("SMALL", SMALL).mutant
@@ -26,6 +28,7 @@ _vnm = Kernel("VNM", VNM).mutant
 _vnm_small = Kernel("VNM_SMALL", VNM).mutant
 _wgmma = Kernel("WGMMA", WGMMA).mutant
 _vnm_wgmma = Kernel("VNM_WGMMA", VNM_WGMMA).mutant
+_picked = Kernel("PICKED", PICKED).mutant
 
 MUTANTS = [
     # x transposed
@@ -348,9 +351,211 @@ MUTANTS = [
     _vnm_wgmma("one selector for both spans", "wgmma_sparse<T, 1, ", "wgmma_sparse<T, 0, "),
     _vnm_wgmma("both spans take the same inputs", "tokens + gathered::sm90::rows_on(32)", "tokens"),
     _vnm_wgmma("the warps have the same slice", " * kBlockSlices + slice;", " * kBlockSlices;"),
+    # picked from whole tiles
+    _picked("no wait for a window", "      ptx::mbarrier_wait(&full[at.stage], at.phase);\n"),
+    _picked("no wait for an empty stage", "        ptx::mbarrier_wait(&empty[at.stage], at.phase ^ 1);\n"),
+    _picked("the producer waits for the wrong phase", "at.phase ^ 1);", "at.phase);"),
+    _picked(
+        "consumers wait for the wrong phase", "&full[at.stage], at.phase);", "&full[at.stage], at.phase ^ 1);"
+    ),
+    _picked("phases do not alternate", "    phase ^= 1;\n"),
+    _picked("the ring is a stage longer", "if (++stage < stages) return;", "if (++stage <= stages) return;"),
+    _picked(
+        "the window in use is given back",
+        "give_back(&empty[read], lane)",
+        "give_back(&empty[at.stage], lane)",
+    ),
+    _picked("windows are not given back", "if (read >= 0) cluster", "if (false) cluster"),
+    _picked(
+        "windows are given back before they are read",
+        "      read = at.stage;\n",
+        "      cluster.give_back(&empty[at.stage], lane);\n",
+    ),
+    _picked(
+        "a window is given back twice",
+        "if (read >= 0) cluster",
+        "if (read >= 0 || at.stage == 0) read = 0, cluster",
+    ),
+    _picked(
+        "one block's arrivals are enough", "Tile::kConsumerWarps * cluster.blocks", "Tile::kConsumerWarps"
+    ),
+    _picked(
+        "half of the consumers is enough", "1, Tile::kConsumerWarps * cl", "1, Tile::kConsumerWarps / 2 * cl"
+    ),
+    _picked(
+        "an arrival too many is asked for", "* cluster.blocks);\n    ptx", "* cluster.blocks + 1);\n    ptx"
+    ),
+    _picked("barriers are not made known to the copy engine", "    ptx::fence_mbarrier_init();\n"),
+    _picked("barriers are used before they are initialised", "  cluster.meet();\n", place=0),
+    _picked("a block ends while the other copies into it", "  if (cluster.blocks > 1) cluster.meet();\n"),
+    _picked(
+        "fewer bytes are expected than come",
+        "expect_bytes(&full[at.stage], window_bytes(args.group))",
+        "expect_bytes(&full[at.stage], window_bytes(args.group) / 2)",
+    ),
+    _picked(
+        "both halves hold the first tokens",
+        "static_cast<int32_t>(work.token) + half * kHalfTokens",
+        "static_cast<int32_t>(work.token)",
+    ),
+    _picked("both spans bring the first window", "(2 * k_block + span) * inputs", "(2 * k_block) * inputs"),
+    _picked("both blocks copy the first part", "inputs + first_input};", "inputs};"),
+    _picked("a part lies where the other does", "(half * inputs + first_input) * k", "(half * inputs) * k"),
+    _picked("both halves lie in one place", "(half * inputs + first_input) * k", "(first_input) * k"),
+    _picked(
+        "windows lie one stage on",
+        "Tile::kRing + at.stage * window_bytes(args.group);\n#",
+        "Tile::kRing + (at.stage + 1) % stages * window_bytes(args.group);\n#",
+    ),
+    _picked("a part is copied to its own block alone", "(1 << blocks) - 1", "1 << rank", file=CLUSTER),
+    _picked(
+        "a stage is given back to one block alone",
+        "if (lane < blocks) ptx",
+        "if (lane == 0) ptx",
+        file=CLUSTER,
+    ),
+    _picked(
+        "both blocks make the same channels",
+        "cluster.blocks + cluster.rank) * channels",
+        "cluster.blocks) * channels",
+        file=CLUSTER,
+    ),
+    _picked(
+        "all token tiles are the first",
+        "(group * kGroup + in_group % width)",
+        "(group * kGroup)",
+        file=CLUSTER,
+    ),
+    _picked("all channel tiles are the first", "(in_group / width)", "(0 * in_group / width)", file=CLUSTER),
+    _picked(
+        "works are left out by the producer",
+        "index = cluster.work_after(index, works)",
+        "index += 2 * cluster.count()",
+        place=0,
+    ),
+    _picked(
+        "works are left out by the consumers",
+        "index = cluster.work_after(index, works)",
+        "index += 2 * cluster.count()",
+        place=1,
+    ),
+    _picked(
+        "every work begins with the first block",
+        "k_block = static_cast<int>(work.range.first);",
+        "k_block = 0;",
+    ),
+    _picked("weights past the last block's are asked for", "n_block + i < n_blocks; ++i", "true; ++i"),
+    _picked(
+        "values past the last block of inputs are asked for",
+        "(n_block + i) * args.k_blocks + k_block;\n",
+        "(n_block + i) * args.k_blocks + k_block + 1;\n",
+    ),
+    _picked("weights of channels past n are read", "channel / kSliceChannels < slices ? ", "true ? "),
+    _picked("picks of channels past n are read", "(channel < last ? channel : last)", "channel"),
+    _picked("every run has the first run's picks", "run * args.weight.picked + k", "0 * run + k"),
+    _picked(
+        "picks begin anew with every split",
+        "args.weight.picked + k_block * kBlockInputs + lane;",
+        "args.weight.picked + lane;",
+    ),
+    _picked(
+        "the list of a split ends later",
+        "args.weight.picked - k_block * kBlockInputs) - lane",
+        "args.weight.picked) - lane",
+    ),
+    _picked(
+        "places past the picks are read",
+        "span * kSpan < left ? picks[span * kSpan] : kNoColumn",
+        "picks[span * kSpan]",
+    ),
+    _picked("lanes take the same pick", "k_block * kBlockInputs + lane;", "k_block * kBlockInputs;"),
+    _picked("both spans have the same picks", "picks[span * kSpan]", "picks[0]"),
+    _picked("both spans have the same values", "slice * kSliceVectors + span * 32", "slice * kSliceVectors"),
+    _picked("the slices of a block are its first", "* kBlockSlices + slice % kBlockSlices", "* kBlockSlices"),
+    _picked(
+        "blocks of inputs follow those of channels",
+        "(slice / kBlockSlices * args.k_blocks + k_block)",
+        "(slice / kBlockSlices + k_block)",
+    ),
+    _picked("metadata of the next slice", "metadata[slice * 32];", "metadata[(slice + 1) % kSlices * 32];"),
+    _picked("metadata stays at the first block", "    metadata += kBlockSlices * 32;\n"),
+    _picked("values stay at the first block", "    values += kBlockSlices * kSliceVectors;\n"),
+    _picked("picks stay at the first block", "    picks += kBlockInputs;\n"),
+    _picked("the list never ends", "    left -= kBlockInputs;\n"),
+    _picked("one selector for both spans", "mma_sparse<T, kSelector>", "mma_sparse<T, 0>"),
+    _picked("weights past the last block are loaded", "      if (left > 1) {\n", "      {\n"),
+    _picked(
+        "the second span's weights are the next block's",
+        "      weights.load(spans[1], 1);\n      multiply(std::integral_constant<int, 0>());\n",
+        "      multiply(std::integral_constant<int, 0>());\n",
+    ),
+    _picked("metadata of the block before", "        weights.load_metadata(next_metadata);\n"),
+    _picked(
+        "metadata is overwritten while it is in use",
+        "        weights.load_metadata(next_metadata);\n",
+        "        weights.load_metadata(metadata);\n",
+    ),
+    _picked(
+        "the next work begins with weights of this one",
+        "    if (const int next = cluster.work_after(index, works); next < works) load_first(next);\n",
+    ),
+    _picked(
+        "a pick outside of its window is read",
+        "const bool exists = input < static_cast<uint32_t>(inputs);",
+        "const bool exists = true;",
+    ),
+    _picked(
+        "a missing pick reads the first input",
+        "                                  : Tile::kZeros;",
+        "                                  : Tile::kRing;",
+    ),
+    _picked("the zeros are not written", "  if (threadIdx.x < kPickedRowBytes / 4) ptx", "  if (false) ptx"),
+    _picked(
+        "half of the zeros are written",
+        "threadIdx.x < kPickedRowBytes / 4)",
+        "threadIdx.x < kPickedRowBytes / 8)",
+    ),
+    _picked("all warps read the first tokens", "warp_token / kHalfTokens * half_bytes", "0 * half_bytes"),
+    _picked("warps of 128 tokens read the first half twice", "row + chunk / 8 * half_bytes", "row"),
+    _picked(
+        "missing picks have a second half",
+        "exists ? inputs * kPickedRowBytes : 0;",
+        "inputs * kPickedRowBytes;",
+    ),
+    _picked(
+        "rows are not swizzled",
+        "swizzled<Swizzle::k128>(static_cast<int>(input), 0)",
+        "input * kPickedRowBytes",
+    ),
+    _picked("all columns are the first", "^ (chunk % 8 * 16)", "^ (0 * chunk)"),
+    _picked("a column's tokens are the next one's", "column + 1);\n#", "column + 2);\n#"),
+    _picked("windows do not move on", "      window += inputs;\n"),
+    _picked(
+        "a split begins at the first window",
+        "(2 * work.range.first * inputs)",
+        "(0 * work.range.first * inputs)",
+    ),
+    _picked("no barrier before sums are read", "      __syncwarp();\n      const", "      const"),
+    _picked("all parts are the first", "sums[slice][part + column][e]", "sums[slice][column][e]"),
+    _picked("tokens past m are stored", " && first_row + row < linear.p.m;", ";"),
+    _picked("channels past n are stored", "      if (any)\n"),
+    _picked("sums are staged over the zeros", "kZeros = 128, kSums = 256", "kZeros = 128, kSums = 128"),
 ]
 
 UNCATCHABLE = [
+    (
+        _picked("warps stage in one place", "Tile::kSums + warp * Tile::kSumsBytes", "Tile::kSums"),
+        "a warp meets no other between its stores and its loads, and the emulator changes warps where they meet",
+    ),
+    (
+        _picked(
+            "weights of a work past the last are loaded",
+            "next < works) load",
+            "true) load",
+        ),
+        "they are those of the last channels, and nothing multiplies them. With as many tokens as eight tiles have the "
+        "schedule would divide by the width of a group that is not there",
+    ),
     (
         _tiled("turns past the last are loaded", "if (turn < range.last) {", "if (true) {"),
         "they are zeros, copied into places of the ring that nobody reads. On a device they would race with the sums; "

@@ -273,6 +273,7 @@ MUTANTS = [
         "both blocks make the same channels",
         "cluster.blocks + cluster.rank) * channels",
         "cluster.blocks) * channels",
+        file=CLUSTER,
     ),
     _wgmma("a block ends while the other copies into it", "  if (cluster.blocks > 1) cluster.meet();\n"),
     _wgmma(

@@ -41,6 +41,8 @@ def variant(
             spread=spread,
         )
 
+    picked = ("matmul_picked_sm90",) if vector in (32, 64) else ()
+
     def targets(shape: Shape) -> tuple[Target, ...]:
         large = min(shape.outputs, shape.inputs) >= 4096 and shape.tokens >= 1024
         return (Target("cuBLAS", *GOALS[vector, m]),) if large and (vector, m) in GOALS else ()
@@ -58,7 +60,7 @@ def variant(
         differentiable=True,
         values_are_trained=True,
         small=(136, 200),
-        kernels=("matmul_small_sm80", "matmul_sm80", "matmul_sm90"),
+        kernels=("matmul_small_sm80", "matmul_sm80", "matmul_sm90", *picked),
         by_kernel=by_kernel,
         trained=((4096, 4096, 4096),) if by_kernel else (),
     )
@@ -92,7 +94,7 @@ FAMILY = Family(
     name="V:N:M",
     operators=("vnm_linear",),
     variants=(
-        variant(64, 8, by_kernel=(8, 32, 64, 96, 128, 256)),
+        variant(64, 8, by_kernel=(8, 32, 64, 128, 256, 1024)),
         variant(128, 16),
         variant(64, 8, torch.float16),
     ),

@@ -47,15 +47,18 @@ struct TransposeArguments {
 Status transpose(const char* function, const TransposeArguments& args, void* stream);
 
 struct Plan {
-  enum class Kernel : int32_t { kSmallSm80, kTiledSm80, kWgmmaSm90 };
+  enum class Kernel : int32_t { kSmallSm80, kTiledSm80, kWgmmaSm90, kPickedSm90 };
   Kernel kernel = Kernel::kTiledSm80;
   int32_t tokens = 128;  // of a tile
   int32_t splits = 1;    // of each list; more than one sums through the workspace
+  int32_t cluster = 1;   // blocks of neighbouring channels that share tokens: 1, 2 or 4; kPickedSm90 only
 };
 
 // The plan for a kernel: a function of the tokens, of the runs of channels and of the turns that an average list takes.
 // Up to 32 tokens reading W is what costs; above, 128 tokens to a tile where there are enough of them to fill the
-// device, since they gather for the most products; of wgmma 256, or 128.
+// device, since they gather for the most products; of wgmma 256, or 128. What picks from whole tiles of x has one size
+// of tiles, and shares x among as many blocks as divide the tiles of channels, or leave at most one of eight without
+// work.
 Plan plan_for(Plan::Kernel kernel, int64_t m, int64_t channel_tiles, int64_t turns);
 constexpr int64_t workspace_bytes(const Plan& plan, int64_t m, int64_t n, int64_t k) {
   return cuda_linear::partial_sum_bytes(plan.splits, m, n) + transposed_bytes(m, k);

@@ -62,10 +62,12 @@ Status launch_matmul(const char* function, const Plan& plan, int slices, const A
 
 namespace sparsecore::gathered {
 
-// After prepare(): the kernel of the plan, then the parts of split lists. launch_sm90 is the format's.
+// After prepare(): the kernel of the plan, then the parts of split lists. launch_sm90 is the format's, and knows the
+// plan's kernel.
 template <template <class, int> class Format, class FormatArguments>
 Status launch_plan(const char* function, const Plan& plan, int slices, const FormatArguments& args, void* stream) {
-  const Status status = plan.kernel == Plan::Kernel::kWgmmaSm90 ? launch_sm90(function, plan, args, stream)
+  const bool sm90 = plan.kernel == Plan::Kernel::kWgmmaSm90 || plan.kernel == Plan::Kernel::kPickedSm90;
+  const Status status = sm90 ? launch_sm90(function, plan, args, stream)
                         : args.linear.p.dtype == DType::kBFloat16
                             ? sm80::launch_matmul<Format, BFloat16>(function, plan, slices, args, stream)
                             : sm80::launch_matmul<Format, Float16>(function, plan, slices, args, stream);

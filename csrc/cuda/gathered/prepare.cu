@@ -32,6 +32,11 @@ Plan plan_for(Plan::Kernel kernel, int64_t m, int64_t channel_tiles, int64_t tur
     case Plan::Kernel::kSmallSm80: plan.tokens = m <= 8 ? 8 : 32; break;
     case Plan::Kernel::kTiledSm80: plan.tokens = m > 64 && enough(128) ? 128 : 64; break;
     case Plan::Kernel::kWgmmaSm90: plan.tokens = enough(256) ? 256 : 128; break;
+    case Plan::Kernel::kPickedSm90:
+      plan.tokens = 128;
+      for (const int32_t cluster : {2, 4})
+        if (channel_tiles % cluster == 0 || channel_tiles > 8 * cluster) plan.cluster = cluster;
+      break;
   }
   plan.splits = cuda_linear::splits_of(channel_tiles * ceil_div(m, plan.tokens), turns);
   return plan;

@@ -30,4 +30,24 @@ struct Cluster {
   }
 };
 
+// The persistent schedule of blocks that share tokens: cluster c takes works c, c + clusters, ..; groups of 8 token
+// tiles, so that a wave of blocks reads few of either operand. args.channel_tiles counts what a cluster makes.
+struct ClusterWork {
+  int64_t token, channel;
+  int split;
+  BlockRange range;
+
+  // Tiles of `tokens` x `channels`, of `turns` turns.
+  SC_DEVICE ClusterWork(const Arguments& args, int64_t turns, int index, int tokens, int channels, Cluster cluster) {
+    constexpr int kGroup = 8;
+    split = index % args.splits;
+    const int tile = index / args.splits, group_tiles = kGroup * args.channel_tiles, group = tile / group_tiles;
+    const int in_group = tile % group_tiles, left = args.token_tiles - group * kGroup;
+    const int width = left < kGroup ? left : kGroup;
+    token = static_cast<int64_t>(group * kGroup + in_group % width) * tokens;
+    channel = (static_cast<int64_t>(in_group / width) * cluster.blocks + cluster.rank) * channels;
+    range = split_range(turns, split, args.splits);
+  }
+};
+
 }  // namespace sparsecore::cuda_linear

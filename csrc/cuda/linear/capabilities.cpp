@@ -20,8 +20,12 @@ bool has_sizes(const Capability& row, const Need& need) {
   });
 }
 
+bool has_group(const Capability& row, const Need& need) {
+  return row.most_group == 0 || (0 < need.group && need.group <= row.most_group);
+}
+
 bool serves(const Capability& row, const Need& need) {
-  return has_type(row, need) && has_sizes(row, need) && need.alignment % row.alignment == 0 &&
+  return has_type(row, need) && has_sizes(row, need) && has_group(row, need) && need.alignment % row.alignment == 0 &&
          need.tensor_copies >= row.tensor_copies && need.tokens <= row.most_tokens;
 }
 
@@ -40,6 +44,7 @@ std::string describe(const Capability& row, const char* sizes) {
       .append(row.to == kAnyNewer ? "+" : "");
   for (int32_t size = 1, count = 0; size <= row.sizes; size *= 2)
     if (row.sizes & size) text.append(count++ ? ", " : std::string(", ") + sizes + " ").append(number(size));
+  if (row.most_group) text.append(", known groups of up to ").append(number(row.most_group)).append(" inputs");
   if (row.alignment > 1) text.append(", values at multiples of ").append(number(row.alignment)).append(" bytes");
   if (row.tensor_copies) text.append(", tensor copies");
   if (row.most_tokens != kAnyNumber) text.append(", up to ").append(number(row.most_tokens)).append(" tokens");
@@ -50,6 +55,7 @@ std::string describe(const Need& need, const Capabilities& list) {
   std::string text = std::string(name_of(need.dtype)) + " on sm_" + number(need.capability);
   if (need.sizes[0]) text.append(", ").append(list.sizes).append(" ").append(number(need.sizes[0]));
   if (need.sizes[1]) text.append(" and ").append(number(need.sizes[1]));
+  if (need.group) text.append(", groups of ").append(number(need.group)).append(" inputs");
   if (need.alignment < 16) text.append(", values at a multiple of ").append(number(need.alignment)).append(" bytes");
   if (!need.tensor_copies) text.append(", no tensor copies");
   if (need.tokens) text.append(", ").append(number(need.tokens)).append(" tokens");
@@ -93,9 +99,9 @@ Status check_kernel(const char* function, const Capabilities& list, int kernel, 
                        [&](const Capability& row) { return row.kernel == kernel && fits(row, need); });
   };
   if (any(serves)) return Status::kOk;
-  const Status status = !any(has_type)    ? Status::kUnsupportedDType
-                        : !any(has_sizes) ? Status::kBadPattern
-                                          : Status::kBadShape;
+  const Status status = !any(has_type)                       ? Status::kUnsupportedDType
+                        : !any(has_sizes) || !any(has_group) ? Status::kBadPattern
+                                                             : Status::kBadShape;
   return refuse(status, "%s: no kernel for %s. There are %s. Convert or pack the weight for one of these", function,
                 describe(need, list).c_str(), describe(list).c_str());
 }

@@ -24,6 +24,7 @@ struct Capability {
   Types types;                    // of the weight; 0: its values are not looked at
   int from = 80, to = kAnyNewer;  // compute capability, as 80
   int32_t sizes = 0;              // powers of two that the format's numbers may be, as their sum; 0: it has none
+  int32_t most_group = 0;         // inputs of a group, which the kernel has to know; 0: it does not ask
   int alignment = 1;              // where the weight's values begin: a multiple of so many bytes
   bool tensor_copies = false;     // needs an x, and a weight, that tensor copies can bring
   int64_t most_tokens = kAnyNumber;
@@ -48,6 +49,7 @@ struct Need {
   int capability = 80;
   int64_t tokens = 0;
   int32_t sizes[2] = {0, 0};  // the format's numbers
+  int32_t group = 0;          // inputs of a group; 0: nobody knows
   int alignment = 16;         // of the values at hand
   bool tensor_copies = true;  // whether they can bring x and the weight at hand
 };

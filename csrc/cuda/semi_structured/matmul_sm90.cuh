@@ -70,25 +70,6 @@ struct WeightRegisters {
   }
 };
 
-// The persistent schedule: cluster c takes works c, c + clusters, ..; groups of 8 token tiles as in matmul_sm80.cuh.
-// args.channel_tiles counts what a cluster makes.
-struct Work {
-  int64_t token, channel;
-  int split;
-  BlockRange range;
-
-  SC_DEVICE Work(const MatmulArguments& args, int index, int tokens, int channels, Cluster cluster) {
-    constexpr int kGroup = 8;
-    split = index % args.splits;
-    const int tile = index / args.splits, group_tiles = kGroup * args.channel_tiles, group = tile / group_tiles;
-    const int in_group = tile % group_tiles, left = args.token_tiles - group * kGroup;
-    const int width = left < kGroup ? left : kGroup;
-    token = static_cast<int64_t>(group * kGroup + in_group % width) * tokens;
-    channel = (static_cast<int64_t>(in_group / width) * cluster.blocks + cluster.rank) * channels;
-    range = split_range(args.k_blocks, split, args.splits);
-  }
-};
-
 template <class T, int kTokens>
 SC_DEVICE void produce(const MatmulArguments& args, const TensorMap* x, int works, Cluster cluster, char* shared,
                        uint64_t* full, uint64_t* empty) {
@@ -100,7 +81,7 @@ SC_DEVICE void produce(const MatmulArguments& args, const TensorMap* x, int work
   const uint64_t policy = ptx::policy_evict_normal();
   uint32_t turn = 0;
   for (int index = cluster.index(); index < works; index = cluster.work_after(index, works)) {
-    const Work work(args, index, kTokens, Tile::kChannels, cluster);
+    const ClusterWork work(args, args.k_blocks, index, kTokens, Tile::kChannels, cluster);
     const int64_t n_block = work.channel / kBlockChannels;
     for (int64_t k_block = work.range.first; k_block < work.range.last; ++k_block, ++turn) {
       const uint32_t stage = turn % Tile::kStages, phase = turn / Tile::kStages & 1;
@@ -136,14 +117,14 @@ SC_DEVICE void consume(const MatmulArguments& args, int works, Cluster cluster, 
 
   WeightRegisters<T> weights[3];
   // The first two turns of a work.
-  const auto load_first = [&](const Work& work) {
+  const auto load_first = [&](const ClusterWork& work) {
     const int64_t n_block = (work.channel + consumer * 128) / kBlockChannels;
     if (work.range.first < work.range.last) weights[0].load(args, n_block, work.range.first, slice, lane);
     if (work.range.first + 1 < work.range.last) weights[1].load(args, n_block, work.range.first + 1, slice, lane);
   };
   uint32_t turn = 0;
   int index = cluster.index();
-  Work work(args, index, kTokens, Tile::kChannels, cluster);
+  ClusterWork work(args, args.k_blocks, index, kTokens, Tile::kChannels, cluster);
   load_first(work);
 
   while (true) {
@@ -187,10 +168,10 @@ SC_DEVICE void consume(const MatmulArguments& args, int works, Cluster cluster, 
     ptx::wgmma_wait<0>(sums[0], sums[1]);
     if (work.range.first < work.range.last) give_back(turn - 1);
 
-    const Work done = work;
+    const ClusterWork done = work;
     index = cluster.work_after(index, works);
     if (index < works) {
-      work = Work(args, index, kTokens, Tile::kChannels, cluster);
+      work = ClusterWork(args, args.k_blocks, index, kTokens, Tile::kChannels, cluster);
       load_first(work);
     }
 #pragma unroll

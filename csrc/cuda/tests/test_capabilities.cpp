@@ -62,6 +62,7 @@ void check_rows(const Capabilities& list, const Call& call) {
     good.sizes[0] = good.sizes[1] = sizes[0];
     good.alignment = std::max(row.alignment, 4);
     good.tensor_copies = row.tensor_copies;
+    good.group = row.most_group;
     for (const DType dtype : kTypes)
       for (const int device : kDevices) {
         if (row.types == 0 && dtype != DType::kBFloat16) continue;  // no type is passed
@@ -92,6 +93,11 @@ void check_rows(const Capabilities& list, const Call& call) {
         bad = good;
         bad.alignment = row.alignment / 2;
         if (row.alignment > 1) check_refused(list, call, bad, row.kernel, Status::kBadShape);
+        for (const int32_t group : {0, row.most_group + 1}) {
+          bad = good;
+          bad.group = group;
+          if (row.most_group) check_refused(list, call, bad, row.kernel, Status::kBadPattern);
+        }
         bad = good;
         bad.tensor_copies = false;
         if (row.tensor_copies) check_refused(list, call, bad, row.kernel, Status::kBadShape);
@@ -323,7 +329,9 @@ TEST_CASE("capabilities: V:N:M") {
   using namespace cuda_vnm;
   const auto product = [](const Need& need, int kernel, auto element) {
     const int32_t vector = built_size(need.sizes[0], 128);
-    VnmProblem<decltype(element)> problem({need.tokens, vector + 3, 70, vector, 8});
+    // Nine inputs are two groups of 5 as well as of 8.
+    const int64_t k = need.group ? 20 * need.group - 1 : 9;
+    VnmProblem<decltype(element)> problem({need.tokens, vector + 3, k, vector, need.group ? need.group : 8});
     const cuda_emulation::ScopedOptions scoped(next_adversary(need.capability));
     Plan plan;
     plan.kernel = static_cast<Plan::Kernel>(std::max(kernel, 0));

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "cuda/tests/vnm_problem.h"
@@ -23,7 +24,11 @@ void check(const Plan& plan, VnmProblem<T>& problem) {
   CAPTURE(problem.k);
   CAPTURE(problem.shape.vector);
   CAPTURE(problem.shape.group);
-  const cuda_emulation::ScopedOptions scoped(next_adversary(plan.kernel == Kernel::kWgmmaSm90 ? 90 : 86));
+  CAPTURE(plan.cluster);
+  const bool sm90 = plan.kernel == Kernel::kWgmmaSm90 || plan.kernel == Kernel::kPickedSm90;
+  cuda_emulation::Options options = next_adversary(sm90 ? 90 : 86);
+  options.multiprocessors = std::max(options.multiprocessors, plan.cluster);
+  const cuda_emulation::ScopedOptions scoped(options);
   problem.forget();
   const int64_t workspace = gathered::workspace_bytes(plan, problem.m, problem.n, problem.k);
   REQUIRE(cuda_vnm::run_plan(plan, problem.params(workspace), nullptr) == Status::kOk);
@@ -68,18 +73,84 @@ TEST_CASE("V:N:M: wgmma.sp, longer than its ring and ragged in every direction")
   }
 }
 
+TEST_CASE("V:N:M: picked from whole tiles, longer than the ring and ragged in every direction") {
+  for (const int cluster : {1, 2, 4})
+    for (const int vector : {32, 64})
+      for (const auto& [m, n, k, group] : {std::array<int64_t, 4>{128, 256, 128, 8},
+                                           {1, 1, 150, 8},
+                                           {130, 300, 1400, 12},
+                                           {70, 600, 390, 4},
+                                           {200, 513, 2100, 16}}) {
+        if (k > 1000 && cluster == 2) continue;
+        VnmProblem<BFloat16> problem({m, n, k, vector, group});
+        check({Kernel::kPickedSm90, 128, 1, cluster}, problem);
+        if (m != 70) continue;
+        VnmProblem<Float16> half({m, n, k, vector, group}, 1, 3);
+        check({Kernel::kPickedSm90, 128, 1, cluster}, half);
+      }
+}
+
+TEST_CASE("V:N:M: picked from whole tiles, groups of every size and splits") {
+  for (const auto& [group, splits] : {std::array<int, 2>{4, 2}, {5, 3}, {7, 1}, {10, 2}, {13, 1}, {15, 3}, {16, 2}}) {
+    VnmProblem<BFloat16> problem({9, 70, 70 * group - 3, group % 2 ? 64 : 32, group}, 1, 1);
+    check({Kernel::kPickedSm90, 128, splits, 1}, problem);
+  }
+}
+
+TEST_CASE("V:N:M: the number of groups says how large they are") {
+  using cuda_vnm::group_of;
+  for (int group = 1; group <= 40; ++group)
+    for (int64_t k = 1; k < 3000; k += k < 100 ? 1 : 37) {
+      const int64_t groups = cuda_vnm::ceil_div(k, group);
+      int32_t only = 0, fits = 0;
+      for (int32_t other = 1; other <= k + 1; ++other)
+        if (cuda_vnm::ceil_div(k, other) == groups) only = other, ++fits;
+      CHECK(group_of(k, 4 * groups) == (fits == 1 ? only : 0));
+      if (k >= group * (group + 1)) CHECK(group_of(k, 4 * groups) == group);
+    }
+  for (const auto& [k, picked] : {std::array<int64_t, 2>{0, 0}, {0, 8}, {100, 0}, {100, 4}, {3, 16}, {65000, 32000}})
+    CHECK(group_of(k, picked) == 0);
+}
+
+TEST_CASE("V:N:M: inputs that a run does not pick are not multiplied, whatever else the window holds") {
+  VnmProblem<BFloat16> problem({130, 256, 300, 64, 8});
+  // The second run alone picks the first four inputs of each group, and its answers are not looked at.
+  for (int64_t at = 0; at < static_cast<int64_t>(problem.columns.size()); ++at) {
+    const int64_t first = at % problem.picked / 4 * 8, width = std::min<int64_t>(8, problem.k - first);
+    const bool second = at / problem.picked == 1;
+    problem.columns[at] = static_cast<uint16_t>(first + (second ? 0 : std::max<int64_t>(width - 4, 0)) + at % 4);
+  }
+  for (int64_t t = 0; t < problem.m; ++t)
+    for (int64_t i = 0; i < problem.k; ++i) problem.x.set(t, i, i % 8 < 4 && i < 296 ? NAN : 1.0f);
+  const cuda_emulation::ScopedOptions scoped(next_adversary(90));
+  const Plan plan{Kernel::kPickedSm90, 128, 1, 1};
+  const int64_t workspace = gathered::workspace_bytes(plan, problem.m, problem.n, problem.k);
+  REQUIRE(cuda_vnm::run_plan(plan, problem.params(workspace), nullptr) == Status::kOk);
+  int64_t wrong = 0, poisoned = 0;
+  for (int64_t t = 0; t < problem.m; ++t)
+    for (int64_t o = 0; o < problem.n; ++o) {
+      const bool nan = std::isnan(problem.y.get(t, o));
+      o / 64 == 1 ? poisoned += nan : wrong += nan;
+    }
+  CHECK(wrong == 0);
+  CHECK(poisoned == problem.m * 64);
+}
+
 TEST_CASE("V:N:M: splits, views and empty sizes") {
-  for (const Plan& plan : {Plan{Kernel::kSmallSm80, 8, 3}, Plan{Kernel::kSmallSm80, 32, 16},
-                           Plan{Kernel::kTiledSm80, 64, 2}, Plan{Kernel::kTiledSm80, 128, 5}})
+  for (const Plan& plan :
+       {Plan{Kernel::kSmallSm80, 8, 3}, Plan{Kernel::kSmallSm80, 32, 16}, Plan{Kernel::kTiledSm80, 64, 2},
+        Plan{Kernel::kTiledSm80, 128, 5}, Plan{Kernel::kPickedSm90, 128, 3}})
     for (const auto& [m, n, k] : {std::array<int64_t, 3>{7, 100, 600}, {0, 100, 600}, {7, 0, 600}, {7, 100, 0}}) {
+      if (plan.kernel == Kernel::kPickedSm90 && k == 0) continue;  // no groups, of no size
       VnmProblem<BFloat16> problem({m, n, k, 64, 8}, 1, 1);
       check(plan, problem);
     }
 }
 
 TEST_CASE("V:N:M: the plan of a shape fits its workspace") {
-  for (const auto& [m, n, k] : {std::array<int64_t, 3>{1, 70, 3000}, {20, 64, 1100}, {70, 130, 600}, {130, 96, 64}}) {
-    const int vector = m > 64 ? 128 : 32;
+  for (const auto& [m, n, k] :
+       {std::array<int64_t, 3>{1, 70, 3000}, {20, 64, 1100}, {70, 130, 600}, {130, 96, 64}, {260, 520, 220}}) {
+    const int vector = m > 64 && m < 200 ? 128 : 32;
     VnmProblem<Float16> problem({m, n, k, vector, 12});
     for (const int capability : {80, 90}) {
       const cuda_emulation::ScopedOptions scoped(next_adversary(capability));
@@ -92,6 +163,14 @@ TEST_CASE("V:N:M: the plan of a shape fits its workspace") {
 }
 
 TEST_CASE("V:N:M: damaged columns read nothing outside") {
+  for (const Plan& plan : {Plan{Kernel::kPickedSm90, 128, 1, 1}, Plan{Kernel::kPickedSm90, 128, 1, 2}}) {
+    VnmProblem<BFloat16> problem({70, 300, 530, 32, 8});
+    for (uint16_t& column : problem.columns) column = static_cast<uint16_t>(column * 2657u);
+    const cuda_emulation::ScopedOptions scoped(next_adversary(90));
+    const int64_t workspace = gathered::workspace_bytes(plan, 70, 300, 530);
+    CHECK(cuda_vnm::run_plan(plan, problem.params(workspace), nullptr) == Status::kOk);
+    CHECK(!problem.strayed());
+  }
   for (const Plan& plan : kPlans) {
     VnmProblem<BFloat16> problem({5, 40, 70, 16, 8});
     for (uint16_t& column : problem.columns) column = static_cast<uint16_t>(column * 2657u);

@@ -18,6 +18,15 @@ using Kernel = Plan::Kernel;
 constexpr const char* kName = "vnm_linear";
 
 constexpr cuda_linear::Capability kRows[] = {
+    {.kernel = number_of(Kernel::kPickedSm90),
+     .name = "matmul_picked_sm90",
+     .types = cuda_linear::kHalves,
+     .from = 90,
+     .to = 90,
+     .sizes = 32 + 64,
+     .most_group = kLargestPickedGroup,
+     .alignment = 16,
+     .worth_from = 129},
     {.kernel = number_of(Kernel::kWgmmaSm90),
      .name = "matmul_sm90",
      .types = cuda_linear::kHalves,
@@ -64,13 +73,19 @@ Status check_weight(const VnmWeight& weight, DType dtype, int64_t n, int64_t k) 
 
 const cuda_linear::Capabilities& matmul_capabilities() { return kCapabilities; }
 
-Plan choose_plan(int64_t m, int64_t n, int64_t picked, int32_t vector, DType dtype, int capability) {
-  const cuda_linear::Capability* const row =
-      cuda_linear::choose(kCapabilities, {.dtype = dtype, .capability = capability, .tokens = m, .sizes = {vector, 0}});
+Plan choose_plan(int64_t m, int64_t n, int64_t k, int64_t picked, int32_t vector, DType dtype, int capability) {
+  const int32_t group = group_of(k, picked);
+  const cuda_linear::Capability* const row = cuda_linear::choose(
+      kCapabilities, {.dtype = dtype, .capability = capability, .tokens = m, .sizes = {vector, 0}, .group = group});
   const Kernel kernel = row ? static_cast<Kernel>(row->kernel) : Kernel::kTiledSm80;
   // wgmma's tiles are whole runs.
-  const int32_t channels = kernel == Kernel::kWgmmaSm90 ? vector : tile_channels(vector);
-  return gathered::plan_for(kernel, m, ceil_div(n, channels), ceil_div(picked, kBlockInputs));
+  const int32_t channels = kernel == Kernel::kPickedSm90  ? kPickedChannels
+                           : kernel == Kernel::kWgmmaSm90 ? vector
+                                                          : tile_channels(vector);
+  Plan plan = gathered::plan_for(kernel, m, ceil_div(n, channels), ceil_div(picked, kBlockInputs));
+  // The blocks of a cluster copy parts of a window that begin at multiples of 8 inputs.
+  while (group % plan.cluster != 0) plan.cluster /= 2;
+  return plan;
 }
 
 Status run_plan(const Plan& plan, const VnmLinearParams& params, void* stream) {
@@ -82,6 +97,7 @@ Status run_plan(const Plan& plan, const VnmLinearParams& params, void* stream) {
                                    .capability = current_device().capability,
                                    .tokens = params.m,
                                    .sizes = {params.weight.vector, 0},
+                                   .group = group_of(params.k, params.weight.picked),
                                    .alignment = std::min(cuda_linear::alignment_of(params.weight.packed.values),
                                                          cuda_linear::alignment_of(params.weight.packed.metadata))});
   if (status == Status::kOk) status = check_weight(params.weight, params.dtype, params.n, params.k);
@@ -90,6 +106,7 @@ Status run_plan(const Plan& plan, const VnmLinearParams& params, void* stream) {
   MatmulArguments args;
   args.weight = params.weight;
   args.k_blocks = ceil_div(params.weight.picked, kBlockInputs);
+  args.group = group_of(params.k, params.weight.picked);
   args.linear.channel_tiles = static_cast<int32_t>(ceil_div(params.n, tile_channels(params.weight.vector)));
   status = gathered::prepare(kName, plan, params, &args, stream);
   if (status != Status::kOk) return status;
@@ -103,15 +120,15 @@ int64_t vnm_linear_workspace(int64_t m, int64_t n, int64_t k, int64_t picked, in
   using namespace cuda_vnm;
   if (m <= 0 || n <= 0 || k < 0 || picked < 0 || vector <= 0) return 0;
   // Of whichever kernel the device has.
-  return std::max(gathered::workspace_bytes(choose_plan(m, n, picked, vector, DType::kBFloat16, 80), m, n, k),
-                  gathered::workspace_bytes(choose_plan(m, n, picked, vector, DType::kBFloat16, 90), m, n, k));
+  return std::max(gathered::workspace_bytes(choose_plan(m, n, k, picked, vector, DType::kBFloat16, 80), m, n, k),
+                  gathered::workspace_bytes(choose_plan(m, n, k, picked, vector, DType::kBFloat16, 90), m, n, k));
 }
 
 Status vnm_linear_device(const VnmLinearParams& p, void* stream) {
   using namespace cuda_vnm;
   const auto length = [](int64_t value) { return std::max<int64_t>(value, 0); };
-  return run_plan(choose_plan(length(p.m), length(p.n), length(p.weight.picked), std::max(p.weight.vector, 1), p.dtype,
-                              current_device().capability),
+  return run_plan(choose_plan(length(p.m), length(p.n), length(p.k), length(p.weight.picked),
+                              std::max(p.weight.vector, 1), p.dtype, current_device().capability),
                   p, stream);
 }
 

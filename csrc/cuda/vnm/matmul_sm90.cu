@@ -1,4 +1,4 @@
-// The launch of the wgmma.sp kernel over V:N:M weights, and nothing else: this file is compiled for sm_90a.
+// The launch of the wgmma.sp kernel over V:N:M weights: this file is compiled for sm_90a.
 #include "cuda/gathered/launch_sm90.cuh"
 #include "cuda/vnm/weights_sm90.cuh"
 
@@ -17,6 +17,7 @@ Status launch_tokens(const char* function, const Plan& plan, const MatmulArgumen
 }  // namespace
 
 Status launch_sm90(const char* function, const Plan& plan, const MatmulArguments& args, void* stream) {
+  if (plan.kernel == Plan::Kernel::kPickedSm90) return launch_picked_sm90(function, plan, args, stream);
   return args.linear.p.dtype == DType::kBFloat16 ? launch_tokens<BFloat16>(function, plan, args, stream)
                                                  : launch_tokens<Float16>(function, plan, args, stream);
 }

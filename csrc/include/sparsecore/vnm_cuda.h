@@ -6,8 +6,9 @@
 //   packed     Sp24 (sparsecore/semi_structured.h) of the picked matrix [n, 4 * groups]: element (o, j) is
 //              w[o, columns[o / V, j]], or 0 where there is no such column
 //
-// bytes = n * k / M * (2 * size + 1) + runs * 8 * groups. Kernels do not ask for M: 4 * groups is all they count in,
-// and they read nothing outside of x whatever the columns hold.
+// bytes = n * k / M * (2 * size + 1) + runs * 8 * groups. Kernels count in 4 * groups. One that asks for M takes it
+// from k and the number of groups, where these leave one answer, and may take a column outside of its group as zeros.
+// They read nothing outside of x whatever the columns hold.
 #pragma once
 
 #include "sparsecore/linear_cuda.h"

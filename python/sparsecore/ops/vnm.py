@@ -163,7 +163,8 @@ def vnm_linear(
         input: ``(..., in_features)`` of the weight's dtype; under autocast any floating dtype.
         values: From :func:`vnm_compress`, as ``metadata`` and ``columns``.
         metadata: int32.
-        columns: ``(runs, 4 * groups)`` int16.
+        columns: ``(runs, 4 * groups)`` int16, each of an input of its group: some kernels rely on it and take others as
+            zeros.
         scale: ``(out_features,)`` float32.
         bias: ``(out_features,)`` float32, bfloat16 or float16.
         out_features: Rows of W.

@@ -1,5 +1,8 @@
 // Kernels of the gathered products under adversaries.h: compiled with -DKERNEL_TILED, _SMALL, _WGMMA, _GRADIENT,
-// _UNPACK, _VNM, _VNM_SMALL or _VNM_WGMMA.
+// _UNPACK, _VNM, _VNM_SMALL, _VNM_WGMMA or _PICKED.
+#include <algorithm>
+#include <cmath>
+#include <limits>
 #include <string>
 
 #include "cuda/common/launch.h"
@@ -11,6 +14,7 @@
 #include "cuda/shared_lists/weights_sm90.cuh"
 #include "cuda/tests/mutations/adversaries.h"
 #include "cuda/tests/vnm_problem.h"
+#include "cuda/vnm/picked_sm90.cuh"
 #include "cuda/vnm/weights_sm80.cuh"
 #include "cuda/vnm/weights_sm90.cuh"
 
@@ -174,6 +178,65 @@ std::string run() {
   if (wrong.empty()) wrong = run<2>({70, 190, 900, 128, 8}, 2);
   return wrong;
 }
+#elif defined(KERNEL_PICKED)
+// `blocks` in clusters of `cluster`, which take several works each. Some tokens are NaN, and so are sums that a warp
+// stages last: other tokens have nothing of that.
+template <int kSlices>
+std::string run(const VnmShape& shape, int splits, int blocks, int cluster) {
+  using Tile = cuda_vnm::sm90::PickedTile<kSlices>;
+  VnmProblem<BFloat16> problem(shape);
+  problem.forget();
+  for (int64_t token = 48; token < std::min<int64_t>(problem.m, 128); token += 48)
+    for (int64_t i = 0; i < problem.k; ++i) problem.x.set(token, i, std::numeric_limits<float>::quiet_NaN());
+  cuda_vnm::MatmulArguments args;
+  args.weight = problem.weight();
+  args.k_blocks = ceil_div(problem.picked, cuda_vnm::kBlockInputs);
+  args.group = static_cast<int32_t>(shape.group);
+  args.linear.p = problem.params(cuda_linear::partial_sum_bytes(splits, problem.m, problem.n));
+  args.linear.splits = splits;
+  args.linear.token_tiles = static_cast<int32_t>(ceil_div(problem.m, Tile::kTokens));
+  args.linear.channel_tiles = static_cast<int32_t>(ceil_div(problem.n, Tile::kChannels * cluster));
+  Transposed x(args.linear.p.x, problem.m, problem.k, problem.x.stride);
+  args.pitch = pitch_of(problem.m);
+  TensorShape rows;
+  rows.address = x.xt.data();
+  rows.sizes[0] = args.pitch;
+  rows.sizes[1] = problem.k;
+  rows.strides[1] = 2 * args.pitch;
+  rows.box[0] = cuda_vnm::sm90::kHalfTokens;
+  rows.box[1] = static_cast<uint32_t>(cuda_vnm::sm90::window_inputs(args.group) / cluster);
+  TensorMap map;
+  make_tensor_map(rows, &map);
+  LaunchConfig config;
+  config.grid = dim3(static_cast<unsigned>(blocks));
+  config.block = dim3(Tile::kThreads);
+  config.cluster = dim3(static_cast<unsigned>(cluster));
+  config.shared_bytes = Tile::shared_bytes(args.group);
+  const int works = args.linear.token_tiles * args.linear.channel_tiles * splits;
+  launch(config, cuda_vnm::sm90::picked_matmul<BFloat16, kSlices>, args, map, works);
+  if (splits > 1) {
+    config.grid = dim3(static_cast<unsigned>(problem.m), 1);
+    config.block = dim3(cuda_linear::kFinishThreads);
+    config.cluster = dim3(1);
+    config.shared_bytes = 0;
+    launch(config, cuda_linear::add_splits<float>, args.linear);
+  }
+  for (int64_t token = 48; token < std::min<int64_t>(problem.m, 128); token += 48)
+    for (int64_t o = 0; o < problem.n; ++o) {
+      if (!std::isnan(problem.y.get(token, o))) return "a token that is NaN has a sum";
+      problem.y.set(token, o, static_cast<float>(problem.expected[token * problem.n + o]));
+    }
+  if (problem.strayed()) return "something beside y was written";
+  const int64_t wrong = problem.first_wrong();
+  return wrong < 0 ? "" : "element " + std::to_string(wrong) + " of y is wrong";
+}
+std::string run() {
+  std::string wrong = run<4>({140, 300, 1000, 64, 8}, 1, 2, 2);
+  // The lists end where their page does, and the last one in the middle of a block.
+  if (wrong.empty()) wrong = run<2>({130, 256, 448, 32, 16}, 2, 2, 1);
+  if (wrong.empty()) wrong = run<2>({9, 512, 224, 32, 8}, 1, 1, 1);
+  return wrong;
+}
 #elif defined(KERNEL_GRADIENT)
 std::string run(const SharedListsShape& shape) {
   SharedListsProblem<BFloat16> problem(shape);
@@ -238,7 +301,7 @@ std::string run() {
 }
 #endif
 
-#if defined(KERNEL_WGMMA) || defined(KERNEL_VNM_WGMMA)
+#if defined(KERNEL_WGMMA) || defined(KERNEL_VNM_WGMMA) || defined(KERNEL_PICKED)
 constexpr int kCapability = 90;
 #else
 constexpr int kCapability = 80;

@@ -181,3 +181,15 @@ def test_convolutions_stay_dense_under_patterns_of_matrices() -> None:
         model = nn.Sequential(nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(16, 16))
         sc.sparsify_(model, pattern, sparsity=0.5)
         assert [type(part) for part in model] == [nn.Conv2d, nn.Flatten, sc.nn.SparseLinear]
+
+
+def test_a_layer_used_twice_is_loaded_as_one(tmp_path: Path) -> None:
+    def model() -> nn.Sequential:
+        layer = nn.Linear(32, 32)
+        return nn.Sequential(layer, nn.ReLU(), layer)
+
+    saved = sc.sparsify_(model(), "2:4")
+    sc.save(saved, tmp_path / "model.safetensors")
+    loaded, input = sc.load(model(), tmp_path / "model.safetensors"), torch.randn(3, 32)
+    assert isinstance(loaded[0], sc.nn.SparseLinear) and loaded[0] is loaded[2]
+    assert torch.equal(loaded(input), saved(input))

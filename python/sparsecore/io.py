@@ -111,6 +111,7 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, strict: bool = True)
             state[name] = state[owner]
 
     replacements: dict[str, PackedLayer] = {}
+    made: dict[int, PackedLayer] = {}
     modules = dict(model.named_modules(remove_duplicate=False))
     for key in [key for key in state if key.endswith(_SUFFIX)]:
         name = key.removesuffix(_SUFFIX).rstrip(".")
@@ -119,7 +120,9 @@ def load(model: nn.Module, path: str | os.PathLike[str], *, strict: bool = True)
         if isinstance(module, PackedLayer) or not isinstance(module, (nn.Linear, nn.Conv2d)):
             continue
         try:
-            replacements[name] = _packed_layer(module, state, prefix, strict)
+            if id(module) not in made:  # a layer used twice stays one layer
+                made[id(module)] = _packed_layer(module, state, prefix, strict)
+            replacements[name] = made[id(module)]
         except ValueError as error:
             raise ValueError(f"load: {path}, layer {name!r}: {error}") from error
     if "" in replacements:

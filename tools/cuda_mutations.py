@@ -158,11 +158,11 @@ def main() -> int:
     if arguments.seconds:
         mutants, uncatchable = spread(mutants, turn(listed)), []
     tried = [*mutants, *uncatchable]
-    end = processor_seconds() + arguments.seconds * arguments.jobs if arguments.seconds else math.inf
 
     folder = Path(tempfile.mkdtemp(prefix="cuda_mutations_"))
     try:
         objects = build_support(folder)
+        end = processor_seconds() + arguments.seconds * arguments.jobs if arguments.seconds else math.inf
         unbroken = {(family, m.kernel): threading.Lock() for family, m in tried}
         said_unbroken: dict[tuple[Family, str], str] = {}
 

@@ -103,6 +103,7 @@ def sparsify_(
     input channels: the first layer of an image network. Why, is logged at level debug. ``nn.MultiheadAttention`` and
     recurrent layers hold matrices of their own and stay dense, as do subclasses of ``nn.Linear`` and ``nn.Conv2d``,
     parametrized layers among them (``torch.nn.utils.parametrize.remove_parametrizations`` makes plain ones of them).
+    A packed layer is a new module: hooks registered on the dense one are not carried over, so register them afterwards.
 
     Args:
         model: Any module; a bare ``nn.Linear`` or ``nn.Conv2d`` is returned converted.

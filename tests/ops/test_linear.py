@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -171,12 +173,30 @@ def test_several_python_threads_at_once(pattern: sc.Pattern, layout: str, sparsi
 def test_works_in_a_forked_child() -> None:
     packed = sc.pack(torch.randn(64, 64), sc.NM(2, 4))
     input = torch.randn(40, 64)
-    torch.set_num_threads(1)  # torch's own threads do not survive a fork
+    torch.set_num_threads(1)
     expected = packed.linear(input)
     child = os.fork()
     if child == 0:
         os._exit(0 if torch.equal(packed.linear(input), expected) else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_works_in_a_child_of_a_process_that_used_threads() -> None:
+    program = """
+import os, signal, torch, sparsecore as sc
+torch.set_num_threads(2)
+packed = sc.pack(torch.randn(64, 64), sc.NM(2, 4))
+input = torch.randn(400, 64)
+expected = packed.linear(input)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)  # a child that waits for ever is ended
+    os._exit(0 if torch.equal(packed.linear(input), expected) else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_out_writes_in_place_and_allocates_nothing() -> None:

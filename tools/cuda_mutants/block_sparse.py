@@ -373,7 +373,6 @@ MUTANTS = [
         "Tile::kColumns * Tile::kBoxBytes",
     ),
     _wgmma_grad("barriers are not made known to the copy engine", "    ptx::fence_mbarrier_init();\n"),
-    _wgmma_grad("barriers are used before they are initialised", "  __syncthreads();\n"),
     _wgmma_grad(
         "what begins a row is not left beside the stage",
         "        ptx::store_shared_4(&ring.begins[stage], all_begins);\n",
@@ -462,6 +461,10 @@ UNCATCHABLE = [
     (
         _wgmma_grad("entries past the last are looked up", "copies && entry < weight.blocks", "copies"),
         "what is read there, in the 256 bytes that an index is rounded up to, decides nothing that is stored",
+    ),
+    (
+        _wgmma_grad("barriers are used before they are initialised", "  __syncthreads();\n"),
+        "consumers begin when they have taken registers, and the warp that initialises gives back the last of these",
     ),
     (
         _small("warps share one ring", "shared + warp * Tile::kRingBytes;", "shared;"),

@@ -48,7 +48,7 @@ struct DamagedGroupLists : GroupProblem {
     int64_t n, k;
   };
   // From here on damages that chance hardly makes.
-  static constexpr int kFirstChosen = 80, kTrials = kFirstChosen + 10;
+  static constexpr int kFirstChosen = 80, kTrials = kFirstChosen + 11;
 
   explicit DamagedGroupLists(int trial) : DamagedGroupLists(trial, shape_of(trial)) {}
   static Shape shape_of(int trial) {
@@ -102,6 +102,9 @@ struct DamagedGroupLists : GroupProblem {
       case 7: order[groups - 1] = 3, order[groups - 2] = 0, order[groups - 3] = 1; break;
       case 8: blocks[last_panel[1] - 1] = 22; break;
       case 9: blocks[starts[1] - 1] = 64; break;
+      case 10:  // two in the second panel, of which the first is named
+        order[2 * groups - 1] = order[2 * groups - 2], blocks[starts[groups + 2] - 1] = 64;
+        break;
     }
   }
   static GroupOptions options_of(int trial) {

@@ -75,6 +75,16 @@ def mask_violations(mask: Tensor, pattern: Pattern) -> tuple[Tensor, int]:
     return (_counts(kept, 1, pattern.m) > pattern.n) | (_counts(partial, 1, pattern.m) > 0), pattern.m
 
 
+def violations(mask: Tensor, pattern: Pattern) -> tuple[int, int, tuple[int, int] | None]:
+    """Groups of ``mask``, how many break the pattern, and the row and column where the first of these begins."""
+    broken, width = mask_violations(mask, pattern)
+    places = broken.nonzero()
+    if not len(places):
+        return broken.numel(), 0, None
+    height = 1 if isinstance(pattern, Channel) else decided_rows(pattern)
+    return broken.numel(), len(places), (int(places[0, 0]) * height, int(places[0, 1]) * width)
+
+
 def _counts(mask: Tensor, rows: int, cols: int) -> Tensor:
     """How many entries of each tile are True, ``(ceil(n / rows), ceil(k / cols))`` int16.
 
@@ -115,13 +125,11 @@ def require_pattern(owner: str, mask: Tensor, pattern: Pattern) -> None:
     n, k = mask.shape
     rows = n if isinstance(pattern, Channel) else max(_SLAB // max(k, 1) // _SHARING, 1) * _SHARING
     for start in range(0, n, max(rows, 1)):
-        broken, width = mask_violations(mask[start : start + rows], pattern)
-        if broken.any():
-            row, group = (int(i) for i in broken.nonzero()[0])
-            height = 1 if isinstance(pattern, Channel) else decided_rows(pattern)
+        _, _, first = violations(mask[start : start + rows], pattern)
+        if first is not None:
             raise ValueError(
                 f"{owner}: the pattern is said to be {pattern}, and what is stored breaks it at row "
-                f"{start + row * height}, column {group * width}. The description is of another weight; pack it again."
+                f"{start + first[0]}, column {first[1]}. The description is of another weight; pack it again."
             )
 
 
@@ -152,9 +160,5 @@ def check_pattern(weight: Tensor, pattern: Pattern | str) -> PatternReport:
     else:  # what any weight of a unit uses counts as kept by all
         used = _counts(mask, rows, cols) > 0
         whole = spread(used, rows, cols, (mask.shape[0], mask.shape[1]))
-    broken, width = mask_violations(whole, pattern)
-    places = broken.nonzero()
-    height = 1 if isinstance(pattern, Channel) else decided_rows(pattern)
-    first = (int(places[0, 0]) * height, int(places[0, 1]) * width) if len(places) else None
     zeros = 1.0 - float(mask.sum()) / max(mask.numel(), 1)
-    return PatternReport(pattern, zeros, broken.numel(), len(places), first)
+    return PatternReport(pattern, zeros, *violations(whole, pattern))

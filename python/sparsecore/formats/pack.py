@@ -13,13 +13,13 @@ from sparsecore.formats.base import VALUE_DTYPES, PackedWeight
 from sparsecore.formats.bitmap_decode import BitmapDecode
 from sparsecore.formats.block_sparse import BlockSparse
 from sparsecore.formats.channels import Channels
-from sparsecore.formats.check import mask_violations, require_pattern
+from sparsecore.formats.check import require_pattern, violations
 from sparsecore.formats.group_lists import GroupLists
 from sparsecore.formats.layouts import LAYOUTS, default_layout, layouts_for
 from sparsecore.formats.nm_decode import NMDecode
 from sparsecore.formats.quantize import quantize_rows
 from sparsecore.formats.row_lists import RowLists
-from sparsecore.formats.select import decided_rows, select_mask, shared_rows, unit_shape
+from sparsecore.formats.select import select_mask, shared_rows, unit_shape
 from sparsecore.formats.semi_structured import SemiStructured
 from sparsecore.formats.shared_lists import SharedLists
 from sparsecore.formats.variable_nm import VariableNM
@@ -28,7 +28,7 @@ from sparsecore.formats.vnm import VNM
 from sparsecore.ops import semi_structured_compress
 from sparsecore.ops.semi_structured import serves
 from sparsecore.ops.window_lift import largest_of_group, lift
-from sparsecore.patterns import NM, Channel, Pattern, Unstructured
+from sparsecore.patterns import NM, Pattern, Unstructured
 from sparsecore.patterns import VNM as VNMPattern
 from sparsecore.patterns import pattern as parse_pattern
 from sparsecore.reference.vnm import vnm_gather, vnm_select
@@ -100,13 +100,11 @@ def _checked_mask(mask: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
         )
     mask = mask.to(weight.device).contiguous()
     if not isinstance(pattern, Unstructured):
-        broken, width = mask_violations(mask, pattern)
-        if broken.any():
-            row, group = (int(i) for i in broken.nonzero()[0])
-            height = 1 if isinstance(pattern, Channel) else decided_rows(pattern)
+        _, count, first = violations(mask, pattern)
+        if first is not None:
             raise ValueError(
-                f"pack: the mask breaks {pattern} in {int(broken.sum())} groups, first at row "
-                f"{row * height}, column {group * width}. Select a mask for this pattern or leave it out."
+                f"pack: the mask breaks {pattern} in {count} groups, first at row {first[0]}, column {first[1]}. "
+                "Select a mask for this pattern or leave it out."
             )
     return mask
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from sparsecore import reference
 from sparsecore._library import has_kernel
 from sparsecore.ops._common import registrations
+from sparsecore.ops._fault import ON_DEVICES, fault_on_device
 
 _OF_THE_CPU = ("row_lists", "nm_decode", "variable_nm")
-_WITH_KERNELS = ("shared_lists", "group_lists", "bitmap_decode")
 _PLACED = "sparsecore.formats.placed(weight, 'cuda') packs a weight anew where its pattern has a layout there"
 
 REFUSED = {
@@ -26,7 +24,7 @@ REFUSED = {
         f"This layout is the CPU's. A layer that moves by .to('cuda') is packed anew; {_PLACED}",
     ),
     **dict.fromkeys(
-        (f"{family}_pack" for family in (*_OF_THE_CPU, *_WITH_KERNELS)),
+        (f"{family}_pack" for family in (*_OF_THE_CPU, *ON_DEVICES)),
         "Call sparsecore.pack(weight, pattern), which selects and packs where the weight is, or move both with .cpu()",
     ),
     **dict.fromkeys(
@@ -66,23 +64,22 @@ REFUSED = {
 
 
 def _validate(family: str) -> Callable[..., Any]:
-    """The kernel's verdict as numbers of the host, for which the call waits: two numbers, and no index."""
+    """The kernel's verdict as numbers of the host, for which the call waits."""
 
     def validate(*arguments: Any) -> Any:
-        name = f"{family}_fault"
-        if not has_kernel(name, "cuda"):
+        if not has_kernel(f"{family}_fault", "cuda"):
             raise RuntimeError(
                 f"{family}_validate: has no kernel for CUDA tensors in an installation without CUDA kernels. Move the "
                 "tensors with .cpu()."
             )
-        status, place = getattr(torch.ops.sparsecore, name)(*arguments).tolist()
+        status, place = fault_on_device(family, *arguments)
         return status if family == "bitmap_decode" else (status, place)
 
     return validate
 
 
 COMPOSED: dict[str, Callable[..., Any]] = {
-    **{f"{family}_validate": _validate(family) for family in _WITH_KERNELS},
+    **{f"{family}_validate": _validate(family) for family in ON_DEVICES},
     "group_lists_unpack": reference.group_lists_unpack,
     "group_lists_transpose": reference.group_lists_transpose,
 }

@@ -96,3 +96,12 @@ def exchange_picked(mask: Tensor, score: Tensor, growth: Tensor, count: int, pat
         count,
         competitors(pattern, "layer", mask.shape),
     )
+
+
+def exchange_units(
+    pattern: Pattern, within: Scope, active: Tensor, score: Tensor, growth: Tensor, count: int
+) -> Tensor:
+    """The exchange that a pattern allows: :func:`exchange_picked` or, among competitors, :func:`exchange`."""
+    if isinstance(pattern, VNM):
+        return exchange_picked(active, score, growth, count, pattern)
+    return exchange(active, score, growth, count, competitors(pattern, within, active.shape))

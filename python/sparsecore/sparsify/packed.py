@@ -17,8 +17,8 @@ from sparsecore.formats.base import PackedWeight
 from sparsecore.formats.pack import pack
 from sparsecore.formats.select import mask_units, score_units, spread_units
 from sparsecore.nn._packed import PackedLayer
-from sparsecore.patterns import NM, VNM
-from sparsecore.sparsify.exchange import competitors, exchange, exchange_picked
+from sparsecore.patterns import NM
+from sparsecore.sparsify.exchange import exchange_units
 from sparsecore.sparsify.scores import Magnitude, Score, SignedMagnitude, Statistics, uniform
 
 _LAYOUTS = (
@@ -107,10 +107,7 @@ def _exchange_layer(
     worth = score_units(score(dense.float(), Statistics()), old.pattern)
     growth = score_units(uniform(dense, seed, f"grow {name}", step), old.pattern)
     count = int(fraction * int(active.sum()))
-    if isinstance(old.pattern, VNM):
-        units = exchange_picked(active, worth, growth, count, old.pattern)
-    else:
-        units = exchange(active, worth, growth, count, competitors(old.pattern, "layer", active.shape))
+    units = exchange_units(old.pattern, "layer", active, worth, growth, count)
     new = spread_units(units, old.pattern, old.shape)
     grown = new & ~mask
     if init:

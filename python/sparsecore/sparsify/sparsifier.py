@@ -17,10 +17,10 @@ from torch.utils.hooks import RemovableHandle
 from sparsecore.convert import can_pack, sparsify_
 from sparsecore.formats.matrices import from_matrix, to_matrix
 from sparsecore.formats.select import mask_units, score_units, spread_units
-from sparsecore.patterns import NM, VNM, Pattern
+from sparsecore.patterns import NM, Pattern
 from sparsecore.sparsify import distributed
 from sparsecore.sparsify.budget import choose_masks
-from sparsecore.sparsify.exchange import competitors, exchange, exchange_picked
+from sparsecore.sparsify.exchange import exchange_units
 from sparsecore.sparsify.gradients import MaskedWeight
 from sparsecore.sparsify.grow import Candidates
 from sparsecore.sparsify.kinds import as_matrix, as_weight, stored_pattern
@@ -310,11 +310,7 @@ class Sparsifier:
 
             worth, growth = units_of(recipe.score(matrix, stats)), units_of(grow(matrix, candidates))
             count = int(share * int(active.sum()))
-            if isinstance(pattern, VNM):
-                units = exchange_picked(active, worth, growth, count, pattern)
-            else:
-                sets = competitors(pattern, recipe.allocation.within, active.shape)
-                units = exchange(active, worth, growth, count, sets)
+            units = exchange_units(pattern, recipe.allocation.within, active, worth, growth, count)
             whole = spread_units(units, pattern, (mask.shape[0], mask.shape[1]))
             found[name] = as_weight(whole, weight, recipe.pattern)
         return found
